@@ -1,0 +1,15 @@
+//! The shapes of the Vault HTTP API, with no logic and no I/O: used by the server, the clients and the tests alike.
+
+mod body;
+mod duration;
+mod operation;
+mod path;
+mod reply;
+mod request;
+
+pub use body::{Body, BodyError, Fields, MAX_BODY_BYTES};
+pub use duration::{DurationError, Ttl};
+pub use operation::{Capability, Operation};
+pub use path::{ApiPath, MAX_PATH_BYTES, PathError};
+pub use reply::{Auth, Logical, Payload, Reply, Status};
+pub use request::{PeerAddress, Request};

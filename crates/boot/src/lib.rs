@@ -1,0 +1,1 @@
+//! The unattended start as a sans-IO state machine, its driver, the plan, the gates.

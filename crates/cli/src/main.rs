@@ -1,0 +1,2 @@
+//! The executable `edgekeep`.
+fn main() {}

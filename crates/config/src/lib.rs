@@ -1,0 +1,1 @@
+//! Configuration: edgekeep.toml and EdgeX's own files, parsed once into types.

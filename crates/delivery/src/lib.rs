@@ -1,0 +1,1 @@
+//! How a token or credential reaches its service.

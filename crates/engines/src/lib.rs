@@ -1,0 +1,1 @@
+//! The HTTP paths of kv, token, userpass, identity, sys.

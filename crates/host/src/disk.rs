@@ -1,0 +1,364 @@
+//! The few things that edgekeep does to files, each one a call that a test can record, refuse or cut short.
+//!
+//! Durability is never implied: `write_new` and `rename` change what the next reader sees, `sync_file` and `sync_dir` decide
+//! what survives a power cut. [`Disk::replace`] is the one composition of them that replaces a file safely.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use zeroize::Zeroizing;
+
+/// Numeric owner of a file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Owner {
+    /// User id.
+    pub uid: u32,
+    /// Group id.
+    pub gid: u32,
+}
+
+/// What a path names; a symbolic link is never followed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileKind {
+    /// A regular file.
+    File,
+    /// A directory.
+    Dir,
+    /// A symbolic link: refused wherever a file is expected.
+    Symlink,
+    /// A device, pipe or socket.
+    Other,
+}
+
+/// What `lstat` says.
+#[derive(Clone, Copy, Debug)]
+pub struct Meta {
+    /// File, directory, link or other.
+    pub kind: FileKind,
+    /// Permission bits, 0o7777.
+    pub mode: u32,
+    /// Who owns it.
+    pub owner: Owner,
+    /// Bytes.
+    pub len: u64,
+}
+
+/// An open file for reading and writing in place (the audit ring).
+pub trait DiskFile: Send {
+    /// Bytes at `offset`; fewer than `out.len()` only at the end of the file.
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize>;
+    /// Writes all of `bytes` at `offset`; not durable until [`DiskFile::sync_data`].
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()>;
+    /// `fdatasync(2)`.
+    fn sync_data(&mut self) -> io::Result<()>;
+    /// Reserves `len` bytes so that later writes within them need no space.
+    fn allocate(&mut self, len: u64) -> io::Result<()>;
+    /// The file's length in bytes.
+    fn len(&self) -> io::Result<u64>;
+    /// Whether the file has no bytes.
+    fn is_empty(&self) -> io::Result<bool> {
+        Ok(self.len()? == 0)
+    }
+}
+
+/// A place for files. No call follows a symbolic link in the last component of a path.
+pub trait Disk: Send + Sync {
+    /// What `path` is, or `None` when nothing is there.
+    fn meta(&self, path: &Path) -> io::Result<Option<Meta>>;
+    /// The whole file, at most `max` bytes; a longer file is an error, so that a flooded file cannot fill memory.
+    fn read(&self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>>;
+    /// Names in a directory, in no order.
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
+    /// Makes one directory with exactly `mode`, whatever the umask.
+    fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
+    /// Makes a new file (an existing one is an error) with exactly `mode`, then its owner, then its bytes: the bytes are
+    /// never there for anyone but the owner.
+    fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()>;
+    /// Opens an existing or new file (0600) for writing in place.
+    fn open_rw(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
+    /// `fsync(2)` of a file.
+    fn sync_file(&self, path: &Path) -> io::Result<()>;
+    /// `fsync(2)` of a directory: names made, renamed or removed in it are durable on return.
+    fn sync_dir(&self, path: &Path) -> io::Result<()>;
+    /// Atomic rename; `replace = false` refuses to displace anything.
+    fn rename(&self, from: &Path, to: &Path, replace: bool) -> io::Result<()>;
+    /// Removes one file or link.
+    fn remove_file(&self, path: &Path) -> io::Result<()>;
+    /// Removes one empty directory.
+    fn remove_dir(&self, path: &Path) -> io::Result<()>;
+    /// Sets owner of an existing directory or file, not following links.
+    fn chown(&self, path: &Path, owner: Owner) -> io::Result<()>;
+    /// Takes an exclusive lock that lives as long as the returned value; `None` when another process holds it.
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>>;
+
+    /// Puts `bytes` at `path` so that a reader, and a power cut at any moment, sees the old file or the new one whole.
+    ///
+    /// Durable on return: temporary file, its bytes synced, renamed, directory synced.
+    fn replace(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+        let temporary = temporary_beside(path)?;
+        if self.meta(&temporary)?.is_some() {
+            // Left by a crash between write and rename; nobody reads it, and its content is not trusted.
+            self.remove_file(&temporary)?;
+        }
+        self.write_new(&temporary, bytes, mode, owner)?;
+        self.sync_file(&temporary)?;
+        self.rename(&temporary, path, true)?;
+        self.sync_dir(dir)
+    }
+
+    /// Removes a directory and all below it, not following links.
+    fn remove_tree(&self, path: &Path) -> io::Result<()> {
+        match self.meta(path)? {
+            None => Ok(()),
+            Some(m) if m.kind == FileKind::Dir => {
+                for name in self.list(path)? {
+                    self.remove_tree(&path.join(name))?;
+                }
+                self.remove_dir(path)
+            }
+            Some(_) => self.remove_file(path),
+        }
+    }
+}
+
+/// The name that [`Disk::replace`] writes before it renames: `.NAME.new` in the same directory.
+fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+    let name = path.file_name().and_then(|n| n.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
+    Ok(path.with_file_name(format!(".{name}.new")))
+}
+
+/// The machine's own file systems.
+#[derive(Debug, Default, Clone, Copy)]
+pub struct OsDisk;
+
+impl Disk for OsDisk {
+    fn meta(&self, path: &Path) -> io::Result<Option<Meta>> {
+        match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(s) => Ok(Some(Meta {
+                kind: match rustix::fs::FileType::from_raw_mode(s.st_mode) {
+                    rustix::fs::FileType::RegularFile => FileKind::File,
+                    rustix::fs::FileType::Directory => FileKind::Dir,
+                    rustix::fs::FileType::Symlink => FileKind::Symlink,
+                    _ => FileKind::Other,
+                },
+                mode: s.st_mode & 0o7777,
+                owner: Owner { uid: s.st_uid, gid: s.st_gid },
+                len: u64::try_from(s.st_size).unwrap_or(0),
+            })),
+            Err(rustix::io::Errno::NOENT) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+
+    fn read(&self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+        let fd = rustix::fs::open(
+            path,
+            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK,
+            Mode::empty(),
+        )?;
+        let size = usize::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(usize::MAX);
+        let too_large =
+            || io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is larger than {max} bytes", path.display()));
+        if size > max {
+            return Err(too_large());
+        }
+        // One allocation that never grows: a growing buffer would leave copies of secrets behind.
+        let mut bytes = Zeroizing::new(vec![0u8; max.min(size.max(4096)) + 1]);
+        let mut filled = 0;
+        loop {
+            match rustix::io::read(&fd, &mut bytes[filled..]) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+            if filled == bytes.len() {
+                return Err(too_large());
+            }
+        }
+        bytes.truncate(filled);
+        Ok(bytes)
+    }
+
+    fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+        let mut names = Vec::new();
+        for entry in std::fs::read_dir(dir)? {
+            names.push(entry?.file_name().into_string().map_err(|n| {
+                io::Error::other(format!("{}: a name that is not UTF-8: {}", dir.display(), n.display()))
+            })?);
+        }
+        Ok(names)
+    }
+
+    fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+        // Made closed, then given its mode: the umask must not decide, and nobody may enter in between.
+        rustix::fs::mkdirat(CWD, path, Mode::from_raw_mode(0o700))?;
+        let fd = rustix::fs::open(
+            path,
+            OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::empty(),
+        )?;
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+        Ok(())
+    }
+
+    fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
+        if let Some(o) = owner {
+            rustix::fs::fchown(&fd, Some(rustix::fs::Uid::from_raw(o.uid)), Some(rustix::fs::Gid::from_raw(o.gid)))?;
+        }
+        rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?;
+        let mut rest = bytes;
+        while !rest.is_empty() {
+            match rustix::io::write(&fd, rest) {
+                Ok(n) => rest = &rest[n..],
+                Err(rustix::io::Errno::INTR) => {}
+                Err(e) => return Err(e.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn open_rw(&self, path: &Path) -> io::Result<Box<dyn DiskFile>> {
+        let flags = OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let fd = rustix::fs::open(path, flags, Mode::from_raw_mode(0o600))?;
+        Ok(Box::new(OsFile(std::fs::File::from(fd))))
+    }
+
+    fn sync_file(&self, path: &Path) -> io::Result<()> {
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(rustix::fs::fsync(&fd)?)
+    }
+
+    fn sync_dir(&self, path: &Path) -> io::Result<()> {
+        let path = if path.as_os_str().is_empty() { Path::new(".") } else { path };
+        let fd = rustix::fs::open(path, OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty())?;
+        Ok(rustix::fs::fsync(&fd)?)
+    }
+
+    fn rename(&self, from: &Path, to: &Path, replace: bool) -> io::Result<()> {
+        let flags = if replace { RenameFlags::empty() } else { RenameFlags::NOREPLACE };
+        Ok(rustix::fs::renameat_with(CWD, from, CWD, to, flags)?)
+    }
+
+    fn remove_file(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(CWD, path, AtFlags::empty())?)
+    }
+
+    fn remove_dir(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::unlinkat(CWD, path, AtFlags::REMOVEDIR)?)
+    }
+
+    fn chown(&self, path: &Path, owner: Owner) -> io::Result<()> {
+        let (uid, gid) = (rustix::fs::Uid::from_raw(owner.uid), rustix::fs::Gid::from_raw(owner.gid));
+        Ok(rustix::fs::chownat(CWD, path, Some(uid), Some(gid), AtFlags::SYMLINK_NOFOLLOW)?)
+    }
+
+    fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>> {
+        let fd = rustix::fs::open(
+            path,
+            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC,
+            Mode::from_raw_mode(0o600),
+        )?;
+        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+            Ok(()) => Ok(Some(Box::new(fd))),
+            Err(rustix::io::Errno::WOULDBLOCK) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+struct OsFile(std::fs::File);
+
+impl DiskFile for OsFile {
+    fn read_at(&self, out: &mut [u8], offset: u64) -> io::Result<usize> {
+        use std::os::unix::fs::FileExt;
+        let mut filled = 0;
+        while filled < out.len() {
+            match self.0.read_at(&mut out[filled..], offset + filled as u64) {
+                Ok(0) => break,
+                Ok(n) => filled += n,
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                Err(e) => return Err(e),
+            }
+        }
+        Ok(filled)
+    }
+
+    fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
+        std::os::unix::fs::FileExt::write_all_at(&self.0, bytes, offset)
+    }
+
+    fn sync_data(&mut self) -> io::Result<()> {
+        self.0.sync_data()
+    }
+
+    fn allocate(&mut self, len: u64) -> io::Result<()> {
+        match rustix::fs::fallocate(&self.0, rustix::fs::FallocateFlags::empty(), 0, len) {
+            // Not every file system reserves; then a full disk is met at the write, and refused there.
+            Err(rustix::io::Errno::OPNOTSUPP) => self.0.set_len(len),
+            other => Ok(other?),
+        }
+    }
+
+    fn len(&self) -> io::Result<u64> {
+        Ok(self.0.metadata()?.len())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mode_of(path: &Path) -> u32 {
+        OsDisk.meta(path).unwrap().unwrap().mode
+    }
+
+    #[test]
+    fn replace_keeps_mode_and_leaves_nothing_behind() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        OsDisk.write_new(&dir.path().join(".f.new"), b"left by a crash", 0o644, None).unwrap();
+        OsDisk.replace(&file, b"one", 0o600, None).unwrap();
+        OsDisk.replace(&file, b"two", 0o440, None).unwrap();
+        assert_eq!(&OsDisk.read(&file, 10).unwrap()[..], b"two");
+        assert_eq!(mode_of(&file), 0o440);
+        assert_eq!(OsDisk.list(dir.path()).unwrap(), ["f"]);
+    }
+
+    #[test]
+    fn a_symlink_is_neither_read_nor_written() {
+        let dir = tempfile::tempdir().unwrap();
+        let (victim, link) = (dir.path().join("victim"), dir.path().join("link"));
+        OsDisk.write_new(&victim, b"v", 0o600, None).unwrap();
+        std::os::unix::fs::symlink(&victim, &link).unwrap();
+        assert!(OsDisk.read(&link, 10).is_err());
+        assert!(OsDisk.write_new(&link, b"x", 0o600, None).is_err());
+        assert!(OsDisk.open_rw(&link).is_err());
+        OsDisk.replace(&link, b"x", 0o600, None).unwrap();
+        assert_eq!(&OsDisk.read(&victim, 10).unwrap()[..], b"v", "replace displaces the link and does not follow it");
+    }
+
+    #[test]
+    fn a_flooded_file_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        OsDisk.write_new(&file, &[7; 101], 0o600, None).unwrap();
+        assert_eq!(OsDisk.read(&file, 100).unwrap_err().kind(), io::ErrorKind::FileTooLarge);
+        assert_eq!(OsDisk.read(&file, 101).unwrap().len(), 101);
+    }
+
+    #[test]
+    fn one_holder_of_a_lock() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        let held = OsDisk.lock(&path).unwrap();
+        assert!(held.is_some());
+        assert!(OsDisk.lock(&path).unwrap().is_none());
+        drop(held);
+        assert!(OsDisk.lock(&path).unwrap().is_some());
+    }
+}

@@ -1,0 +1,12 @@
+//! What the machine gives us, as arguments: time, randomness and disks.
+//!
+//! Everything above takes [`Clock`], [`Entropy`] and [`Disk`] as parameters, so that a test can hold the time still, repeat
+//! the random bytes, and cut the power after any write. Only this crate asks the operating system for any of the three.
+
+mod clock;
+mod disk;
+mod entropy;
+
+pub use clock::{BootId, BootTime, Clock, OsClock, WallTime};
+pub use disk::{Disk, DiskFile, FileKind, Meta, OsDisk, Owner};
+pub use entropy::{Entropy, OsEntropy};

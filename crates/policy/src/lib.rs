@@ -1,0 +1,1 @@
+//! The policy language: text in, compiled rules in, decision out.

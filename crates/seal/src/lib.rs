@@ -1,0 +1,1 @@
+//! Key sources, derivation, key slots, recovery.

@@ -1,0 +1,1 @@
+//! Listeners, HTTP, the one table from error to reply.
