@@ -1,5 +1,7 @@
 //! The shapes of the Vault HTTP API, with no logic and no I/O: used by the server, the clients and the tests alike.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod body;
 mod duration;
 mod operation;

@@ -1,1 +1,3 @@
 //! The unattended start as a sans-IO state machine, its driver, the plan, the gates.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -1,5 +1,7 @@
 //! The seam: whoever provisions a store does it through [`Vault`], be the store in this process or at the end of a wire.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 use std::future::Future;
 
 use api::{Reply, Request};

@@ -3,6 +3,8 @@
 //! Everything above takes [`Clock`], [`Entropy`] and [`Disk`] as parameters, so that a test can hold the time still, repeat
 //! the random bytes, and cut the power after any write. Only this crate asks the operating system for any of the three.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod clock;
 mod disk;
 mod entropy;

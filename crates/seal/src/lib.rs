@@ -1,1 +1,3 @@
 //! Key sources, derivation, key slots, recovery.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]

@@ -3,6 +3,8 @@
 //! A secret is a noun of its own ([`RootKey`], [`Kek`], [`Token`] ...): it cannot be printed, cloned, compared with `==` or
 //! serialised, and it is wiped when it is dropped. Leaving the type is the verb `expose`, which one can grep.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 pub mod crypto;
 mod token;
 mod value;

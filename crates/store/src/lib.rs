@@ -5,6 +5,8 @@
 //! ```
 //! A [`Store`] exists only with its keys: sealed means that there is no `Store`.
 
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
 mod batch;
 mod path;
 mod time;
