@@ -1,2 +1,42 @@
 //! `cargo xtask`: the repository's own commands.
-fn main() {}
+
+mod acceptance;
+mod floors;
+mod testlog;
+mod threats;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+cargo xtask floors               a crate uses only the floors below it
+cargo xtask threats [LOG]        every threat is tested (by tests that passed in LOG), accepted or open
+cargo xtask threats --bite [ID]  the same tests with their mitigation switched off: each must fail
+cargo xtask acceptance [LOG]     demands of EdgeX's documents against the ways of running
+";
+
+fn main() -> ExitCode {
+    let arguments: Vec<String> = std::env::args().skip(1).collect();
+    let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
+    let outcome = match words.as_slice() {
+        ["floors"] => floors::check(),
+        ["threats", "--bite", rest @ ..] => threats::bite(rest.first().copied()),
+        ["threats", rest @ ..] => threats::check(rest.first().copied()),
+        ["acceptance", rest @ ..] => acceptance::print(rest.first().copied()),
+        _ => {
+            eprint!("{USAGE}");
+            return ExitCode::from(64);
+        }
+    };
+    match outcome {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(e) => {
+            eprintln!("error: {e:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The repository's root, wherever the command was called.
+fn root() -> std::path::PathBuf {
+    std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("xtask lies in the repository").to_owned()
+}

@@ -8,7 +8,9 @@
 mod clock;
 mod disk;
 mod entropy;
+mod mitigation;
 
 pub use clock::{BootId, BootTime, Clock, OsClock, WallTime};
 pub use disk::{Disk, DiskFile, FileKind, Meta, OsDisk, Owner};
 pub use entropy::{Entropy, OsEntropy};
+pub use mitigation::in_force;
