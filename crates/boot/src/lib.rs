@@ -1,3 +1,7 @@
 //! The unattended start as a sans-IO state machine, its driver, the plan, the gates.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+pub mod plan;
+#[cfg(test)]
+mod testing;

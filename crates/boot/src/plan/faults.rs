@@ -1,0 +1,220 @@
+//! What is wrong between parts of a plan that are each right by themselves.
+
+use std::collections::BTreeSet;
+
+use super::{CredentialPlanError, GateName, MountKind, Need, Plan, Profile, RecoverySpec, ServiceName, SourceSpec};
+
+/// One fault; its text says what, with values. A plan with faults is not carried out.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum PlanFault {
+    /// Two services of one name.
+    #[error("the service {0} is there twice")]
+    DuplicateService(ServiceName),
+    /// Two gates of one name.
+    #[error("the gate {0} is there twice")]
+    DuplicateGate(GateName),
+    /// Two credentials that would write one path.
+    #[error("two credentials write secret/{0}")]
+    DuplicateCredential(String),
+    /// A copy for nobody.
+    #[error("the credential {credential} is copied to {service}, which is no service of the plan")]
+    UnknownCopy {
+        /// The credential.
+        credential: String,
+        /// The name that is no service.
+        service: ServiceName,
+    },
+    /// A credential that cannot be.
+    #[error("the credential {credential}: {fault}")]
+    Credential {
+        /// Its name.
+        credential: String,
+        /// What is wrong.
+        fault: CredentialPlanError,
+    },
+    /// A gate that waits for no service of the plan.
+    #[error("the gate {gate} needs the service {service}, which is not in the plan")]
+    UnknownService {
+        /// The gate.
+        gate: GateName,
+        /// What it needs.
+        service: ServiceName,
+    },
+    /// A gate that waits for none, for itself or for a later one.
+    #[error("the gate {gate} needs the gate {needed}, which does not stand before it")]
+    UnknownGate {
+        /// The gate.
+        gate: GateName,
+        /// What it needs.
+        needed: GateName,
+    },
+    /// Two gates would open one address.
+    #[error("two gates open {0}")]
+    DuplicateHint(std::net::SocketAddr),
+    /// A token that anybody on the device can read.
+    #[error("the token file of {service} has mode {mode:04o}, which lets everybody read it")]
+    ReadableToken {
+        /// The service.
+        service: ServiceName,
+        /// Its mode.
+        mode: u32,
+    },
+    /// A period of nothing.
+    #[error("the token of {0} has a period under 60 s, which is shorter than its renewal takes in the worst case")]
+    ShortPeriod(ServiceName),
+    /// No recovery was chosen.
+    #[error("nobody has chosen who holds the recovery key")]
+    NoRecovery,
+    /// An empty list of recipients.
+    #[error("the recovery key has no age recipient")]
+    NoRecipient,
+    /// A software key under the production profile.
+    #[error("a production device would keep its key in the file {0}: whoever has the disk has the key")]
+    SoftwareKey(std::path::PathBuf),
+    /// The mounts that services and credentials need are missing.
+    #[error("no {0} is mounted, and the plan needs one")]
+    NoMount(&'static str),
+    /// A directory that is not absolute would depend on where the process was started.
+    #[error("{0} is not an absolute path")]
+    RelativePath(std::path::PathBuf),
+    /// A certificate for nobody.
+    #[error("the server certificate has no name")]
+    NoServerName,
+}
+
+impl Plan {
+    /// Everything that is wrong, in the order of the plan.
+    pub fn faults(&self) -> Vec<PlanFault> {
+        let mut faults = Vec::new();
+        self.check_places(&mut faults);
+        self.check_services(&mut faults);
+        self.check_credentials(&mut faults);
+        self.check_gates(&mut faults);
+        faults
+    }
+
+    fn check_places(&self, faults: &mut Vec<PlanFault>) {
+        for path in [&self.data_dir, &self.run_dir] {
+            if !path.is_absolute() {
+                faults.push(PlanFault::RelativePath(path.clone()));
+            }
+        }
+        match &self.recovery {
+            None => faults.push(PlanFault::NoRecovery),
+            Some(RecoverySpec::Age(recipients)) if recipients.is_empty() => faults.push(PlanFault::NoRecipient),
+            Some(_) => {}
+        }
+        if let (Profile::Production, SourceSpec::Software { file }) = (self.profile, &self.source) {
+            faults.push(PlanFault::SoftwareKey(file.clone()));
+        }
+        for (kind, text) in [(MountKind::KvV1, "kv version 1"), (MountKind::Userpass, "userpass")] {
+            if !self.mounts.iter().any(|m| m.kind == kind) {
+                faults.push(PlanFault::NoMount(text));
+            }
+        }
+        if self.listen.names.is_empty() {
+            faults.push(PlanFault::NoServerName);
+        }
+    }
+
+    fn check_services(&self, faults: &mut Vec<PlanFault>) {
+        let mut seen = BTreeSet::new();
+        for s in &self.services {
+            if !seen.insert(&s.name) {
+                faults.push(PlanFault::DuplicateService(s.name.clone()));
+            }
+            if s.mode.is_readable_by_all() && !self.dangers.readable_tokens {
+                faults.push(PlanFault::ReadableToken { service: s.name.clone(), mode: s.mode.bits() });
+            }
+            if s.token.period.as_seconds() < 60 {
+                faults.push(PlanFault::ShortPeriod(s.name.clone()));
+            }
+        }
+    }
+
+    fn check_credentials(&self, faults: &mut Vec<PlanFault>) {
+        let mut written = BTreeSet::new();
+        for c in &self.credentials {
+            if let Err(fault) = c.check() {
+                faults.push(PlanFault::Credential { credential: c.name.escape_default().take(64).collect(), fault });
+            }
+            let copies = c.copies.iter().map(|s| c.copy_path(s));
+            for path in std::iter::once(c.source.clone()).chain(copies) {
+                if !written.insert(path.clone()) {
+                    faults.push(PlanFault::DuplicateCredential(path));
+                }
+            }
+            for service in c.copies.iter().filter(|s| self.service(s).is_none()) {
+                faults.push(PlanFault::UnknownCopy { credential: c.name.clone(), service: service.clone() });
+            }
+        }
+    }
+
+    fn check_gates(&self, faults: &mut Vec<PlanFault>) {
+        let (mut before, mut hints) = (BTreeSet::new(), BTreeSet::new());
+        for g in &self.gates {
+            for need in &g.needs {
+                match need {
+                    Need::Service(s) if self.service(s).is_none() => {
+                        faults.push(PlanFault::UnknownService { gate: g.name.clone(), service: s.clone() });
+                    }
+                    Need::Gate(n) if !before.contains(n) => {
+                        faults.push(PlanFault::UnknownGate { gate: g.name.clone(), needed: n.clone() });
+                    }
+                    _ => {}
+                }
+            }
+            if !before.insert(&g.name) {
+                faults.push(PlanFault::DuplicateGate(g.name.clone()));
+            }
+            if let Some(hint) = g.hint.filter(|h| !hints.insert(*h)) {
+                faults.push(PlanFault::DuplicateHint(hint));
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{CredentialPlan, FileMode, GatePlan};
+    use super::*;
+    use crate::testing::demo_plan;
+
+    #[test]
+    fn the_demo_has_none() {
+        assert_eq!(demo_plan("/d".as_ref(), "/r".as_ref()).faults(), []);
+    }
+
+    #[test]
+    fn all_faults_come_at_once() {
+        let mut plan = demo_plan("/d".as_ref(), "r".as_ref());
+        plan.recovery = None;
+        plan.services.push(plan.services[0].clone());
+        plan.services[1].mode = FileMode::new(0o444).unwrap();
+        plan.credentials.push(CredentialPlan::redis(vec!["nobody".parse().unwrap()]));
+        plan.credentials.push(CredentialPlan::redis(Vec::new()));
+        let late: GateName = "late".parse().unwrap();
+        let gate = GatePlan { name: late.clone(), needs: vec![Need::Gate(late)], deadline: None, hint: None };
+        plan.gates.insert(0, gate);
+        let text: Vec<String> = plan.faults().iter().map(ToString::to_string).collect();
+        assert_eq!(
+            text,
+            [
+                "r is not an absolute path",
+                "nobody has chosen who holds the recovery key",
+                "the token file of uploader has mode 0444, which lets everybody read it",
+                "the service sensor is there twice",
+                "the credential redisdb is copied to nobody, which is no service of the plan",
+                "two credentials write secret/edgex/security-bootstrapper-redis/redisdb",
+                "the gate late needs the gate late, which does not stand before it",
+            ]
+        );
+    }
+
+    #[test]
+    fn production_refuses_a_software_key() {
+        let mut plan = demo_plan("/d".as_ref(), "/r".as_ref());
+        plan.profile = Profile::Production;
+        assert!(matches!(plan.faults()[..], [PlanFault::SoftwareKey(_)]));
+    }
+}
