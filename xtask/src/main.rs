@@ -4,6 +4,7 @@
 
 mod acceptance;
 mod floors;
+mod release;
 mod testlog;
 mod threats;
 
@@ -13,6 +14,7 @@ const USAGE: &str = "\
 cargo xtask floors               a crate uses only the floors below it
 cargo xtask threats [LOG]        every threat is tested (by tests that passed in LOG), accepted or open
 cargo xtask threats --bite [ID]  the same tests with their mitigation switched off: each must fail
+cargo xtask release [TARGET]     the static executable, checked for size and for what it must not hold
 cargo xtask acceptance [LOG]     demands of EdgeX's documents against the ways of running
 ";
 
@@ -23,6 +25,7 @@ fn main() -> ExitCode {
         ["floors"] => floors::check(),
         ["threats", "--bite", rest @ ..] => threats::bite(rest.first().copied()),
         ["threats", rest @ ..] => threats::check(rest.first().copied()),
+        ["release", rest @ ..] => release::build(rest.first().copied()),
         ["acceptance", rest @ ..] => acceptance::print(rest.first().copied()),
         _ => {
             eprint!("{USAGE}");
