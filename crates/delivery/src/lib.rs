@@ -1,3 +1,24 @@
-//! How a token or credential reaches its service.
+//! How a token reaches its one service, and how one sees later that it is still there.
+//!
+//! ```text
+//! Parcel (token, CA)  ->  Channel::deliver  ->  Delivered (place, digest)  ->  kept by the boot as a receipt
+//!                         Channel::verify   <-  the receipt, at each start of edgekeep
+//! ```
+//! A channel knows no policy: whom it delivers to, with what owner and mode, it is told by a [`Recipient`]. Today there is one
+//! channel, [`FileChannel`]: a directory for each service on a tmpfs.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod channel;
+#[cfg(test)]
+mod contract;
+mod endpoint;
+mod file;
+mod parcel;
+mod place;
+
+pub use channel::{Channel, DeliverError, Delivered, Recipient, RecipientError, Standing};
+pub use endpoint::{ENDPOINT_FILE, Endpoint, EndpointError};
+pub use file::{CA_FILE, FileChannel, TOKEN_FILE};
+pub use parcel::Parcel;
+pub use place::{Backing, Medium, OsMedium, PlaceError, RunDir, check_parents};
