@@ -1,3 +1,27 @@
 //! Key sources, derivation, key slots, recovery.
+//!
+//! ```text
+//! KeySource ── release ──> Ikm ── derive(salt, store, slot) ──> Kek ── unwrap ──> RootKey
+//! ```
+//! A device has a [`SlotSet`] in two copies ([`SlotFiles`]); each slot holds the same root key, wrapped for one source. An
+//! [`Ikm`] is spent by unlocking, and [`Unlocked`] is the proof that the set is authentic. Everything here is synchronous.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod derive;
+mod files;
+mod ikm;
+pub mod labels;
+mod slot;
+mod slot_set;
+mod source;
+
+pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
+pub use ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES, ShortIkmAllowed};
+pub use slot::{Profile, SealMode, SlotId, SlotPublic, SlotPublicError, SourceKind, StoreId};
+pub use slot_set::{
+    Change, ChangeError, CreateError, ForeignStore, HeadCheck, MAX_SLOT_SET_BYTES, MAX_SLOTS, NewSlot, ParseError,
+    ProfileMismatch, SetHeader, SetIsCurrent, Slot, SlotDigest, SlotKek, SlotSet, StaleSlotSet, UnlockError, Unlocked,
+    new_root_key,
+};
+pub use source::{Deadline, Evidence, KeySource, PolicyRequest, Released, Remedy, SoftwareSource, SourceError};

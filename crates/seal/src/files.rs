@@ -1,0 +1,201 @@
+//! The slot set on disk: two copies, written one after the other, so that one whole copy is there at any moment.
+
+use std::fmt;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use host::Disk;
+
+use crate::slot_set::{MAX_SLOT_SET_BYTES, ParseError, SlotSet, Unlocked};
+
+/// Where the copies are.
+pub struct SlotFiles<'a> {
+    disk: &'a dyn Disk,
+    dir: PathBuf,
+}
+
+/// One of the two copies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SlotCopy {
+    /// `slots.a`, written first.
+    A,
+    /// `slots.b`, written when the first is durable.
+    B,
+}
+
+impl SlotCopy {
+    /// Its file name.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Self::A => "slots.a",
+            Self::B => "slots.b",
+        }
+    }
+}
+
+/// The newest whole copy. Not authentic before it is unlocked.
+#[derive(Debug)]
+pub struct FoundSlots {
+    /// The set.
+    pub set: SlotSet,
+    /// The copy that must be written anew once the set is unlocked, and why.
+    pub heal: Option<(SlotCopy, CopyFault)>,
+}
+
+/// What is wrong with one copy.
+#[derive(Debug, thiserror::Error)]
+pub enum CopyFault {
+    /// Not there.
+    #[error("is missing")]
+    Missing,
+    /// There, and no slot set.
+    #[error("{0}")]
+    Unreadable(#[from] ParseError),
+    /// Longer than any slot set.
+    #[error("is longer than any slot file")]
+    TooLong,
+    /// Whole, but of an earlier generation: a change was cut short between the copies.
+    #[error("has generation {generation}, the other copy a newer one")]
+    Older {
+        /// Its generation.
+        generation: u64,
+    },
+    /// The disk failed.
+    #[error("cannot be read: {0}")]
+    Disk(#[from] io::Error),
+}
+
+/// Why there is no slot set to try.
+#[derive(Debug, thiserror::Error)]
+pub enum ReadSlotsError {
+    /// Neither copy is there.
+    #[error("there are no slot files in {dir}")]
+    Absent {
+        /// Where they should be.
+        dir: PathBuf,
+    },
+    /// Neither copy is whole.
+    #[error("both slot files are unusable: slots.a: {a}; slots.b: {b}")]
+    Corrupt {
+        /// What is wrong with the first.
+        a: CopyFault,
+        /// What is wrong with the second.
+        b: CopyFault,
+    },
+    /// Both are whole, claim the same generation, and differ: no crash does that.
+    #[error("slots.a and slots.b both claim generation {generation}, and differ")]
+    Disagree {
+        /// The generation they claim.
+        generation: u64,
+    },
+}
+
+impl ReadSlotsError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => {
+                "without slots.a and slots.b the store cannot be opened: put them back from a backup of this data directory"
+            }
+            Self::Corrupt { .. } => {
+                "put back slots.a and slots.b from a backup of this data directory; then check the disk"
+            }
+            Self::Disagree { .. } => {
+                "someone wrote to the slot files: keep a copy for investigation, then put back both from a backup"
+            }
+        }
+    }
+}
+
+impl<'a> SlotFiles<'a> {
+    /// The slot files of the data directory `dir`.
+    pub fn new(disk: &'a dyn Disk, dir: impl Into<PathBuf>) -> Self {
+        Self { disk, dir: dir.into() }
+    }
+
+    /// Whether either file is there, whole or not. A first boot needs a clear "no".
+    ///
+    /// # Errors
+    /// If the disk does not answer: that is not a "no".
+    pub fn any_present(&self) -> io::Result<bool> {
+        Ok(self.disk.meta(&self.path(SlotCopy::A))?.is_some() || self.disk.meta(&self.path(SlotCopy::B))?.is_some())
+    }
+
+    /// Reads both copies and takes the newest whole one. Writes nothing.
+    ///
+    /// # Errors
+    /// [`ReadSlotsError`].
+    pub fn read(&self) -> Result<FoundSlots, ReadSlotsError> {
+        match (self.copy(SlotCopy::A), self.copy(SlotCopy::B)) {
+            (Ok(a), Ok(b)) if a == b => Ok(FoundSlots { set: a, heal: None }),
+            (Ok(a), Ok(b)) if a.generation() == b.generation() => {
+                Err(ReadSlotsError::Disagree { generation: a.generation() })
+            }
+            (Ok(a), Ok(b)) => {
+                let (set, older, copy) =
+                    if a.generation() > b.generation() { (a, b, SlotCopy::B) } else { (b, a, SlotCopy::A) };
+                Ok(FoundSlots { set, heal: Some((copy, CopyFault::Older { generation: older.generation() })) })
+            }
+            (Ok(set), Err(fault)) => Ok(FoundSlots { set, heal: Some((SlotCopy::B, fault)) }),
+            (Err(fault), Ok(set)) => Ok(FoundSlots { set, heal: Some((SlotCopy::A, fault)) }),
+            (Err(CopyFault::Missing), Err(CopyFault::Missing)) => Err(ReadSlotsError::Absent { dir: self.dir.clone() }),
+            (Err(a), Err(b)) => Err(ReadSlotsError::Corrupt { a, b }),
+        }
+    }
+
+    /// Writes a new generation; durable on return.
+    ///
+    /// A power cut between the two leaves the first copy new and the second old (or, in a new directory, missing): `read`
+    /// takes the new one and asks for healing. The head of the store is committed after this, never before: see
+    /// [`Unlocked::check_head`].
+    ///
+    /// # Errors
+    /// If the disk fails. Then at least one copy, old or new, is whole.
+    pub fn write(&self, set: &SlotSet) -> io::Result<()> {
+        let bytes = set.encode();
+        for copy in [SlotCopy::A, SlotCopy::B] {
+            self.disk.replace(&self.path(copy), &bytes, 0o600, None)?;
+        }
+        Ok(())
+    }
+
+    /// Writes the copy that [`SlotFiles::read`] found wanting. It takes the opened set: a set that does not open must never
+    /// displace one that may.
+    ///
+    /// # Errors
+    /// If the disk fails, or `proof` is of another set.
+    pub fn heal(&self, found: &FoundSlots, proof: &Unlocked) -> io::Result<()> {
+        if proof.digest() != found.set.digest() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidInput,
+                "the opened slot set is not the one that was read",
+            ));
+        }
+        match &found.heal {
+            Some((copy, _)) => self.disk.replace(&self.path(*copy), &found.set.encode(), 0o600, None),
+            None => Ok(()),
+        }
+    }
+
+    fn path(&self, copy: SlotCopy) -> PathBuf {
+        self.dir.join(copy.file_name())
+    }
+
+    fn copy(&self, copy: SlotCopy) -> Result<SlotSet, CopyFault> {
+        let path: &Path = &self.path(copy);
+        if self.disk.meta(path)?.is_none() {
+            return Err(CopyFault::Missing);
+        }
+        match self.disk.read(path, MAX_SLOT_SET_BYTES) {
+            Ok(bytes) => Ok(SlotSet::parse(&bytes)?),
+            Err(e) if e.kind() == io::ErrorKind::FileTooLarge => Err(CopyFault::TooLong),
+            Err(e) => Err(e.into()),
+        }
+    }
+}
+
+impl fmt::Debug for SlotFiles<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SlotFiles({})", self.dir.display())
+    }
+}

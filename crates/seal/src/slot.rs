@@ -1,0 +1,223 @@
+//! One slot: the root key wrapped under what one source gives, and everything public about it.
+
+use std::fmt;
+use std::num::NonZeroU8;
+
+/// A store's random name: what belongs to one store is never taken for another's.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct StoreId(pub [u8; 16]);
+
+impl StoreId {
+    /// A new store's name.
+    pub fn generate(entropy: &dyn host::Entropy) -> Self {
+        let mut id = [0; 16];
+        entropy.fill(&mut id);
+        Self(id)
+    }
+}
+
+impl fmt::Display for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&hex::encode(self.0))
+    }
+}
+
+impl fmt::Debug for StoreId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "StoreId({self})")
+    }
+}
+
+/// What a store was made for. The two never mix.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Profile {
+    /// Secrets that matter.
+    Production,
+    /// Made by `up --demo`, with protection lacking.
+    Demo,
+}
+
+impl Profile {
+    /// Its number in every format that names it.
+    pub const fn number(self) -> u8 {
+        match self {
+            Self::Production => 1,
+            Self::Demo => 2,
+        }
+    }
+
+    /// The profile of that number.
+    pub const fn from_number(n: u8) -> Option<Self> {
+        match n {
+            1 => Some(Self::Production),
+            2 => Some(Self::Demo),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for Profile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Production => "production",
+            Self::Demo => "demo",
+        })
+    }
+}
+
+/// How a store is unsealed, fixed when it is made.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SealMode {
+    /// By itself: each slot alone opens it.
+    Slots,
+    /// By people's shares, joined to the KEK of the only slot.
+    Shamir,
+}
+
+impl SealMode {
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Slots => 1,
+            Self::Shamir => 2,
+        }
+    }
+
+    pub(crate) const fn from_number(n: u8) -> Option<Self> {
+        match n {
+            1 => Some(Self::Slots),
+            2 => Some(Self::Shamir),
+            _ => None,
+        }
+    }
+}
+
+/// What kind of source a slot opens with. Numbers 4 to 11 are kept for TPM, PKCS#11, escrow, Tang, systemd credential, all
+/// of several, some of several, and shares.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum SourceKind {
+    /// A key file: for demo and tests.
+    Software,
+    /// An executable that prints hexadecimal octets.
+    Exec,
+    /// The recovery key.
+    Recovery,
+}
+
+impl SourceKind {
+    pub(crate) const fn number(self) -> u8 {
+        match self {
+            Self::Software => 1,
+            Self::Exec => 2,
+            Self::Recovery => 3,
+        }
+    }
+
+    pub(crate) const fn from_number(n: u8) -> Option<Self> {
+        match n {
+            1 => Some(Self::Software),
+            2 => Some(Self::Exec),
+            3 => Some(Self::Recovery),
+            _ => None,
+        }
+    }
+}
+
+impl fmt::Display for SourceKind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Software => "software",
+            Self::Exec => "exec",
+            Self::Recovery => "recovery",
+        })
+    }
+}
+
+/// A slot's number within its set.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SlotId(pub u16);
+
+impl fmt::Display for SlotId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0)
+    }
+}
+
+/// What a source made when it was provisioned, and needs again to release: public, kept in the slot, bound into its wrap.
+#[derive(Clone, PartialEq, Eq)]
+pub struct SlotPublic {
+    kind: SourceKind,
+    release_limit: Option<NonZeroU8>,
+    items: Vec<(u16, Vec<u8>)>,
+}
+
+impl SlotPublic {
+    /// Most bytes of all items together, their tags and lengths counted.
+    pub const MAX_BYTES: usize = 2048;
+
+    /// The public part of a source's slot. `items` are (tag, bytes), the tags rising; their meaning is the source's.
+    ///
+    /// # Errors
+    /// [`SlotPublicError`].
+    pub fn new(
+        kind: SourceKind,
+        release_limit: Option<NonZeroU8>,
+        items: Vec<(u16, Vec<u8>)>,
+    ) -> Result<Self, SlotPublicError> {
+        if !items.windows(2).all(|w| w[0].0 < w[1].0) {
+            return Err(SlotPublicError::Order);
+        }
+        let bytes: usize = items.iter().map(|(_, value)| 4 + value.len()).sum();
+        if bytes > Self::MAX_BYTES {
+            return Err(SlotPublicError::TooLarge { bytes });
+        }
+        Ok(Self { kind, release_limit, items })
+    }
+
+    /// A source that needs nothing to be remembered.
+    pub(crate) fn bare(kind: SourceKind) -> Self {
+        Self { kind, release_limit: None, items: Vec::new() }
+    }
+
+    /// What kind of source opens the slot.
+    pub fn kind(&self) -> SourceKind {
+        self.kind
+    }
+
+    /// How often per boot the source releases; `None` is without limit.
+    pub fn release_limit(&self) -> Option<NonZeroU8> {
+        self.release_limit
+    }
+
+    /// The item of that tag.
+    pub fn item(&self, tag: u16) -> Option<&[u8]> {
+        self.items.iter().find(|(t, _)| *t == tag).map(|(_, value)| value.as_slice())
+    }
+
+    pub(crate) fn items(&self) -> &[(u16, Vec<u8>)] {
+        &self.items
+    }
+}
+
+impl fmt::Debug for SlotPublic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "SlotPublic({}", self.kind)?;
+        for (tag, value) in &self.items {
+            write!(f, ", {tag}={}", hex::encode(value))?;
+        }
+        f.write_str(")")
+    }
+}
+
+/// Why items are no public part of a slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum SlotPublicError {
+    /// Tags must rise, each once: then equal contents have equal bytes.
+    #[error("the tags of a slot's public part must rise")]
+    Order,
+    /// Over [`SlotPublic::MAX_BYTES`].
+    #[error("a slot's public part of {bytes} bytes; at most {max} fit", max = SlotPublic::MAX_BYTES)]
+    TooLarge {
+        /// How many it has.
+        bytes: usize,
+    },
+}
