@@ -92,6 +92,11 @@ pub trait Disk: Send + Sync {
     /// Takes an exclusive lock that lives as long as the returned value; `None` when another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>>;
 
+    /// Which file system a path lies on (`st_dev`), links followed: two places with one number are lost together.
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        Ok(rustix::fs::stat(path)?.st_dev)
+    }
+
     /// Puts `bytes` at `path` so that a reader, and a power cut at any moment, sees the old file or the new one whole.
     ///
     /// Durable on return: temporary file, its bytes synced, renamed, directory synced.

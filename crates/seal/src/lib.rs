@@ -12,12 +12,17 @@ mod derive;
 mod files;
 mod ikm;
 pub mod labels;
+mod recovery;
 mod slot;
 mod slot_set;
 mod source;
 
 pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES, ShortIkmAllowed};
+pub use recovery::{
+    AgeRecipients, MAX_RECIPIENTS, RecipientError, RecoveryChoice, RecoveryFileError, RecoveryKey, RecoveryKeyError,
+    seal_to_recipients, write_file as write_recovery_file,
+};
 pub use slot::{Profile, SealMode, SlotId, SlotPublic, SlotPublicError, SourceKind, StoreId};
 pub use slot_set::{
     Change, ChangeError, CreateError, ForeignStore, HeadCheck, MAX_SLOT_SET_BYTES, MAX_SLOTS, NewSlot, ParseError,

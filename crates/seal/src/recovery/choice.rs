@@ -1,0 +1,196 @@
+//! How the recovery key leaves the device. The choice is made before anything exists, and is checked before it is relied on.
+
+use std::fmt;
+use std::io::{self, Write};
+use std::path::{Path, PathBuf};
+use std::str::FromStr;
+
+use host::Disk;
+
+use super::RecoveryKey;
+
+/// Most recipients of a recovery key.
+pub const MAX_RECIPIENTS: usize = 20;
+
+/// What becomes of the recovery key.
+#[derive(Clone, Debug, PartialEq)]
+pub enum RecoveryChoice {
+    /// Sealed to these public keys, in `recovery.age` beside the store: safe to collect, useless to a thief.
+    AgeRecipients(AgeRecipients),
+    /// Written in clear to a new file (0600) on another file system: a stick that is taken away.
+    File(PathBuf),
+    /// Shown once on the terminal.
+    Terminal,
+    /// There is none: losing the source loses the secrets.
+    None,
+}
+
+/// Public keys of the `age` tool that were read and tried.
+#[derive(Clone)]
+pub struct AgeRecipients(Vec<age::x25519::Recipient>);
+
+impl AgeRecipients {
+    /// Reads X25519 recipients (`age1...`).
+    ///
+    /// # Errors
+    /// [`RecipientError`], for the first that will not do.
+    pub fn parse<'t>(texts: impl IntoIterator<Item = &'t str>) -> Result<Self, RecipientError> {
+        let mut recipients: Vec<age::x25519::Recipient> = Vec::new();
+        for (index, text) in texts.into_iter().map(str::trim).enumerate() {
+            let number = index + 1;
+            if recipients.len() == MAX_RECIPIENTS {
+                return Err(RecipientError::TooMany);
+            }
+            if text.get(..15).is_some_and(|t| t.eq_ignore_ascii_case("AGE-SECRET-KEY-")) {
+                return Err(RecipientError::SecretKey { number });
+            }
+            let recipient = age::x25519::Recipient::from_str(text)
+                .map_err(|reason| RecipientError::NotARecipient { number, reason })?;
+            if recipients.iter().any(|r| r.to_string() == recipient.to_string()) {
+                return Err(RecipientError::Twice { number });
+            }
+            recipients.push(recipient);
+        }
+        if recipients.is_empty() {
+            return Err(RecipientError::NoneGiven);
+        }
+        Ok(Self(recipients))
+    }
+}
+
+impl fmt::Debug for AgeRecipients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.0.iter().map(ToString::to_string)).finish()
+    }
+}
+
+impl PartialEq for AgeRecipients {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.iter().map(ToString::to_string).eq(other.0.iter().map(ToString::to_string))
+    }
+}
+
+/// Why recipients cannot be sealed to. Nothing of a pasted secret key is kept.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum RecipientError {
+    /// An empty list.
+    #[error("no age recipient is given")]
+    NoneGiven,
+    /// Over [`MAX_RECIPIENTS`].
+    #[error("more than {MAX_RECIPIENTS} age recipients are given")]
+    TooMany,
+    /// Half of a key pair that must not be here.
+    #[error("age recipient {number} is a secret key: give the public one (`age-keygen -y`), and replace this one")]
+    SecretKey {
+        /// Counted from 1.
+        number: usize,
+    },
+    /// Not an X25519 recipient.
+    #[error("age recipient {number} is no X25519 recipient (`age1...`): {reason}")]
+    NotARecipient {
+        /// Counted from 1.
+        number: usize,
+        /// What the parser found.
+        reason: &'static str,
+    },
+    /// The same recipient again: perhaps another was meant.
+    #[error("age recipient {number} is there twice")]
+    Twice {
+        /// Counted from 1.
+        number: usize,
+    },
+}
+
+/// The bytes of `recovery.age`: the key's text and a line feed, in the format of the `age` tool. `age` draws its own file key
+/// and ephemeral keys from the kernel.
+///
+/// # Errors
+/// [`io::Error`] if a recipient is a point of low order, to which nothing can be sealed.
+pub fn seal_to_recipients(key: &RecoveryKey, recipients: &AgeRecipients) -> io::Result<Vec<u8>> {
+    let recipients = recipients.0.iter().map(|r| r as &dyn age::Recipient);
+    let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
+    let mut writer = encryptor.wrap_output(Vec::new())?;
+    writer.write_all(key.format().as_bytes())?;
+    writer.write_all(b"\n")?;
+    writer.finish()
+}
+
+/// Writes the key in clear to a new file, durably. Whoever takes the disk of the store must not get this too: the file
+/// must lie on another file system than `data_dir`.
+///
+/// # Errors
+/// [`RecoveryFileError`]; then nothing was written, or an unreadable part of it was removed again.
+pub fn write_file(disk: &dyn Disk, path: &Path, data_dir: &Path, key: &RecoveryKey) -> Result<(), RecoveryFileError> {
+    let os = |source: io::Error| RecoveryFileError::Disk { path: path.into(), source };
+    let dir = match path.parent() {
+        Some(dir) if path.is_absolute() => dir,
+        _ => return Err(RecoveryFileError::NotAbsolute { path: path.into() }),
+    };
+    // Before a first boot the data directory does not exist: the nearest directory that does will hold it.
+    let mut home = data_dir;
+    while disk.meta(home).map_err(os)?.is_none() {
+        home = home.parent().unwrap_or(Path::new("/"));
+    }
+    if disk.device(dir).map_err(os)? == disk.device(home).map_err(os)? {
+        return Err(RecoveryFileError::SameFileSystem { path: path.into(), data_dir: data_dir.into() });
+    }
+    if disk.meta(path).map_err(os)?.is_some() {
+        return Err(RecoveryFileError::Exists { path: path.into() });
+    }
+    let mut text = key.format();
+    text.push('\n');
+    let written = disk
+        .write_new(path, text.as_bytes(), 0o600, None)
+        .and_then(|()| disk.sync_file(path))
+        .and_then(|()| disk.sync_dir(dir));
+    written.map_err(|e| {
+        let _ = disk.remove_file(path);
+        os(e)
+    })
+}
+
+/// Why a recovery key was not written to a file.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryFileError {
+    /// A relative path means another place in each start.
+    #[error("the recovery file {} is not an absolute path", path.display())]
+    NotAbsolute {
+        /// As given.
+        path: PathBuf,
+    },
+    /// It would be stolen together with the store.
+    #[error("the recovery file {} lies on the file system of {}", path.display(), data_dir.display())]
+    SameFileSystem {
+        /// As given.
+        path: PathBuf,
+        /// Where the store is.
+        data_dir: PathBuf,
+    },
+    /// Perhaps another store's recovery key.
+    #[error("the recovery file {} exists already", path.display())]
+    Exists {
+        /// As given.
+        path: PathBuf,
+    },
+    /// The disk failed.
+    #[error("the recovery file {} cannot be written", path.display())]
+    Disk {
+        /// As given.
+        path: PathBuf,
+        /// The failure.
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl RecoveryFileError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotAbsolute { .. } => "write the path from the root on",
+            Self::SameFileSystem { .. } => "name a file on a stick or another disk, or use `recovery.age_recipients`",
+            Self::Exists { .. } => "move it away if it is no longer needed, or name another file",
+            Self::Disk { .. } => "see the cause; nothing of the recovery key was left there",
+        }
+    }
+}
