@@ -68,6 +68,25 @@ impl WallTime {
     pub fn unix_seconds(self) -> i64 {
         i64::try_from(self.0.div_euclid(1_000_000_000)).unwrap_or(i64::MAX)
     }
+
+    /// As RFC 3339 writes it, in UTC with nanoseconds: `2026-11-22T02:56:46.635386107Z`. Years outside 1 to 9999, which only
+    /// a broken clock has, come out as the nearest that the format knows.
+    pub fn to_rfc3339(self) -> String {
+        let seconds = self.unix_seconds().clamp(-62_135_596_800, 253_402_300_799);
+        let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));
+        // Days to a date of the Gregorian calendar, in eras of 400 years that begin on 1 March.
+        let shifted = days + 719_468;
+        let (era, day_of_era) = (shifted.div_euclid(146_097), shifted.rem_euclid(146_097));
+        let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+        let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+        let march_month = (5 * day_of_year + 2) / 153;
+        let day = day_of_year - (153 * march_month + 2) / 5 + 1;
+        let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
+        let year = year_of_era + era * 400 + i64::from(month <= 2);
+        let nanos = self.0.rem_euclid(1_000_000_000);
+        let (h, m, s) = (second / 3600, second / 60 % 60, second % 60);
+        format!("{year:04}-{month:02}-{day:02}T{h:02}:{m:02}:{s:02}.{nanos:09}Z")
+    }
 }
 
 /// The device's clocks.
@@ -124,6 +143,19 @@ mod tests {
         assert_eq!(id.to_string(), "0e8623e9-7d1a-55fc-7aba-6980ef0d7f93");
         assert!("0e8623e9".parse::<BootId>().is_err());
         assert!("zz8623e9-7d1a-55fc-7aba-6980ef0d7f93".parse::<BootId>().is_err());
+    }
+
+    #[test]
+    fn dates_as_rfc_3339_writes_them() {
+        let at = |seconds: i64| WallTime(i128::from(seconds) * 1_000_000_000).to_rfc3339();
+        assert_eq!(WallTime(1_795_316_206_635_386_107).to_rfc3339(), "2026-11-22T02:56:46.635386107Z");
+        assert_eq!(at(0), "1970-01-01T00:00:00.000000000Z");
+        assert_eq!(at(-1), "1969-12-31T23:59:59.000000000Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00.000000000Z");
+        assert_eq!(at(4_107_542_399), "2100-02-28T23:59:59.000000000Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00.000000000Z");
+        assert_eq!(at(253_402_300_799), "9999-12-31T23:59:59.000000000Z");
+        assert!(WallTime(i128::MAX).to_rfc3339().starts_with("9999-12-31T23:59:59."));
     }
 
     #[test]
