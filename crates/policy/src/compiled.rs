@@ -182,3 +182,226 @@ impl Compiled {
         None
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use api::{Body, Ttl};
+
+    use super::*;
+    use crate::{Entity, Group};
+
+    fn policy(name: &str, text: &str) -> Policy {
+        Policy::parse(name, text).unwrap_or_else(|e| panic!("{text}: {e}"))
+    }
+
+    fn merged(text: &str) -> Compiled {
+        Compiled::merge([&policy("t", text)], &Identity::default()).unwrap()
+    }
+
+    /// `"secret/* read,list"` and so on: one rule a line.
+    fn rules(lines: &[&str]) -> Compiled {
+        let block = |line: &&str| {
+            let (path, words) = line.split_once(' ').unwrap();
+            let words: Vec<_> = words.split(',').collect();
+            format!("path {path:?} {{ capabilities = {words:?} }}\n")
+        };
+        merged(&lines.iter().map(block).collect::<String>())
+    }
+
+    fn ask(compiled: &Compiled, action: Action, path: &str) -> Result<Granted, Denied> {
+        let body = Body::empty();
+        compiled.decide(&Query { path, action, body: &body, query: &[], sudo_needed: false, wrap_ttl: None })
+    }
+
+    /// The pattern of the rule that decides.
+    fn decider(compiled: &Compiled, action: Action, path: &str) -> Option<String> {
+        match ask(compiled, action, path) {
+            Ok(granted) => Some(granted.rule_path().to_owned()),
+            Err(denied) => denied.rule_path.map(|p| p.to_string()),
+        }
+    }
+
+    #[test]
+    fn an_exact_rule_comes_before_all_patterns() {
+        let c = rules(&["a/b deny", "a/b* read", "a/+ read", "* read"]);
+        assert_eq!(decider(&c, Action::Read, "a/b").as_deref(), Some("a/b"));
+        assert_eq!(decider(&c, Action::Read, "a/bc").as_deref(), Some("a/b*"));
+        assert_eq!(decider(&c, Action::Read, "a/c").as_deref(), Some("a/+"));
+        assert_eq!(decider(&c, Action::Read, "c").as_deref(), Some("*"));
+        assert_eq!(decider(&rules(&["a read"]), Action::Read, "b"), None);
+    }
+
+    #[test]
+    fn a_list_falls_back_to_the_path_without_its_slash() {
+        let c = rules(&["a/b list", "a/b/* list", "a/c+ list", "d* list"]);
+        // Exact without slash comes before a pattern that fits with it.
+        assert_eq!(decider(&c, Action::List, "a/b/").as_deref(), Some("a/b"));
+        assert_eq!(decider(&c, Action::Read, "a/b/").as_deref(), Some("a/b/*"));
+        assert_eq!(decider(&rules(&["a/+ list"]), Action::List, "a/b/").as_deref(), Some("a/+"));
+        assert_eq!(decider(&rules(&["a/+ read"]), Action::Read, "a/b/"), None);
+        assert_eq!(decider(&rules(&["a/+/ list", "a/+ list"]), Action::List, "a/b/").as_deref(), Some("a/+/"));
+    }
+
+    #[test]
+    fn the_closest_of_several_patterns_decides_alone() {
+        for (lines, path, winner) in [
+            // Later first wildcard.
+            (&["a/b* read", "a/+/c read"][..], "a/b/c", "a/b*"),
+            (&["a/b/* read", "a/b/+ read", "a/+/c read"], "a/b/c", "a/b/+"),
+            // Not ending in a star.
+            (&["a/+/c* read", "a/+/c read"], "a/b/c", "a/+/c"),
+            (&["a/* read", "a/+ read"], "a/b", "a/+"),
+            // Fewer plus segments.
+            (&["a/+/+ read", "a/+/c read"], "a/b/c", "a/+/c"),
+            (&["a/+/c* read", "a/* read"], "a/b/cd", "a/*"),
+            // Longer.
+            (&["a/+/c/* read", "a/+/* read"], "a/b/c/d", "a/+/c/*"),
+            // The longest prefix of several.
+            (&["* read", "a* read", "a/b* read", "a/bcd* read", "a/x* read"], "a/bc", "a/b*"),
+        ] {
+            assert_eq!(decider(&rules(lines), Action::Read, path).as_deref(), Some(winner), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_narrow_allowance_beats_a_broad_denial_and_the_reverse() {
+        let c = rules(&["secret/* deny", "secret/mine read", "secret/mine/* read", "secret/mine/not deny"]);
+        assert!(ask(&c, Action::Read, "secret/mine").is_ok());
+        assert!(ask(&c, Action::Read, "secret/mine/x").is_ok());
+        assert_eq!(ask(&c, Action::Read, "secret/mine/not").unwrap_err().why, DeniedWhy::DenyRule);
+        assert_eq!(ask(&c, Action::Read, "secret/yours").unwrap_err().why, DeniedWhy::DenyRule);
+    }
+
+    #[test]
+    fn capabilities_of_different_patterns_are_never_joined() {
+        let c = rules(&["secret/* read,list", "secret/a/* update"]);
+        assert_eq!(ask(&c, Action::Read, "secret/a/x").unwrap_err().why, DeniedWhy::Lacks(Capability::Read));
+        assert_eq!(c.capabilities("secret/a/x"), ["update"]);
+    }
+
+    #[test]
+    fn blocks_of_the_same_pattern_are_joined_and_deny_wins() {
+        let a = policy("a", r#"path "s/*" { capabilities = ["read"] } path "s/d" { capabilities = ["deny"] }"#);
+        let b = policy("b", r#"path "/s/*" { capabilities = ["list", "update"] } path "s/d" { policy = "write" }"#);
+        for order in [[&a, &b], [&b, &a]] {
+            let c = Compiled::merge(order, &Identity::default()).unwrap();
+            assert_eq!(c.capabilities("s/x"), ["list", "read", "update"]);
+            assert_eq!(c.capabilities("s/d"), ["deny"]);
+            let granted = ask(&c, Action::Update, "s/x").unwrap();
+            assert_eq!((granted.policies().collect::<Vec<_>>(), granted.rule_path()), (vec!["b"], "s/*"));
+        }
+    }
+
+    #[test]
+    fn a_denied_block_erases_parameter_rules_too() {
+        let terms = r#"capabilities = ["update"] required_parameters = ["a"] max_wrapping_ttl = "1m""#;
+        let c = merged(&format!(r#"path "s" {{ {terms} }} path "s" {{ capabilities = ["deny", "read"] }}"#));
+        assert_eq!(ask(&c, Action::Update, "s").unwrap_err().why, DeniedWhy::DenyRule);
+    }
+
+    #[test]
+    fn joined_blocks_add_their_parameters_and_keep_the_shorter_wrappings() {
+        let c = merged(
+            r#"
+            path "s" { capabilities = ["update"] allowed_parameters = { "a" = ["1"], "b" = ["1"] } max_wrapping_ttl = "5m" }
+            path "s" { capabilities = ["update"] allowed_parameters = { "a" = ["2"], "b" = [] } max_wrapping_ttl = "3m" }
+            path "s" { capabilities = ["read"] required_parameters = ["a"] }
+            "#,
+        );
+        let write = |json: &str, ttl| {
+            let body = Body::new(json.as_bytes().to_vec().into());
+            let wrap_ttl = Some(Ttl::seconds(ttl));
+            let action = Action::Update;
+            let query = Query { path: "s", action, body: &body, query: &[], sudo_needed: false, wrap_ttl };
+            c.decide(&query).map(|_| ()).map_err(|d| d.why)
+        };
+        assert_eq!(write(r#"{"a":"1","b":"any"}"#, 180), Ok(()));
+        assert_eq!(write(r#"{"a":"2"}"#, 180), Ok(()));
+        assert_eq!(write(r#"{"a":"3"}"#, 180), Err(DeniedWhy::ParameterNotAllowed));
+        assert_eq!(write(r#"{"a":"1"}"#, 181), Err(DeniedWhy::Wrapping));
+        // A block that speaks of no allowed parameters widens nothing, and one more block can restrict.
+        assert_eq!(write(r#"{"b":"1"}"#, 180), Err(DeniedWhy::ParameterAbsent("a".into())));
+        assert_eq!(write(r#"{"a":"1","c":"1"}"#, 180), Err(DeniedWhy::ParameterNotAllowed));
+    }
+
+    #[test]
+    fn each_action_needs_its_own_capability() {
+        use Action::{Create, Delete, List, Patch, Read, Update};
+        let all = [Create, Read, Update, Patch, Delete, List];
+        for granted in all {
+            let c = rules(&[&format!("s {}", granted.capability())]);
+            for asked in all {
+                assert_eq!(ask(&c, asked, "s").is_ok(), asked == granted, "{asked:?} with {granted:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_root_protected_path_needs_sudo_on_the_same_rule() {
+        let c = rules(&["sys/seal update", "sys/rotate update,sudo", "sys/* sudo", "sys/raw sudo"]);
+        let body = Body::empty();
+        let seal = |path, sudo_needed| {
+            let action = Action::Update;
+            c.decide(&Query { path, action, body: &body, query: &[], sudo_needed, wrap_ttl: None })
+        };
+        assert_eq!(seal("sys/seal", true).unwrap_err().why, DeniedWhy::LacksSudo);
+        assert!(seal("sys/seal", false).is_ok_and(|g| !g.has_sudo()));
+        assert!(seal("sys/rotate", true).is_ok_and(|g| g.has_sudo()));
+        assert_eq!(seal("sys/raw", true).unwrap_err().why, DeniedWhy::Lacks(Capability::Update));
+    }
+
+    #[test]
+    fn root_allows_everything_and_stands_alone() {
+        let c = Compiled::merge([&Policy::root()], &Identity::default()).unwrap();
+        let body = Body::empty();
+        let query =
+            Query { path: "x", action: Action::Delete, body: &body, query: &[], sudo_needed: true, wrap_ttl: None };
+        let granted = c.decide(&query).unwrap();
+        assert!(granted.is_root() && granted.has_sudo() && c.is_root());
+        assert_eq!(granted.policies().collect::<Vec<_>>(), ["root"]);
+        assert_eq!(c.capabilities("x"), ["root"]);
+        let other = policy("p", "# nothing");
+        assert_eq!(
+            Compiled::merge([&Policy::root(), &other], &Identity::default()).unwrap_err(),
+            MergeError::RootNotAlone
+        );
+        // The name alone is nothing.
+        let named = policy("root", "# nothing");
+        let c = Compiled::merge([&named], &Identity::default()).unwrap();
+        assert_eq!(ask(&c, Action::Read, "x").unwrap_err().why, DeniedWhy::NoRule);
+    }
+
+    #[test]
+    fn no_policies_allow_nothing() {
+        let c = Compiled::merge([], &Identity::default()).unwrap();
+        assert_eq!(c.capabilities("sys/health"), ["deny"]);
+        assert_eq!(ask(&c, Action::Read, "x").unwrap_err().to_string(), "no rule fits the path");
+    }
+
+    #[test]
+    fn templated_rules_follow_the_caller_and_vanish_for_others() {
+        let p = policy(
+            "t",
+            r#"path "s/{{identity.entity.name}}/*" { capabilities = ["read"] }
+               path "s/{{identity.groups.names.ops.id}}" { capabilities = ["list"] }
+               path "s/fixed" { capabilities = ["read"] }"#,
+        );
+        assert!(p.is_templated());
+        let caller = |name: &str| Identity {
+            entity: Some(Entity { name: name.into(), metadata: BTreeMap::new(), ..Entity::default() }),
+            groups: vec![Group { id: "g1".into(), name: "ops".into(), metadata: BTreeMap::new() }],
+        };
+        let c = Compiled::merge([&p], &caller("cam")).unwrap();
+        assert_eq!(c.capabilities("s/cam/x"), ["read"]);
+        assert_eq!(c.capabilities("s/g1"), ["list"]);
+        assert_eq!(c.capabilities("s/other/x"), ["deny"]);
+        for hostile in ["+", "*", "a/b", ""] {
+            let c = Compiled::merge([&p], &caller(hostile)).unwrap();
+            assert_eq!(c.capabilities("s/other/x"), ["deny"], "{hostile:?}");
+            assert_eq!(c.capabilities("s/fixed"), ["read"]);
+        }
+        assert_eq!(Compiled::merge([&p], &Identity::default()).unwrap().capabilities("s/g1"), ["deny"]);
+    }
+}

@@ -23,6 +23,9 @@ mod query;
 mod rule;
 mod template;
 
+#[cfg(test)]
+mod reference;
+
 pub use builtin::{DEFAULT_NAME, DEFAULT_TEXT, ROOT_NAME};
 pub use capabilities::Capabilities;
 pub use compiled::{Compiled, MergeError};

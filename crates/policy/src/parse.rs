@@ -41,7 +41,10 @@ impl Policy {
                 Some("path") => read_paths(item, &mut rules)?,
                 Some("name") if item.keys.len() == 1 => {}
                 key => {
-                    return Err(PolicyError::InvalidTopKey { key: key.unwrap_or_default().to_owned(), line: item.line });
+                    return Err(PolicyError::InvalidTopKey {
+                        key: key.unwrap_or_default().to_owned(),
+                        line: item.line,
+                    });
                 }
             }
         }
@@ -256,3 +259,121 @@ fn capability(word: &str) -> Option<Capability> {
 /// Keys that other products know and that restrict what a block grants.
 const NOT_ENFORCED: [&str; 5] =
     ["control_group", "expiration", "list_scan_response_keys_filter_path", "mfa_methods", "pagination_limit"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Compiled, Identity};
+
+    fn refusal(text: &str) -> String {
+        Policy::parse("t", text).map(|_| ()).unwrap_err().to_string()
+    }
+
+    fn capabilities(text: &str, path: &str) -> Vec<&'static str> {
+        let policy = Policy::parse("t", text).unwrap_or_else(|e| panic!("{text}: {e}"));
+        Compiled::merge([&policy], &Identity::default()).unwrap().capabilities(path)
+    }
+
+    #[test]
+    fn hcl_and_both_json_forms_say_the_same() {
+        for text in [
+            r#"path "a/*" { capabilities = ["read", "list"] }"#,
+            r#"path = { "a/*" { capabilities = ["read", "list"] } }"#,
+            r#" {"path": {"a/*": {"capabilities": ["read", "list"]}}}"#,
+            r#"{"name": "x", "path": [{"b": {"policy": "deny"}}, {"a/*": {"comment": "c", "policy": "read"}}]}"#,
+        ] {
+            assert_eq!(capabilities(text, "a/b"), ["list", "read"], "{text}");
+        }
+    }
+
+    #[test]
+    fn the_old_words_grant_what_they_did() {
+        for (word, granted) in [
+            ("deny", &["deny"][..]),
+            ("read", &["list", "read"]),
+            ("write", &["create", "delete", "list", "read", "update"]),
+            ("sudo", &["create", "delete", "list", "read", "sudo", "update"]),
+        ] {
+            assert_eq!(capabilities(&format!("path \"a\" {{ policy = {word:?} }}"), "a"), granted);
+        }
+        assert_eq!(
+            capabilities(r#"path "a" { policy = "read" capabilities = ["patch"] }"#, "a"),
+            ["list", "patch", "read"]
+        );
+        assert_eq!(capabilities(r#"path "a" { capabilities = ["scan"] }"#, "a"), ["deny"]);
+    }
+
+    #[test]
+    fn a_text_without_rules_is_a_policy_that_grants_nothing() {
+        for text in [" ", "# only words", "{}", "name = \"x\"", "path \"a\" {}"] {
+            assert_eq!(capabilities(text, "a"), ["deny"], "{text}");
+        }
+    }
+
+    #[test]
+    fn refusals_are_worded_as_clients_know_them_and_name_the_line() {
+        for (text, says) in [
+            ("", "'policy' parameter not supplied or empty"),
+            ("path \"x\" {\n bogus = 1 }", "path \"x\": invalid key \"bogus\" on line 2"),
+            ("\npth \"x\" {}", "invalid key \"pth\" on line 2"),
+            ("path \"x\" { capabilities = [\"fly\"] }", "path \"x\": invalid capability \"fly\" on line 1"),
+            ("path \"x\" { capabilities = [\"deny\", \"fly\"] }", "path \"x\": invalid capability \"fly\" on line 1"),
+            ("path \"x\" { capabilities = [\"READ\"] }", "path \"x\": invalid capability \"READ\" on line 1"),
+            ("path \"x\" { policy = \"w\" }", "path \"x\": invalid policy \"w\" on line 1"),
+            ("path \"x\" { capabilities = \"read\" }", "path \"x\": capabilities on line 1 must be a list of texts"),
+            ("path \"/x+*\" {}", "path \"/x+*\": invalid use of wildcards ('+*' is forbidden)"),
+            (
+                "path \"x\" { min_wrapping_ttl = \"2h\" max_wrapping_ttl = \"1h\" }",
+                "path \"x\": max_wrapping_ttl cannot be less than min_wrapping_ttl",
+            ),
+            (
+                "path \"x\" { min_wrapping_ttl = \"zz\" }",
+                "path \"x\": error parsing min_wrapping_ttl: \"zz\" is not a duration; write seconds (3600) or units (1h, 90m, 7d)",
+            ),
+            (
+                "path \"x\" { capabilities = [\"read\"]\ncapabilities = [\"list\"] }",
+                "path \"x\": key \"capabilities\" again on line 2; write it once",
+            ),
+            (
+                "path \"x\" { denied_parameters = { a = [1], A = [2] } }",
+                "path \"x\": key \"A\" again on line 1; write it once",
+            ),
+            (
+                "path \"x\" { allowed_parameters = { a = \"b\" } }",
+                "path \"x\": allowed_parameters on line 1 must be an object of lists, such as { \"ttl\" = [\"1h\"] }",
+            ),
+            (
+                "path \"x\" { control_group = {} }",
+                "path \"x\": \"control_group\" on line 1 is a restriction that this store does not enforce; leave it out",
+            ),
+            (
+                "path { capabilities = [\"read\"] }",
+                "a path block without a path on line 1; write path \"secret/...\" { ... }",
+            ),
+            ("{\"path\": {\"x\": 1}}", "a path block without a path on line 1; write path \"secret/...\" { ... }"),
+            (
+                "path \"{{identity.entity.id\" {}",
+                "path \"{{identity.entity.id\": failed to validate policy templating: unbalanced templating characters",
+            ),
+            ("path \"x\" {", "expected '}', and the text ends on line 1"),
+        ] {
+            assert_eq!(refusal(text), says, "{text}");
+        }
+    }
+
+    #[test]
+    fn every_restriction_that_is_not_enforced_is_refused() {
+        for key in NOT_ENFORCED {
+            let text = format!("path \"x\" {{ capabilities = [\"read\"] {key} = \"1\" }}");
+            assert!(matches!(Policy::parse("t", &text), Err(PolicyError::NotEnforced { .. })), "{key}");
+        }
+    }
+
+    #[test]
+    fn one_byte_over_the_limit_is_refused() {
+        let text = |n: usize| "#".repeat(n);
+        assert!(Policy::parse("t", &text(MAX_POLICY_BYTES)).is_ok());
+        let bytes = MAX_POLICY_BYTES + 1;
+        assert_eq!(Policy::parse("t", &text(bytes)).map(|_| ()).unwrap_err(), PolicyError::TooLong { bytes });
+    }
+}
