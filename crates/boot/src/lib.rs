@@ -2,6 +2,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+pub mod gate;
 pub mod plan;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,25 @@
+//! Gates: what others wait for, and how they can know that it is true.
+//!
+//! ```text
+//! Facts --open()--> which gates are open --> Board --> the Unix socket (authority), TCP ports (hints)
+//! ```
+//! A gate is open while its facts hold, and shut again when one lapses. The Unix socket tells who asks; the answer carries
+//! the kernel's boot id, the CA's fingerprint and the digest of the receipts, so that a gate of yesterday, or of another
+//! process, is not taken for ours. A TCP port can say none of that: it is opened for those who know nothing else, and one that is
+//! taken raises an alarm and stops nobody.
+
+mod answer;
+mod board;
+mod client;
+mod facts;
+mod hint;
+mod probe;
+mod server;
+
+pub use answer::{Answer, AnswerError, GateState, MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Question, QuestionError, Verb};
+pub use board::{Board, Evidence};
+pub use client::{Trust, WaitError, ask, wait_for};
+pub use facts::Facts;
+pub use hint::{HintAlarm, Hints};
+pub use probe::{ProbeFailure, probe_once, probe_until};
+pub use server::{BindError, GateSocket};

@@ -1,0 +1,320 @@
+//! Waiting for a gate by its evidence: what `edgekeep wait` does.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use host::BootId;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+
+use crate::gate::{Answer, AnswerError, Evidence, GateState, MAX_ANSWER_BYTES, Question, Verb};
+use crate::plan::GateName;
+
+/// Whom a waiting service believes.
+#[derive(Clone, Copy, Debug)]
+pub struct Trust {
+    /// The kernel's boot id as the service sees it: an answer from another boot is stale.
+    pub boot: BootId,
+    /// The user id that edgekeep runs as, besides root: mostly our own.
+    pub uid: u32,
+    /// The CA's fingerprint, if the service knows it already.
+    pub ca: Option<[u8; 32]>,
+}
+
+/// One question and its answer; the gate may be shut.
+///
+/// # Errors
+/// [`WaitError`]; a stranger at the socket, a stale answer and a foreign CA are errors, never a shut gate.
+pub async fn ask(socket: &Path, gate: &GateName, trust: &Trust) -> Result<Answer, WaitError> {
+    converse(socket, &Question { verb: Verb::Ask, gate: gate.clone() }, trust).await
+}
+
+/// Waits until the gate is open. A socket that is not there yet, or an edgekeep that restarts, is waited for too.
+///
+/// # Errors
+/// [`WaitError::TimedOut`] after `deadline`; at once for a gate that does not exist and for anybody who cannot be believed.
+pub async fn wait_for(
+    socket: &Path,
+    gate: &GateName,
+    trust: &Trust,
+    deadline: Duration,
+) -> Result<Evidence, WaitError> {
+    let question = Question { verb: Verb::Wait, gate: gate.clone() };
+    let opened = async {
+        loop {
+            match converse(socket, &question, trust).await {
+                Ok(Answer { state: GateState::Open(evidence), .. }) => return Ok(evidence),
+                Ok(Answer { state: GateState::Unknown, .. }) => {
+                    return Err(WaitError::NoSuchGate { gate: gate.clone() });
+                }
+                // Shut, or nobody there: the process is starting or restarting.
+                Ok(_) | Err(WaitError::Absent { .. }) => {}
+                Err(e) => return Err(e),
+            }
+            tokio::time::sleep(RETRY).await;
+        }
+    };
+    match tokio::time::timeout(deadline, opened).await {
+        Ok(outcome) => outcome,
+        Err(_) => Err(WaitError::TimedOut { gate: gate.clone(), seconds: deadline.as_secs() }),
+    }
+}
+
+async fn converse(socket: &Path, question: &Question, trust: &Trust) -> Result<Answer, WaitError> {
+    let absent = |cause| WaitError::Absent { socket: socket.into(), cause };
+    let mut stream = UnixStream::connect(socket).await.map_err(absent)?;
+    // Before a byte is believed: the kernel says who is at the other end.
+    let uid = stream.peer_cred().map_err(absent)?.uid();
+    if uid != 0 && uid != trust.uid {
+        return Err(WaitError::Stranger { socket: socket.into(), uid });
+    }
+    stream.write_all(question.encode().as_bytes()).await.map_err(absent)?;
+    let mut bytes = Vec::with_capacity(MAX_ANSWER_BYTES);
+    let mut limited = stream.take(MAX_ANSWER_BYTES as u64 + 1);
+    limited.read_to_end(&mut bytes).await.map_err(absent)?;
+    if bytes.is_empty() {
+        return Err(absent(io::ErrorKind::UnexpectedEof.into()));
+    }
+    let answer = Answer::parse(&bytes)?;
+    if answer.gate != question.gate {
+        return Err(WaitError::OtherGate { asked: question.gate.clone(), answered: answer.gate });
+    }
+    if answer.boot != trust.boot {
+        return Err(WaitError::OtherBoot { answered: answer.boot, ours: trust.boot });
+    }
+    if let (GateState::Open(evidence), Some(ca)) = (&answer.state, trust.ca) {
+        if evidence.ca != ca {
+            return Err(WaitError::OtherCa { answered: evidence.ca, ours: ca });
+        }
+    }
+    Ok(answer)
+}
+
+/// Why a gate is not known to be open.
+#[derive(Debug, thiserror::Error)]
+pub enum WaitError {
+    /// Nobody answers.
+    #[error("nobody answers at {}", socket.display())]
+    Absent {
+        /// The socket.
+        socket: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
+    /// Somebody answers who is neither root nor edgekeep's user.
+    #[error("{} is held by uid {uid}, which is not edgekeep", socket.display())]
+    Stranger {
+        /// The socket.
+        socket: PathBuf,
+        /// Who holds it.
+        uid: u32,
+    },
+    /// Bytes that are no answer.
+    #[error(transparent)]
+    Malformed(#[from] AnswerError),
+    /// An answer to another question.
+    #[error("asked about the gate {asked}, answered about {answered}")]
+    OtherGate {
+        /// What was asked.
+        asked: GateName,
+        /// What came.
+        answered: GateName,
+    },
+    /// Evidence of another boot.
+    #[error("the answer is of boot {answered}, this is boot {ours}")]
+    OtherBoot {
+        /// Of the answer.
+        answered: BootId,
+        /// Ours.
+        ours: BootId,
+    },
+    /// Another device CA than the one that is pinned.
+    #[error("the gate shows the CA {}, expected {}", hex::encode(answered), hex::encode(ours))]
+    OtherCa {
+        /// Of the answer.
+        answered: [u8; 32],
+        /// Ours.
+        ours: [u8; 32],
+    },
+    /// Not in the plan.
+    #[error("there is no gate {gate}")]
+    NoSuchGate {
+        /// The name.
+        gate: GateName,
+    },
+    /// The deadline has passed.
+    #[error("the gate {gate} did not open within {seconds} s")]
+    TimedOut {
+        /// The name.
+        gate: GateName,
+        /// The deadline.
+        seconds: u64,
+    },
+}
+
+impl WaitError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::Absent { .. } => "start edgekeep, or give the socket that it was told to use",
+            Self::Stranger { .. } => {
+                "somebody else answers for edgekeep; find out who and stop it before any service starts"
+            }
+            Self::Malformed(_) | Self::OtherGate { .. } => "edgekeep and this command may be of different versions",
+            Self::OtherBoot { .. } => {
+                "the answer is not of this boot of this kernel; is the socket from another machine?"
+            }
+            Self::OtherCa { .. } => "the device was provisioned anew, or somebody stands in for it; fetch ca.pem again",
+            Self::NoSuchGate { .. } => "see [[gate]] in edgekeep.toml for the names",
+            Self::TimedOut { .. } => "edgekeep's log says what the gate waits for",
+        }
+    }
+}
+
+/// Between attempts while nobody is there.
+const RETRY: Duration = Duration::from_millis(100);
+
+#[cfg(test)]
+mod tests {
+    use host::OsDisk;
+    use tokio::net::UnixListener;
+    use tokio::sync::watch;
+
+    use super::*;
+    use crate::gate::{Board, GateSocket};
+    use crate::testing::demo_plan;
+
+    const BOOT: BootId = BootId([3; 16]);
+
+    fn us() -> u32 {
+        rustix::process::geteuid().as_raw()
+    }
+
+    fn trust() -> Trust {
+        Trust { boot: BOOT, uid: us(), ca: Some([1; 32]) }
+    }
+
+    fn gate() -> GateName {
+        "tokens-ready".parse().unwrap()
+    }
+
+    fn evidence() -> Evidence {
+        Evidence { ca: [1; 32], receipts: [2; 32] }
+    }
+
+    fn board() -> Board {
+        Board::shut(&demo_plan("/d".as_ref(), "/r".as_ref()), BOOT)
+    }
+
+    /// Somebody who answers every question with `text`.
+    async fn impostor(path: &Path, text: String) {
+        let listener = UnixListener::bind(path).unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut s, _)) = listener.accept().await {
+                s.read(&mut [0; 128]).await.ok();
+                s.write_all(text.as_bytes()).await.ok();
+            }
+        });
+    }
+
+    const LONG: Duration = Duration::from_secs(20);
+
+    #[tokio::test]
+    async fn a_waiter_is_let_go_when_the_gate_opens_and_not_before() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        let (send, receive) = watch::channel(board());
+        let server = tokio::spawn(GateSocket::bind(&OsDisk, &path, us()).unwrap().serve(receive));
+        assert_eq!(ask(&path, &gate(), &trust()).await.unwrap().state, GateState::Shut);
+
+        let waiting = tokio::spawn({
+            let path = path.clone();
+            async move { wait_for(&path, &gate(), &trust(), LONG).await }
+        });
+        let other: GateName = "ready-to-run".parse().unwrap();
+        send.send_modify(|b| b.set(&[other].into(), evidence()));
+        tokio::task::yield_now().await;
+        assert!(!waiting.is_finished(), "another gate is not this gate");
+        send.send_modify(|b| b.set(&[gate()].into(), evidence()));
+        assert_eq!(waiting.await.unwrap().unwrap(), evidence());
+
+        send.send_modify(Board::shut_all);
+        assert_eq!(ask(&path, &gate(), &trust()).await.unwrap().state, GateState::Shut, "sealed shuts it again");
+        drop(send);
+        server.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn an_unknown_gate_is_no_endless_wait() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        let (_send, receive) = watch::channel(board());
+        tokio::spawn(GateSocket::bind(&OsDisk, &path, us()).unwrap().serve(receive));
+        let answer = wait_for(&path, &"nosuch".parse().unwrap(), &trust(), LONG).await;
+        assert!(matches!(answer, Err(WaitError::NoSuchGate { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn nobody_there_is_waited_for_until_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        let answer = wait_for(&path, &gate(), &trust(), Duration::from_millis(10)).await;
+        assert!(matches!(answer, Err(WaitError::TimedOut { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn a_squatter_of_another_user_is_not_believed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        let mut b = board();
+        b.set(&[gate()].into(), evidence());
+        impostor(&path, b.answer(&gate()).encode()).await;
+        // The impostor runs as us; a service that trusts only another user, and finds us instead, must refuse. Root is
+        // trusted by everybody, so as root the check of the uid cannot fail, and the boot id below stands for it.
+        if us() == 0 {
+            let stale = Trust { boot: BootId([4; 16]), ..trust() };
+            assert!(matches!(ask(&path, &gate(), &stale).await, Err(WaitError::OtherBoot { .. })));
+        } else {
+            let other = Trust { uid: us() + 1, ..trust() };
+            assert!(matches!(ask(&path, &gate(), &other).await, Err(WaitError::Stranger { .. })));
+        }
+    }
+
+    #[tokio::test]
+    async fn evidence_of_another_boot_or_ca_is_refused() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        let mut b = board();
+        b.set(&[gate()].into(), evidence());
+        impostor(&path, b.answer(&gate()).encode()).await;
+        assert!(ask(&path, &gate(), &trust()).await.is_ok());
+        let stale = Trust { boot: BootId([4; 16]), ..trust() };
+        assert!(matches!(ask(&path, &gate(), &stale).await, Err(WaitError::OtherBoot { .. })));
+        let pinned = Trust { ca: Some([9; 32]), ..trust() };
+        assert!(matches!(ask(&path, &gate(), &pinned).await, Err(WaitError::OtherCa { .. })));
+        let other: GateName = "ready-to-run".parse().unwrap();
+        assert!(matches!(ask(&path, &other, &trust()).await, Err(WaitError::OtherGate { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_flood_or_junk_is_refused_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, text) in [("junk", "HTTP/1.1 200 OK\r\n\r\n".to_owned()), ("flood", "x".repeat(100_000))] {
+            let path = dir.path().join(name);
+            impostor(&path, text).await;
+            let answer = wait_for(&path, &gate(), &trust(), LONG).await;
+            assert!(matches!(answer, Err(WaitError::Malformed(_))), "{answer:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_socket_path_that_is_taken_is_not_taken_over() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        host::Disk::write_new(&OsDisk, &path, b"x", 0o600, None).unwrap();
+        let refused = GateSocket::bind(&OsDisk, &path, us());
+        assert!(matches!(refused, Err(crate::gate::BindError::Squatted { .. })), "{refused:?}");
+    }
+}
