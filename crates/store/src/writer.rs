@@ -1,0 +1,446 @@
+//! The one thread that writes.
+//!
+//! ```text
+//! requests -> take up to 256 -> BEGIN, is the head still ours? -> stage each batch (savepoint) -> stage the head -> COMMIT
+//!          -> publish index and cache -> answer each
+//! ```
+//! Nothing is told before it is durable, and nothing is published that is not. A COMMIT that fails leaves the outcome open:
+//! the thread reopens the file, proves which of the two heads it holds, goes on from that one, and answers `OutcomeUnknown`
+//! either way. What is neither head is tampering, and seals the store.
+
+use std::io;
+use std::ops::ControlFlow;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
+use std::sync::mpsc::Receiver;
+
+use secret::crypto::sha256;
+use tokio::sync::oneshot;
+
+use crate::backend::{Backend, BackendError, Change, Id, NameRow, Record};
+use crate::batch::{CommitError, Committed, Entry, ReadError};
+use crate::entry::OVERHEAD_BYTES;
+use crate::head::{HEAD_BYTES, HeadRecord, SlotSet};
+use crate::index::{Index, Scan};
+use crate::keyring::{self, Keys};
+use crate::lock::lock;
+use crate::names::HiddenName;
+use crate::plan::{HiddenBatch, Overlay, Refused, plan};
+use crate::shared::{Shared, entry_in, list_in};
+use crate::sqlite::MAX_STORED_BYTES;
+
+/// What the writer is asked to do.
+#[derive(Debug)]
+pub(crate) enum Request {
+    /// A batch, or a change of the head alone.
+    Write(Write, oneshot::Sender<Result<Committed, CommitError>>),
+    /// A read that needs an answer which no commit can overtake.
+    Read(HiddenName, oneshot::Sender<Result<Option<Entry>, ReadError>>),
+    /// As `Read`.
+    List(Id, oneshot::Sender<Result<Vec<String>, ReadError>>),
+    /// The keyring's record.
+    Keyring(oneshot::Sender<Result<Vec<u8>, ReadError>>),
+    /// Ends the thread when all that was asked before is done.
+    Close,
+}
+
+/// What a commit is asked to carry.
+#[derive(Debug)]
+pub(crate) enum Write {
+    /// Entries.
+    Batch(HiddenBatch),
+    /// The slot set that the store is bound to from now on.
+    Slots(SlotSet),
+    /// A keyring with one more term, in place of the one with this digest.
+    Keyring { replaces: [u8; 32], record: Vec<u8>, keys: Arc<Keys> },
+}
+
+/// The writer's own state.
+pub(crate) struct Writer {
+    shared: Arc<Shared>,
+    backend: Box<dyn Backend>,
+    /// The last head known to be durable, and its bytes on disk.
+    head: HeadRecord,
+    head_bytes: Vec<u8>,
+    /// Held as long as the file is open.
+    process_lock: Box<dyn Send>,
+}
+
+type Reply = oneshot::Sender<Result<Committed, CommitError>>;
+
+impl Writer {
+    pub(crate) fn new(
+        shared: Arc<Shared>,
+        backend: Box<dyn Backend>,
+        head: HeadRecord,
+        head_bytes: Vec<u8>,
+        process_lock: Box<dyn Send>,
+    ) -> Self {
+        Self { shared, backend, head, head_bytes, process_lock }
+    }
+
+    /// Serves requests until all senders are gone or one asks to close; the file is closed and unlocked on return.
+    pub(crate) fn run(mut self, requests: &Receiver<Request>) {
+        while let Ok(first) = requests.recv() {
+            // A panic in here is ours or SQLite's on a damaged file. Its requests are lost (their callers see their channel
+            // closed), and so is any claim to know the state: the store is sealed.
+            match catch_unwind(AssertUnwindSafe(|| self.serve(first, requests))) {
+                Ok(ControlFlow::Continue(())) => {}
+                Ok(ControlFlow::Break(())) => break,
+                Err(_) => {
+                    tracing::error!("the store's writer panicked; the store is sealed");
+                    self.shared.seal();
+                }
+            }
+        }
+        self.shared.seal();
+        // Only for tidiness: a store that was not checkpointed opens just as well.
+        if let Err(error) = self.backend.checkpoint() {
+            tracing::warn!(%error, "the store was closed without a checkpoint");
+        }
+        let Self { backend, process_lock, .. } = self;
+        drop(backend);
+        drop(process_lock); // after the file is closed
+    }
+
+    /// Serves one request, and with it as many writes as wait already.
+    fn serve(&mut self, first: Request, requests: &Receiver<Request>) -> ControlFlow<()> {
+        let mut next = Some(first);
+        while let Some(request) = next.take() {
+            match request {
+                Request::Write(write, reply) => next = self.commit_group(write, reply, requests),
+                Request::Read(name, reply) => drop(reply.send(self.read(&name))),
+                Request::List(dir, reply) => drop(reply.send(self.list(&dir))),
+                Request::Keyring(reply) => drop(reply.send(self.keyring())),
+                Request::Close => return ControlFlow::Break(()),
+            }
+        }
+        ControlFlow::Continue(())
+    }
+
+    /// One COMMIT for this write and those that wait. Returns a request of another kind that was met on the way.
+    fn commit_group(&mut self, write: Write, reply: Reply, requests: &Receiver<Request>) -> Option<Request> {
+        let mut commit = match self.begin() {
+            Ok(commit) => commit,
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return None;
+            }
+        };
+        let mut next = None;
+        let mut bytes = 0;
+        let mut taken = Some((write, reply));
+        while let Some((write, reply)) = taken.take() {
+            bytes += write.bytes();
+            commit = match self.stage(commit, write, reply) {
+                Some(commit) => commit,
+                None => return None,
+            };
+            if commit.staged.len() >= MAX_GROUP || bytes >= MAX_GROUP_BYTES {
+                break;
+            }
+            match requests.try_recv() {
+                Ok(Request::Write(write, reply)) => taken = Some((write, reply)),
+                Ok(other) => next = Some(other),
+                Err(_) => {}
+            }
+        }
+        self.finish(commit);
+        next
+    }
+
+    /// Opens a transaction on top of the head that we know.
+    fn begin(&mut self) -> Result<Commit, CommitError> {
+        let Some(overlay) =
+            self.shared.look(|p| Overlay::new(&p.index, self.head.root, self.head.rows, self.head.public.sequence))
+        else {
+            return Err(CommitError::Sealed);
+        };
+        self.backend.begin().map_err(refusal)?;
+        // Whoever writes beside us would have his head overwritten, and his rows vouched for.
+        match self.backend.record(Record::Head, HEAD_BYTES) {
+            Ok(Some(found)) if found == self.head_bytes => {
+                Ok(Commit { overlay, head: self.head, keys: None, staged: Vec::new() })
+            }
+            Ok(_) => {
+                self.backend.rollback();
+                Err(CommitError::Tampered { what: "the head on disk is not the one last written" })
+            }
+            Err(error) => {
+                self.backend.rollback();
+                Err(refusal(error))
+            }
+        }
+    }
+
+    /// Stages one write. `None` when the transaction is gone and all have been answered.
+    fn stage(&mut self, mut commit: Commit, write: Write, reply: Reply) -> Option<Commit> {
+        let staged = match write {
+            Write::Batch(batch) => self.stage_batch(&mut commit, batch),
+            Write::Slots(slots) => {
+                commit.head.public.slots = slots;
+                commit.overlay.sequence += 1;
+                Ok(())
+            }
+            // Made from a keyring that is no longer the newest, it would lose the term that was added since.
+            Write::Keyring { replaces, .. } if replaces != commit.head.keyring_digest => {
+                Err(Unstaged { error: CommitError::Conflict, open: true })
+            }
+            Write::Keyring { record, keys, .. } => {
+                let digest = sha256(&[&record]);
+                let change = Change::SetRecord { record: Record::Keyring, bytes: record };
+                self.backend.stage(&[change]).map_err(Unstaged::from).map(|()| {
+                    commit.head.keyring_digest = digest;
+                    commit.keys = Some(keys);
+                    commit.overlay.sequence += 1;
+                })
+            }
+        };
+        match staged {
+            Ok(()) => {
+                commit.staged.push((commit.overlay.sequence, reply));
+                Some(commit)
+            }
+            Err(Unstaged { error, open: true }) => {
+                let _ = reply.send(Err(error));
+                Some(commit)
+            }
+            Err(Unstaged { error, open: false }) => {
+                self.backend.rollback();
+                // The others changed nothing either, and for the same reason.
+                for (_, other) in commit.staged {
+                    let _ = other.send(Err(again(&error)));
+                }
+                let _ = reply.send(Err(error));
+                None
+            }
+        }
+    }
+
+    fn stage_batch(&mut self, commit: &mut Commit, batch: HiddenBatch) -> Result<(), Unstaged> {
+        let entropy = Arc::clone(&self.shared.entropy);
+        let planned = self.shared.look(|p| {
+            let keys = commit.keys.as_ref().unwrap_or(&p.keys);
+            plan(batch, &p.index, &commit.overlay, keys, &*entropy)
+        });
+        let plan = match planned {
+            Some(Ok(plan)) => plan,
+            Some(Err(Refused::Conflict)) => return Err(Unstaged { error: CommitError::Conflict, open: true }),
+            Some(Err(Refused::Impossible(what))) => {
+                return Err(Unstaged { error: CommitError::Tampered { what }, open: true });
+            }
+            None => return Err(Unstaged { error: CommitError::Sealed, open: true }),
+        };
+        self.backend.stage(&plan.changes)?;
+        commit.overlay.absorb(plan);
+        Ok(())
+    }
+
+    /// Stages the head, commits, publishes, answers: in this order.
+    fn finish(&mut self, mut commit: Commit) {
+        if commit.staged.is_empty() {
+            self.backend.rollback();
+            return;
+        }
+        let Some(keys) = commit.keys.clone().or_else(|| self.shared.keys()) else {
+            self.backend.rollback();
+            return answer(commit.staged, |_| Err(CommitError::Sealed));
+        };
+        let boot = *lock(&self.shared.pending_boot);
+        if let Some(boot) = boot {
+            commit.head.public.boot = boot;
+        }
+        commit.head.public.sequence = commit.overlay.sequence;
+        commit.head.time = self.shared.timeline.record(&*self.shared.clock);
+        commit.head.rows = commit.overlay.rows;
+        commit.head.root = commit.overlay.root;
+        let bytes = commit.head.seal(&keys, &*self.shared.entropy);
+        let change = Change::SetRecord { record: Record::Head, bytes: bytes.clone() };
+        if let Err(failed) = self.backend.stage(&[change]) {
+            self.backend.rollback();
+            let error = refusal(failed.cause);
+            return answer(commit.staged, |_| Err(again(&error)));
+        }
+        match self.backend.commit() {
+            Ok(()) => {
+                self.publish(&mut commit, bytes);
+                answer(commit.staged, |sequence| Ok(Committed { sequence }));
+            }
+            Err(cause) => self.in_doubt(commit, bytes, cause),
+        }
+    }
+
+    fn publish(&mut self, commit: &mut Commit, head_bytes: Vec<u8>) {
+        self.head = commit.head;
+        self.head_bytes = head_bytes;
+        self.shared.publish(|p| {
+            commit.overlay.publish(&mut p.index);
+            p.head = commit.head.public;
+            if let Some(keys) = commit.keys.take() {
+                p.keys = keys;
+            }
+        });
+        let mut pending = lock(&self.shared.pending_boot);
+        if *pending == Some(self.head.public.boot) {
+            *pending = None;
+        }
+        drop(pending);
+        for (id, leaf) in &commit.overlay.leaves {
+            if leaf.is_none() {
+                self.shared.forget(id);
+            }
+        }
+        for (id, tag, bytes) in commit.overlay.written.drain(..) {
+            self.shared.keep(id, tag, bytes.into());
+        }
+    }
+
+    /// COMMIT failed. Whether it took place is read from a reopened file; nobody is told yes on the strength of that.
+    fn in_doubt(&mut self, mut commit: Commit, attempted: Vec<u8>, cause: BackendError) {
+        tracing::error!(%cause, "a commit failed; the store is reopened");
+        self.backend.rollback();
+        let full = matches!(cause, BackendError::Full);
+        let found = self.backend.reopen().and_then(|()| self.backend.record(Record::Head, HEAD_BYTES));
+        match found {
+            Ok(Some(found)) if found == self.head_bytes => {
+                // Not carried out. For a full disk that is the whole story.
+                answer(commit.staged, |_| if full { Err(CommitError::DiskFull) } else { Err(unknown(&cause)) });
+            }
+            Ok(Some(found)) if found == attempted => {
+                let staged = std::mem::take(&mut commit.staged);
+                self.publish(&mut commit, attempted);
+                answer(staged, |_| Err(unknown(&cause)));
+            }
+            other => {
+                tracing::error!(found = other.is_ok(), "the store cannot go on after a failed commit; it is sealed");
+                self.shared.seal();
+                answer(commit.staged, |_| Err(unknown(&cause)));
+            }
+        }
+    }
+
+    fn read(&mut self, name: &HiddenName) -> Result<Option<Entry>, ReadError> {
+        let id = name.id();
+        let (keys, leaf) = self.shared.look(|p| (Arc::clone(&p.keys), p.index.leaf(&id))).ok_or(ReadError::Sealed)?;
+        let Some(leaf) = leaf else { return Ok(None) };
+        let bytes = self.backend.value(leaf.row, MAX_STORED_BYTES).map_err(unreadable)?;
+        let entry = entry_in(&keys, name, &leaf, bytes.as_deref())?;
+        if let Some(bytes) = bytes {
+            self.shared.keep(id, leaf.tag, bytes.into());
+        }
+        Ok(Some(entry))
+    }
+
+    fn keyring(&mut self) -> Result<Vec<u8>, ReadError> {
+        let record = self.backend.record(Record::Keyring, keyring::MAX_BYTES).map_err(unreadable)?;
+        record
+            .filter(|record| sha256(&[record]) == self.head.keyring_digest)
+            .ok_or(ReadError::Tampered { what: "the keyring is not the one that the head vouches for" })
+    }
+
+    fn list(&mut self, dir: &Id) -> Result<Vec<String>, ReadError> {
+        let expected = self.shared.look(|p| p.index.children(dir)).ok_or(ReadError::Sealed)?;
+        let rows = self.backend.names(dir, rows_wanted(expected)).map_err(unreadable)?;
+        self.shared.look(|p| list_in(p, dir, &rows)).ok_or(ReadError::Sealed)?.map_err(ReadError::from)
+    }
+}
+
+/// A transaction on its way.
+struct Commit {
+    overlay: Overlay,
+    head: HeadRecord,
+    /// A new keyring's keys, if one is staged.
+    keys: Option<Arc<Keys>>,
+    /// Who waits, with the sequence number of his write.
+    staged: Vec<(u64, Reply)>,
+}
+
+struct Unstaged {
+    error: CommitError,
+    /// Whether the transaction goes on without this write.
+    open: bool,
+}
+
+impl From<crate::backend::StageError> for Unstaged {
+    fn from(failed: crate::backend::StageError) -> Self {
+        Self { error: refusal(failed.cause), open: failed.open }
+    }
+}
+
+impl Write {
+    fn bytes(&self) -> usize {
+        match self {
+            Self::Batch(batch) => batch.value_bytes + batch.ops.len() * OVERHEAD_BYTES,
+            Self::Slots(_) => 0,
+            Self::Keyring { record, .. } => record.len(),
+        }
+    }
+}
+
+/// Proves all names of a backend against `head`.
+pub(crate) fn prove(backend: &mut dyn Backend, keys: &Keys, head: &HeadRecord) -> Result<Index, ProveError> {
+    let mut scan = Scan::default();
+    backend.scan(&mut |row: NameRow| scan.take(keys.root(), &row)).map_err(ProveError::Backend)?;
+    Index::prove(scan, head).map_err(ProveError::Tampered)
+}
+
+/// Why the names are not those that the head vouches for.
+#[derive(Debug)]
+pub(crate) enum ProveError {
+    Backend(BackendError),
+    Tampered(&'static str),
+}
+
+/// One more than there should be: enough to see that there are too many.
+pub(crate) fn rows_wanted(children: u32) -> usize {
+    usize::try_from(children).unwrap_or(usize::MAX).saturating_add(1)
+}
+
+/// A read that the backend refused.
+pub(crate) fn unreadable(error: BackendError) -> ReadError {
+    match error {
+        BackendError::Damaged { what } => {
+            tracing::error!(what, "the store's file is damaged");
+            ReadError::Tampered { what: "the database file is damaged" }
+        }
+        BackendError::Full => ReadError::Disk(io::ErrorKind::StorageFull.into()),
+        BackendError::Disk(error) => ReadError::Disk(error),
+    }
+}
+
+/// A write that the backend refused before its COMMIT: nothing was changed.
+fn refusal(error: BackendError) -> CommitError {
+    match error {
+        BackendError::Full => CommitError::DiskFull,
+        BackendError::Damaged { what } => {
+            tracing::error!(what, "the store's file is damaged");
+            CommitError::Tampered { what: "the database file is damaged" }
+        }
+        BackendError::Disk(error) => CommitError::OutcomeUnknown(error),
+    }
+}
+
+/// The same error for another who waited for the same commit.
+fn again(error: &CommitError) -> CommitError {
+    match error {
+        CommitError::DiskFull => CommitError::DiskFull,
+        CommitError::Tampered { what } => CommitError::Tampered { what },
+        CommitError::Sealed => CommitError::Sealed,
+        other => CommitError::OutcomeUnknown(io::Error::other(other.to_string())),
+    }
+}
+
+fn unknown(cause: &BackendError) -> CommitError {
+    CommitError::OutcomeUnknown(io::Error::other(cause.to_string()))
+}
+
+fn answer(staged: Vec<(u64, Reply)>, mut with: impl FnMut(u64) -> Result<Committed, CommitError>) {
+    for (sequence, reply) in staged {
+        let _ = reply.send(with(sequence)); // nobody waits any more: the commit stands all the same
+    }
+}
+
+/// Most batches in one COMMIT.
+const MAX_GROUP: usize = 256;
+/// Most bytes of values in one COMMIT, give or take one batch.
+const MAX_GROUP_BYTES: usize = 8 * 1024 * 1024;
