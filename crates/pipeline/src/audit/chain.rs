@@ -1,0 +1,40 @@
+//! The chain: each code covers the record and the code before it, so that nothing can be changed, moved, added or taken
+//! out of the middle without the key.
+
+use secret::crypto::{Hmac, ct_eq};
+
+/// One link: HMAC-SHA-256.
+pub(crate) type Link = [u8; LINK_BYTES];
+
+/// Bytes of a link.
+pub(crate) const LINK_BYTES: usize = 32;
+
+/// The key of the audit. Whoever has it can forge the log, so it lies in the keyring and leaves with the seal.
+#[derive(Debug)]
+pub struct ChainKey(Hmac);
+
+impl ChainKey {
+    /// From a key of the keyring (`store.mac("audit-chain", &[])` gives its 32 bytes).
+    pub fn new(key: &[u8; 32]) -> Self {
+        Self(Hmac::new(key))
+    }
+
+    /// The link after `previous`. `head` has a fixed size and holds the body's length, so the parts are unambiguous.
+    pub(crate) fn next(&self, previous: &Link, head: &[u8], body: &[u8]) -> Link {
+        self.0.sign(&[b"record", previous, head, body])
+    }
+
+    /// The code of a segment's header.
+    pub(crate) fn header(&self, header: &[u8]) -> Link {
+        self.0.sign(&[b"header", header])
+    }
+
+    /// Where a new ring's chain begins: `nonce` keeps two rings of one store apart.
+    pub(crate) fn start(&self, nonce: &[u8; 16]) -> Link {
+        self.0.sign(&[b"start", nonce])
+    }
+
+    pub(crate) fn holds(&self, previous: &Link, head: &[u8], body: &[u8], link: &Link) -> bool {
+        ct_eq(&self.next(previous, head, body), link)
+    }
+}
