@@ -1,0 +1,214 @@
+//! What the stages and the engines of the core share: tokens, policies, mounts, entities.
+//!
+//! An engine reaches the tokens, policies or mounts only if it was built with them: `kv` was not.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
+
+use host::{Clock, Entropy};
+use policy::{Compiled, DEFAULT_NAME, ROOT_NAME};
+use secret::Token;
+use store::{Store, StorePath};
+
+use crate::authn::BootRole;
+use crate::boot::BootPolicies;
+use crate::directory::{Directory, Standing};
+use crate::error::EngineError;
+use crate::mounts::{IDENTITY, Mounts};
+use crate::policies::Policies;
+use crate::tokens::{Acl, Generation, LiveToken, Spent, TokenId, Tokens};
+use crate::txn::{Ground, Txn};
+
+/// The shared parts of one unsealed store.
+pub struct Services {
+    pub(crate) ground: Arc<Ground>,
+    /// The tokens.
+    pub tokens: Arc<Tokens>,
+    /// The policies.
+    pub policies: Arc<Policies>,
+    /// The mounts.
+    pub mounts: Arc<Mounts>,
+    pub(crate) directory: OnceLock<Arc<dyn Directory>>,
+    identity_generation: AtomicU64,
+    boot: BootPolicies,
+}
+
+/// A presented token.
+#[derive(Clone, Copy)]
+pub(crate) struct Presented<'r> {
+    pub(crate) token: &'r Token,
+    pub(crate) id: TokenId,
+    pub(crate) spent: Spent,
+}
+
+/// A valid token and what its policies are now.
+pub(crate) struct Bearer {
+    pub(crate) live: Arc<LiveToken>,
+    pub(crate) acl: Arc<Compiled>,
+}
+
+impl Services {
+    /// The shared parts over an unsealed store. Nothing is read yet; [`crate::Core::open`] does that.
+    pub fn new(store: Store, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
+        let ground = Arc::new(Ground { store, clock, entropy });
+        Arc::new(Self {
+            tokens: Arc::new(Tokens::new(&ground)),
+            policies: Arc::new(Policies::default()),
+            mounts: Arc::new(Mounts::new()),
+            directory: OnceLock::new(),
+            identity_generation: AtomicU64::new(0),
+            boot: BootPolicies::new(),
+            ground,
+        })
+    }
+
+    /// A transaction on the whole store, for the stages themselves.
+    pub(crate) fn txn(&self) -> Txn {
+        Txn::new(&self.ground, StorePath::new::<String>([]).expect("the root directory is a path"))
+    }
+
+    /// The bearer of a presented token, or `None` if it is good for nothing.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the store cannot be read: then nobody is let in.
+    pub(crate) async fn bearer(&self, presented: Presented<'_>, txn: &mut Txn) -> Result<Option<Bearer>, EngineError> {
+        let Some(live) = self.tokens.known(presented.id).await? else { return Ok(None) };
+        let used_up = live.entry().uses_left == Some(0) && presented.spent == Spent::No;
+        if used_up || !live.is_alive(self.ground.store.now()) {
+            return Ok(None);
+        }
+        live.set_token_code(|| self.tokens.code(presented.token.expose().as_bytes()));
+        if live.entry().uses_left.is_none() {
+            txn.on_behalf_of(live.id(), live.version());
+        }
+        let acl = self.acl(&live, txn).await?;
+        Ok(acl.map(|acl| Bearer { live, acl: acl.compiled.clone() }))
+    }
+
+    /// The token's policies and those of its entity, as they are now; `None` when the entity is disabled or gone.
+    pub(crate) async fn acl(&self, live: &LiveToken, txn: &mut Txn) -> Result<Option<Arc<Acl>>, EngineError> {
+        let generation = self.generation();
+        if let Some(acl) = live.cached_acl(generation) {
+            return Ok(acl);
+        }
+        let entry = live.entry();
+        let table = self.mounts.table();
+        // What logged in at a mount that is gone would not be let in today.
+        let unmounted = entry.mount.as_ref().is_some_and(|accessor| table.with_accessor(accessor).is_none());
+        let standing = match entry.entity_id.as_str() {
+            _ if unmounted => None,
+            "" => Some(Standing::default()),
+            id => self.standing(id, txn).await?.filter(|s| !s.disabled),
+        };
+        let acl = match standing {
+            Some(standing) => Some(Arc::new(self.compile(&entry.policies, standing, txn).await?)),
+            None => None,
+        };
+        live.cache_acl(generation, acl.clone());
+        Ok(acl)
+    }
+
+    /// The entity of that id, as it is now.
+    pub(crate) async fn standing(&self, id: &str, txn: &mut Txn) -> Result<Option<Standing>, EngineError> {
+        let (Some(directory), Some(base)) = (self.directory.get(), self.mounts.base_of(IDENTITY)) else {
+            return Ok(None);
+        };
+        let outer = txn.enter(base);
+        let found = directory.entity(id, txn).await;
+        txn.leave(outer);
+        found
+    }
+
+    async fn compile(&self, own: &[String], standing: Standing, txn: &mut Txn) -> Result<Acl, EngineError> {
+        let root = own.iter().any(|p| p == ROOT_NAME);
+        // `root` comes from a token alone: an entity that names it would be a way to it for whoever may write entities.
+        let mut of_entity: Vec<String> =
+            standing.policies.into_iter().filter(|p| p != ROOT_NAME && !own.contains(p)).collect();
+        of_entity.sort();
+        of_entity.dedup();
+        let names = own.iter().chain(of_entity.iter().filter(|_| !root));
+        let mut policies = Vec::new();
+        for name in names {
+            policies.extend(self.policies.parsed(name, txn).await?);
+        }
+        let compiled = Compiled::merge(policies.iter().map(|p| &**p), &standing.identity)
+            .map_err(|e| EngineError::internal(format!("the policies of a token cannot stand together: {e}")))?;
+        Ok(Acl { compiled: Arc::new(compiled), identity_policies: of_entity })
+    }
+
+    pub(crate) fn boot_acl(&self, role: BootRole) -> Arc<Compiled> {
+        self.boot.of(role)
+    }
+
+    /// A commit touched these paths: whatever memory holds of them is forgotten. No engine has to think of it.
+    pub(crate) async fn published(&self, touched: &Touched) -> Result<(), EngineError> {
+        if touched.policies {
+            self.policies.changed();
+        }
+        if touched.identity {
+            self.identity_generation.fetch_add(1, Ordering::AcqRel);
+        }
+        if touched.tokens {
+            self.tokens.changed();
+        }
+        if touched.mounts {
+            self.mounts.reload(&self.ground).await?;
+        }
+        Ok(())
+    }
+
+    /// Which kinds of cached things a commit of `txn` makes stale.
+    pub(crate) fn touched(&self, txn: &Txn) -> Touched {
+        let identity = self.mounts.base_of(IDENTITY);
+        let mut touched = Touched::default();
+        for path in txn.touched() {
+            touched.policies |= Policies::owns(path);
+            touched.mounts |= Mounts::owns(path);
+            // A token that is being made is in no cache yet; one that is changed or removed may be.
+            touched.tokens |= Tokens::owns(path) && !txn.saw_absent(path);
+            touched.identity |= identity.as_ref().is_some_and(|base| path.components().starts_with(base.components()));
+        }
+        touched
+    }
+
+    fn generation(&self) -> Generation {
+        [self.policies.generation(), self.identity_generation.load(Ordering::Acquire), self.mounts.generation()]
+    }
+}
+
+impl std::fmt::Debug for Services {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Services(..)")
+    }
+}
+
+/// What a commit touched, by kinds of cached things.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Touched {
+    policies: bool,
+    identity: bool,
+    tokens: bool,
+    mounts: bool,
+}
+
+impl Touched {
+    /// Everything: when it is not known whether a commit was made.
+    pub(crate) fn all() -> Self {
+        Self { policies: true, identity: true, tokens: true, mounts: true }
+    }
+}
+
+/// The policies of a new token: sorted, each once, with `default` unless it is to stay away or the token is root's.
+pub(crate) fn sanitized(policies: impl IntoIterator<Item = String>, with_default: bool) -> Vec<String> {
+    let mut all: Vec<String> =
+        policies.into_iter().map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect();
+    if all.iter().any(|p| p == ROOT_NAME) {
+        return vec![ROOT_NAME.to_owned()];
+    }
+    if with_default {
+        all.push(DEFAULT_NAME.to_owned());
+    }
+    all.sort();
+    all.dedup();
+    all
+}
