@@ -1,0 +1,103 @@
+//! `[source]`: where the key material comes from. EdgeX's variables name the program only where the file leaves it open.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use boot::plan::{Dangers, SourceSpec};
+
+use super::note_section;
+use crate::document::Value;
+use crate::fault::{Place, shown};
+use crate::places::Places;
+use crate::section::{Section, parse_path};
+
+pub(super) fn read(mut section: Section<'_>, places: &mut Places, dangers: &mut Dangers) -> Option<SourceSpec> {
+    note_section(&section, "source", places);
+    let Some(kind) = section.text("kind") else {
+        let (place, remedy) =
+            (section.place(), "set kind = \"exec\" in [source]; `edgekeep setup` shows what this device has");
+        section.fault(&place, "no key source: [source] has no kind", remedy);
+        return None;
+    };
+    let source = match kind.value.as_str() {
+        "exec" => exec(&mut section, &kind.place, dangers),
+        "software" => section.path("path").map(|p| SourceSpec::Software { file: p.value }).or_else(|| {
+            section.fault(&kind.place, "the software source has no path", "set path = \"/absolute/key/file\"");
+            None
+        }),
+        other => {
+            let remedy = "known are \"exec\" (a program that reads the hardware) and \"software\" (tests)";
+            section.fault(&kind.place, format!("unknown kind {}", shown(other)), remedy);
+            return None;
+        }
+    };
+    section.finish(&[]);
+    source
+}
+
+fn exec(section: &mut Section<'_>, kind_at: &Place, dangers: &mut Dangers) -> Option<SourceSpec> {
+    dangers.short_ikm = section.flag("danger_short_ikm").is_some_and(|f| f.value);
+    let deadline = section.duration("deadline").map_or(DEADLINE, |d| {
+        let deadline = d.value.as_duration();
+        if !(Duration::from_secs(1)..=MAX_DEADLINE).contains(&deadline) {
+            let what = format!("deadline is {} s", deadline.as_secs());
+            section.fault(&d.place, what, "write 1s to 120s; 10s is usual");
+        }
+        deadline
+    });
+    let env = environment(section);
+    let path = match section.path("path") {
+        Some(path) => path.value,
+        None if section.has("path") => return None,
+        None => from_edgex(section, kind_at)?,
+    };
+    Some(SourceSpec::Exec { path, env, deadline })
+}
+
+/// The hook's whole environment: nothing else is handed to it.
+fn environment(section: &mut Section<'_>) -> BTreeMap<String, String> {
+    let mut env = BTreeMap::new();
+    let Some(entry) = section.named("env") else { return env };
+    let place = section.source().at(entry.line);
+    let Value::Map(entries) = &entry.node.value else {
+        section.fault(&place, format!("env is {}", entry.node.value.kind()), "write env = { NAME = \"value\" }");
+        return env;
+    };
+    for e in entries {
+        let at = section.source().at(e.line);
+        let plain = |c: char| c.is_ascii_alphanumeric() || c == '_';
+        if e.key.is_empty() || !e.key.chars().all(plain) || e.key.starts_with(|c: char| c.is_ascii_digit()) {
+            section.fault(&at, format!("{} is no name of a variable", shown(&e.key)), "use letters, digits and _");
+        } else if e.key.starts_with("LD_") {
+            // The loader would run other code in the hook's name.
+            section.fault(&at, format!("{} would change what the hook runs", e.key), "remove it");
+        } else {
+            match &e.node.value {
+                Value::Text(text) if !text.contains('\0') => drop(env.insert(e.key.clone(), text.clone())),
+                other => section.fault(&at, format!("{} is {}", e.key, other.kind()), "write text in quotes"),
+            }
+        }
+    }
+    env
+}
+
+fn from_edgex(section: &Section<'_>, kind_at: &Place) -> Option<std::path::PathBuf> {
+    let environment = section.source().environment;
+    let named = HOOKS.iter().find_map(|name| Some((*name, environment.value(name)?)).filter(|(_, v)| !v.is_empty()));
+    let Some((name, value)) = named else {
+        let remedy = "set path = \"/absolute/program\", or EDGEX_IKM_HOOK in the environment";
+        section.fault(kind_at, "the exec source names no program", remedy);
+        return None;
+    };
+    parse_path(value)
+        .inspect_err(|e| {
+            let place = Place::Variable(name.to_owned());
+            section.fault(&place, format!("{}: {e}", shown(value)), "name the program by its absolute path");
+        })
+        .ok()
+}
+
+/// The newer name wins, as in EdgeX.
+const HOOKS: [&str; 2] = ["EDGEX_IKM_HOOK", "IKM_HOOK"];
+const DEADLINE: Duration = Duration::from_secs(10);
+const MAX_DEADLINE: Duration = Duration::from_secs(120);
