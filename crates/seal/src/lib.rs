@@ -29,4 +29,6 @@ pub use slot_set::{
     ProfileMismatch, SetHeader, SetIsCurrent, Slot, SlotDigest, SlotKek, SlotSet, StaleSlotSet, UnlockError, Unlocked,
     new_root_key,
 };
-pub use source::{Deadline, Evidence, KeySource, PolicyRequest, Released, Remedy, SoftwareSource, SourceError};
+pub use source::{
+    Deadline, Evidence, ExecSource, HOOK_LIMIT, KeySource, PolicyRequest, Released, Remedy, SoftwareSource, SourceError,
+};

@@ -211,7 +211,7 @@ mod tests {
         assert_eq!(refused(&format!("{}0", &*text)), RecoveryKeyError::Length { digits: DIGITS + 1 });
         assert_eq!(refused(&text.replacen("-0", "-u", 1)), RecoveryKeyError::Character { position: 1 });
         assert_eq!(
-            refused(&format!("{PREFIX}{}", " ".repeat(MAX_TYPED_BYTES + 1))),
+            refused(&format!("{PREFIX}{}", "0".repeat(MAX_TYPED_BYTES + 1))),
             RecoveryKeyError::Length { digits: MAX_TYPED_BYTES + 1 }
         );
         let (mut last, other) = (text.to_string(), if text.ends_with('0') { '2' } else { '0' });

@@ -1,5 +1,6 @@
 //! Where key material comes from: provision, then release under the policy that was agreed, then close.
 
+mod exec;
 mod software;
 
 use std::num::NonZeroU8;
@@ -10,6 +11,7 @@ use host::{BootTime, Clock};
 use crate::ikm::{Ikm, IkmError};
 use crate::slot::{SlotPublic, SourceKind};
 
+pub use exec::{ExecSource, HOOK_LIMIT};
 pub use software::SoftwareSource;
 
 /// A source of key material: hardware, a hook, or a file.

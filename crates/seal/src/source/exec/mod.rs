@@ -1,0 +1,98 @@
+//! EdgeX's hook: an executable that prints key material as hexadecimal octets. The contract is kept, the trust is not: who
+//! could have written the hook is checked on the opened file, and nothing that it does can hang, flood or outlive us.
+
+mod output;
+mod run;
+#[cfg(test)]
+mod tests;
+mod trusted;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use host::Clock;
+
+use super::{Deadline, Evidence, KeySource, PolicyRequest, Released, SourceError};
+use crate::ikm::{Ikm, ShortIkmAllowed};
+use crate::slot::{SlotPublic, SourceKind};
+use trusted::Trusted;
+
+/// The longest that a hook may take, whatever the deadline: a TPM needs one second for what such hooks do.
+pub const HOOK_LIMIT: Duration = Duration::from_secs(10);
+
+/// The source `exec`.
+pub struct ExecSource {
+    path: PathBuf,
+    env: Vec<(String, String)>,
+    short: Option<ShortIkmAllowed>,
+    clock: Arc<dyn Clock>,
+}
+
+impl ExecSource {
+    /// The hook at `path`, run with `env` for its whole environment.
+    pub fn new(
+        path: impl Into<PathBuf>,
+        env: Vec<(String, String)>,
+        short: Option<ShortIkmAllowed>,
+        clock: Arc<dyn Clock>,
+    ) -> Self {
+        Self { path: path.into(), env, short, clock }
+    }
+
+    /// Runs the hook once.
+    fn ask(&self, deadline: Deadline) -> Result<Ikm, SourceError> {
+        let what = || self.path.display().to_string();
+        let hook = Trusted::open(&self.path)?;
+        let limit = deadline.left(&*self.clock).min(HOOK_LIMIT);
+        let octets = output::octets(&run::run(&hook, &self.env, limit, &*self.clock)?)
+            .map_err(|defect| SourceError::BadOutput { what: what(), defect })?;
+        Ikm::new(octets, self.short).map_err(|source| SourceError::Ikm { what: what(), source })
+    }
+
+    fn evidence(&self) -> Evidence {
+        Evidence(vec![("hook", self.path.display().to_string())])
+    }
+}
+
+impl std::fmt::Debug for ExecSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "ExecSource({})", self.path.display())
+    }
+}
+
+impl KeySource for ExecSource {
+    fn kind(&self) -> SourceKind {
+        SourceKind::Exec
+    }
+
+    /// Checks who could have written the hook, and does not run it.
+    fn probe(&self) -> Result<Evidence, SourceError> {
+        Trusted::open(&self.path)?;
+        Ok(self.evidence())
+    }
+
+    /// Asks twice and compares: a store made with octets that never come again is lost at its first restart.
+    fn provision(&mut self, policy: &PolicyRequest) -> Result<SlotPublic, SourceError> {
+        policy.must_be_empty(SourceKind::Exec)?;
+        let first = self.ask(Deadline::after(&*self.clock, HOOK_LIMIT))?;
+        let second = self.ask(Deadline::after(&*self.clock, HOOK_LIMIT))?;
+        if first.ct_eq(&second) {
+            Ok(SlotPublic::bare(SourceKind::Exec))
+        } else {
+            Err(SourceError::Drifts { what: self.path.display().to_string() })
+        }
+    }
+
+    fn release(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Released, SourceError> {
+        if slot.kind() != SourceKind::Exec {
+            return Err(SourceError::OtherSlot { kind: SourceKind::Exec });
+        }
+        Ok(Released { ikm: self.ask(deadline)?, evidence: self.evidence(), remaining_this_boot: None })
+    }
+
+    /// The contract of the hook has no way to say it.
+    fn close(&mut self, _slot: &SlotPublic) -> Result<(), SourceError> {
+        Ok(())
+    }
+}

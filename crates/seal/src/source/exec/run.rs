@@ -1,0 +1,241 @@
+//! Runs a hook within bounds: of time, of output, of environment, of processes.
+
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, ExitStatus, Stdio};
+use std::time::Duration;
+
+use host::{BootTime, Clock};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::io::{Errno, FdFlags, fcntl_setfd};
+use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
+use zeroize::Zeroizing;
+
+use super::output::MAX_DIGITS;
+use super::trusted::Trusted;
+use crate::source::SourceError;
+
+/// What the hook printed, once it has ended with status 0 and nothing holds its output any more.
+pub(super) fn run(
+    hook: &Trusted,
+    env: &[(String, String)],
+    limit: Duration,
+    clock: &dyn Clock,
+) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let what = || hook.path().display().to_string();
+    let os = |source: io::Error| SourceError::Os { what: what(), source };
+    let mut child = Running::start(hook, env).map_err(os)?;
+    let outcome = child.watch(clock.boottime().plus(limit), clock);
+    let status = child.stop();
+    child.log(hook);
+    match outcome {
+        Ok(()) => {}
+        Err(Fault::Time) => return Err(SourceError::TimedOut { what: what(), limit }),
+        Err(Fault::Flood) => {
+            return Err(SourceError::BadOutput { what: what(), defect: "it has more than 8192 digits" });
+        }
+        Err(Fault::Os(e)) => return Err(os(e.into())),
+    }
+    match status {
+        Some(status) if status.success() => {}
+        Some(status) => return Err(SourceError::HookFailed { what: what(), status: status.to_string() }),
+        None => return Err(SourceError::TimedOut { what: what(), limit }),
+    }
+    let mut stdout = std::mem::take(&mut child.stdout);
+    stdout.truncate(child.filled);
+    Ok(stdout)
+}
+
+/// Why a hook was cut short.
+enum Fault {
+    Time,
+    Flood,
+    Os(Errno),
+}
+
+/// A hook at work, and what has come of it.
+struct Running {
+    child: Child,
+    group: Pid,
+    /// Tells the end of the process without reaping it: until it is reaped, its number cannot become another's.
+    pidfd: OwnedFd,
+    stopped: bool,
+    /// Never grows, so that no copies stay behind; one byte more than a line may have, to notice a flood.
+    stdout: Zeroizing<Vec<u8>>,
+    filled: usize,
+    stderr: Vec<u8>,
+}
+
+impl Running {
+    fn start(hook: &Trusted, env: &[(String, String)]) -> io::Result<Self> {
+        if hook.is_script() {
+            // The interpreter opens the descriptor once more, after exec. Should another thread start a process just
+            // now, that process can read the hook's text: no secret.
+            fcntl_setfd(hook.file(), FdFlags::empty())?;
+        }
+        let mut child = Command::new(format!("/proc/self/fd/{}", hook.file().as_raw_fd()))
+            .arg0(hook.path())
+            .env_clear()
+            .envs(env.iter().map(|(k, v)| (k, v)))
+            .current_dir("/")
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .spawn()?;
+        let group = Pid::from_child(&child);
+        let pidfd = match pidfd_open(group, PidfdFlags::empty()) {
+            Ok(pidfd) => pidfd,
+            Err(e) => {
+                // A kernel before 5.3: nothing here can be bounded without it, so nothing is run.
+                let _ = kill_process_group(group, Signal::KILL);
+                child.wait()?;
+                return Err(e.into());
+            }
+        };
+        let stdout = Zeroizing::new(vec![0; MAX_DIGITS + 2]);
+        Ok(Self { child, group, pidfd, stopped: false, stdout, filled: 0, stderr: Vec::with_capacity(MAX_STDERR) })
+    }
+
+    /// Reads until the output has been closed by all who held it and the hook has ended.
+    fn watch(&mut self, deadline: BootTime, clock: &dyn Clock) -> Result<(), Fault> {
+        let (stdout, stderr) = (self.child.stdout.take(), self.child.stderr.take());
+        let (Some(stdout), Some(stderr)) = (stdout, stderr) else { return Err(Fault::Os(Errno::BADF)) };
+        let (mut printing, mut complaining, mut alive) = (true, true, true);
+        while printing || alive {
+            // Looked at each time: a hook that never stops complaining would always have something ready.
+            let left = deadline.since(clock.boottime());
+            if left.is_zero() {
+                return Err(Fault::Time);
+            }
+            let streams = [
+                printing.then(|| stdout.as_fd()),
+                complaining.then(|| stderr.as_fd()),
+                alive.then(|| self.pidfd.as_fd()),
+            ];
+            let ready = wait_for(streams, left).map_err(Fault::Os)?;
+            match ready {
+                [false, false, false] => return Err(Fault::Time),
+                [out, err, end] => {
+                    if out {
+                        let n = read(&stdout, &mut self.stdout[self.filled..])?;
+                        self.filled += n;
+                        printing = n > 0;
+                        if self.filled == self.stdout.len() {
+                            return Err(Fault::Flood);
+                        }
+                    }
+                    if err {
+                        complaining = self.keep_complaint(&stderr)?;
+                    }
+                    alive &= !end;
+                }
+            }
+        }
+        // What the hook said last; a process that it left behind is not waited for.
+        while complaining && wait_for([Some(stderr.as_fd()), None, None], Duration::ZERO).map_err(Fault::Os)?[0] {
+            complaining = self.keep_complaint(&stderr)? && self.stderr.len() < MAX_STDERR;
+        }
+        Ok(())
+    }
+
+    fn keep_complaint(&mut self, stderr: &impl AsFd) -> Result<bool, Fault> {
+        let mut piece = [0; 512];
+        let n = read(stderr, &mut piece)?;
+        let room = MAX_STDERR.saturating_sub(self.stderr.len());
+        self.stderr.extend(piece.iter().take(n.min(room)));
+        Ok(n > 0)
+    }
+
+    /// Ends the whole group, also after success: a hook has nothing to leave behind. Gives the hook's own end, unless it
+    /// hangs in the kernel (a dead bus), where nothing can kill it: that must not hang us too.
+    fn stop(&mut self) -> Option<ExitStatus> {
+        self.stopped = true;
+        // ESRCH: nobody is left.
+        let _ = kill_process_group(self.group, Signal::KILL);
+        let _ = wait_for([Some(self.pidfd.as_fd())], DYING);
+        self.child.try_wait().ok().flatten()
+    }
+
+    /// The hook's complaints, for the operator. Its output is key material and is never logged, and neither is what looks
+    /// like it among the complaints (`sh -x`).
+    fn log(&self, hook: &Trusted) {
+        if !self.stderr.is_empty() {
+            tracing::warn!(hook = %hook.path().display(), stderr = %presentable(&self.stderr), "the hook complains");
+        }
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.stopped {
+            self.stop();
+        }
+    }
+}
+
+/// Which of `fds` can be read, or have ended; none when the time is over.
+fn wait_for<const N: usize>(fds: [Option<BorrowedFd<'_>>; N], limit: Duration) -> Result<[bool; N], Errno> {
+    let mut polled: Vec<PollFd<'_>> =
+        fds.iter().flatten().map(|fd| PollFd::from_borrowed_fd(*fd, PollFlags::IN)).collect();
+    let limit = Timespec::try_from(limit).map_err(|_| Errno::INVAL)?;
+    loop {
+        match poll(&mut polled, Some(&limit)) {
+            // A signal to us; the limit starts anew, and signals do not come without end.
+            Err(Errno::INTR) => {}
+            Err(e) => return Err(e),
+            Ok(_) => break,
+        }
+    }
+    let mut ready = polled.iter().map(|p| !p.revents().is_empty());
+    Ok(fds.map(|fd| fd.is_some() && ready.next().unwrap_or(false)))
+}
+
+fn read(from: &impl AsFd, into: &mut [u8]) -> Result<usize, Fault> {
+    loop {
+        match rustix::io::read(from, &mut *into) {
+            Err(Errno::INTR) => {}
+            other => return other.map_err(Fault::Os),
+        }
+    }
+}
+
+/// Text for a log line: escaped, and long hexadecimal runs taken out.
+fn presentable(complaint: &[u8]) -> String {
+    let text = String::from_utf8_lossy(complaint);
+    let mut out = String::with_capacity(text.len());
+    let mut run = String::new();
+    for c in text.chars().chain(['\n']) {
+        if c.is_ascii_hexdigit() {
+            run.push(c);
+            continue;
+        }
+        out.push_str(if run.len() >= LOOKS_LIKE_KEY { "[removed]" } else { &run });
+        run.clear();
+        out.extend(c.escape_default());
+    }
+    out.truncate(out.len() - "\\n".len());
+    out
+}
+
+/// How long a killed process may take to be gone.
+const DYING: Duration = Duration::from_secs(1);
+/// What is kept of the hook's complaints.
+const MAX_STDERR: usize = 4096;
+/// Hexadecimal digits in a row that are not shown.
+const LOOKS_LIKE_KEY: usize = 24;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn complaints_show_no_key_and_no_control_characters() {
+        assert_eq!(
+            presentable(b"+ echo 64acd82883269a5e46b8b0426d5a18e2b006\x1b[2J\n"),
+            "+ echo [removed]\\u{1b}[2J\\n"
+        );
+        assert_eq!(presentable(b"rc 0x99d"), "rc 0x99d");
+    }
+}
