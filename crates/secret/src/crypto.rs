@@ -1,9 +1,13 @@
 //! The one module that calls the cryptographic library (aws-lc-rs). No primitive is written here.
 
+mod sign;
+
 use std::fmt;
 
 use aws_lc_rs::{aead, constant_time, digest, hkdf, hmac};
 use zeroize::Zeroizing;
+
+pub use sign::{Curve, SignError, SigningKey, verify};
 
 /// Bytes that AES-256-GCM and AES-256-GCM-SIV add to a text.
 pub const TAG_BYTES: usize = 16;
