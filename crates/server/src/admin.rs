@@ -1,0 +1,131 @@
+//! The admin socket's own routes, below `/admin/`: the same on a sealed store and on an open one.
+
+use std::pin::Pin;
+
+use api::Status;
+use http::{HeaderMap, Method, Response, StatusCode};
+use hyper::body::Body;
+use secret::SecretBytes;
+use serde::{Deserialize, Serialize};
+use zeroize::{Zeroize, Zeroizing};
+
+use crate::body::{self, BodyBudget};
+use crate::reply::{self, ReplyBody};
+use crate::sockets::AdminPeer;
+
+/// A future of an object-safe `async fn`.
+pub type AdminFuture<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
+/// What stands behind the admin socket. Every call names the peer that the kernel vouched for, for the audit.
+pub trait AdminPort: Send + Sync + 'static {
+    /// How things stand.
+    fn status<'a>(&'a self, by: &'a AdminPeer) -> AdminFuture<'a, AdminStatus>;
+
+    /// Drops the keys; durable nowhere, for the next start unseals again.
+    ///
+    /// # Errors
+    /// [`AdminRefusal`].
+    fn seal<'a>(&'a self, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>>;
+
+    /// Unseals by the recovery key, in the text form that was given out.
+    ///
+    /// # Errors
+    /// [`AdminRefusal`].
+    fn recover<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>>;
+}
+
+/// How things stand, for the operator at the machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct AdminStatus {
+    /// `sealed`, `unsealed` or `starting`.
+    pub state: &'static str,
+    /// Why it is not unsealed, and what to do.
+    pub reason: Option<String>,
+    /// `production` or `demo`.
+    pub profile: Option<&'static str>,
+    /// The gates by name.
+    pub gates: Vec<GateStatus>,
+    /// The protections that this device lacks, a sentence each.
+    pub lacking: Vec<String>,
+}
+
+/// One gate.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct GateStatus {
+    /// Its name.
+    pub name: String,
+    /// Whether it is open.
+    pub open: bool,
+    /// What it waits for.
+    pub waits_for: Option<String>,
+}
+
+/// A refusal on the admin socket.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AdminRefusal {
+    /// The status.
+    pub status: Status,
+    /// The text; the peer is root or ourselves, and may know.
+    pub told: String,
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Recover {
+    key: RecoveryText,
+}
+
+/// Wiped when the request is done.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct RecoveryText(String);
+
+impl Drop for RecoveryText {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
+}
+
+pub(crate) async fn answer<B: Body + Unpin>(
+    port: &dyn AdminPort,
+    by: &AdminPeer,
+    method: &Method,
+    path: &str,
+    headers: &HeaderMap,
+    body: B,
+    budget: &BodyBudget,
+) -> Response<ReplyBody> {
+    match (path, method) {
+        ("/admin/status", &Method::GET) => reply::json(StatusCode::OK, &port.status(by).await, false),
+        ("/admin/seal", &Method::POST) => done(port.seal(by).await),
+        ("/admin/recover", &Method::POST) => match body::read(headers, body, budget).await {
+            Ok((text, _room)) => match recovery_key(&text) {
+                Some(key) => done(port.recover(key, by).await),
+                None => refuse(StatusCode::BAD_REQUEST, "expected {\"key\": \"...\"}"),
+            },
+            Err(fault) => reply::malformed(fault, false),
+        },
+        ("/admin/status" | "/admin/seal" | "/admin/recover", _) => {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method")
+        }
+        _ => refuse(StatusCode::NOT_FOUND, "no such admin route"),
+    }
+}
+
+fn recovery_key(body: &Zeroizing<Vec<u8>>) -> Option<SecretBytes> {
+    let mut parsed: Recover = serde_json::from_slice(body).ok()?;
+    Some(SecretBytes::new(std::mem::take(&mut parsed.key.0).into_bytes()))
+}
+
+fn done(result: Result<(), AdminRefusal>) -> Response<ReplyBody> {
+    match result {
+        Ok(()) => reply::empty(StatusCode::NO_CONTENT),
+        Err(AdminRefusal { status, told }) => {
+            refuse(StatusCode::from_u16(status.0).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), &told)
+        }
+    }
+}
+
+fn refuse(status: StatusCode, told: &str) -> Response<ReplyBody> {
+    reply::errors(status, &[told.to_owned()], false)
+}
