@@ -16,6 +16,8 @@ mod recovery;
 mod slot;
 mod slot_set;
 mod source;
+#[cfg(test)]
+mod testing;
 
 pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES, ShortIkmAllowed};

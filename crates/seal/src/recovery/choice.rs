@@ -194,3 +194,72 @@ impl RecoveryFileError {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::recovery;
+    use host::OsDisk;
+    use std::io::Read;
+
+    fn identity() -> age::x25519::Identity {
+        age::x25519::Identity::generate()
+    }
+
+    #[test]
+    fn each_recipient_opens_it_and_nobody_else() {
+        let (one, two, stranger) = (identity(), identity(), identity());
+        let texts = [one.to_public().to_string(), two.to_public().to_string()];
+        let recipients = AgeRecipients::parse(texts.iter().map(String::as_str)).unwrap();
+        let sealed = seal_to_recipients(&recovery(), &recipients).unwrap();
+        let open = |identity: &age::x25519::Identity| {
+            let decryptor = age::Decryptor::new(&sealed[..]).unwrap();
+            let mut text = String::new();
+            decryptor.decrypt(std::iter::once(identity as _)).ok()?.read_to_string(&mut text).ok()?;
+            Some(text)
+        };
+        for identity in [&one, &two] {
+            assert_eq!(open(identity).unwrap(), format!("{}\n", &*recovery().format()));
+        }
+        assert!(open(&stranger).is_none());
+    }
+
+    #[test]
+    fn recipients_are_refused_before_they_are_needed() {
+        let good = identity().to_public().to_string();
+        let refused = |texts: &[&str]| AgeRecipients::parse(texts.iter().copied()).unwrap_err();
+        assert_eq!(refused(&[]), RecipientError::NoneGiven);
+        assert_eq!(refused(&[&good, &good]), RecipientError::Twice { number: 2 });
+        assert_eq!(refused(&[&good, " AGE-SECRET-KEY-1QQQ"]), RecipientError::SecretKey { number: 2 });
+        let mut mistyped = good.clone();
+        mistyped.replace_range(10..11, if &good[10..11] == "q" { "p" } else { "q" });
+        for bad in ["", "age1", "ssh-ed25519 AAAA", &mistyped, &good.to_uppercase()[..20]] {
+            assert!(matches!(refused(&[bad]), RecipientError::NotARecipient { number: 1, .. }), "{bad}");
+        }
+        let many: Vec<String> = (0..=MAX_RECIPIENTS).map(|_| identity().to_public().to_string()).collect();
+        let many: Vec<&str> = many.iter().map(String::as_str).collect();
+        assert_eq!(refused(&many), RecipientError::TooMany);
+        assert!(AgeRecipients::parse(many[1..].iter().copied()).is_ok());
+    }
+
+    #[test]
+    fn the_file_goes_to_another_file_system_or_nowhere() {
+        let (data, stick) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let data_dir = data.path().join("not/made/yet");
+        let beside = data.path().join("recovery.txt");
+        let same = write_file(&OsDisk, &beside, &data_dir, &recovery());
+        assert!(matches!(same, Err(RecoveryFileError::SameFileSystem { .. })), "{same:?}");
+        assert!(!beside.exists());
+
+        let path = stick.path().join("recovery.txt");
+        assert_ne!(OsDisk.device(data.path()).unwrap(), OsDisk.device(stick.path()).unwrap(), "/dev/shm is a tmpfs");
+        write_file(&OsDisk, &path, &data_dir, &recovery()).unwrap();
+        assert_eq!(OsDisk.meta(&path).unwrap().unwrap().mode, 0o600);
+        assert_eq!(&OsDisk.read(&path, 100).unwrap()[..], format!("{}\n", &*recovery().format()).as_bytes());
+        assert!(matches!(write_file(&OsDisk, &path, &data_dir, &recovery()), Err(RecoveryFileError::Exists { .. })));
+        assert!(matches!(
+            write_file(&OsDisk, Path::new("recovery.txt"), &data_dir, &recovery()),
+            Err(RecoveryFileError::NotAbsolute { .. })
+        ));
+    }
+}

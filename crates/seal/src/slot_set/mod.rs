@@ -11,6 +11,8 @@
 //! The digest is no protection, it tells bit rot (try the other copy) from a hand.
 
 mod change;
+#[cfg(test)]
+mod tests;
 mod wire;
 
 use std::fmt;
