@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 pub mod gate;
+pub mod machine;
 pub mod plan;
 #[cfg(test)]
 mod testing;

@@ -1,0 +1,205 @@
+//! The unattended start, as a pure machine: an event in, the next state and what to do out.
+//!
+//! ```text
+//! PoweredOn -> (Making -> Publishing ->) Releasing -> Unlocking -> Opening -> Certifying -> Serving <-> Sealed
+//!       \___________\___________\____________\____________\____________\___________> Halted
+//! ```
+//! A state is a struct that holds what is known there and nothing else. An arrow spends the state before it, and is taken only
+//! by the event that proves its ground durable; an event that does not belong to a state changes nothing. The driver alone touches
+//! disk, source, store and sockets: it does what an [`Action`] says, and tells what came of it as an [`Event`].
+
+mod action;
+mod event;
+mod halt;
+mod remains;
+mod serving;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+pub use action::{Action, Epoch};
+pub use event::Event;
+pub use halt::Halt;
+pub use remains::{Part, Remains};
+pub use serving::Serving;
+
+use crate::plan::{Plan, Profile};
+
+/// Where the boot stands, and the plan that it follows.
+#[derive(Clone, Debug)]
+pub struct Machine {
+    plan: Arc<Plan>,
+    state: State,
+}
+
+/// The states, in the order of a first boot.
+#[derive(Clone, Debug)]
+pub enum State {
+    /// Nothing is known.
+    PoweredOn,
+    /// A first boot: slots and store are being made in `data.new`.
+    Making,
+    /// `data.new` is whole and synced; it is being renamed to `data`.
+    Publishing,
+    /// The state is there; the source is asked for its key material.
+    Releasing(Releasing),
+    /// The key material is here; a slot is being opened.
+    Unlocking,
+    /// The root key is here; the store is being opened.
+    Opening(Opening),
+    /// The store is open; the CA and the server certificate are being compared with the plan.
+    Certifying(Certifying),
+    /// The server may run; services are provided for, gates open and shut.
+    Serving(Serving),
+    /// Sealed on command; no key is in memory.
+    Sealed,
+    /// Only an operator can go on.
+    Halted(Halt),
+}
+
+/// Asking the source.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Releasing {
+    /// Failed attempts so far.
+    pub failed: u32,
+}
+
+/// Opening the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opening {
+    /// A slot copy is missing or damaged, and is written anew once the store agrees with the other.
+    pub heal: bool,
+}
+
+/// Comparing certificates.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Certifying {
+    /// Whether the kernel has started anew since tokens were last issued.
+    pub epoch: Epoch,
+}
+
+impl Machine {
+    /// The machine of a plan, before anything has happened.
+    pub fn new(plan: Arc<Plan>) -> Self {
+        Self { plan, state: State::PoweredOn }
+    }
+
+    /// Where it stands.
+    pub fn state(&self) -> &State {
+        &self.state
+    }
+
+    /// The plan.
+    pub fn plan(&self) -> &Arc<Plan> {
+        &self.plan
+    }
+
+    /// Takes an event; the actions are to be carried out in their order.
+    pub fn step(self, event: Event) -> (Self, Vec<Action>) {
+        let Self { plan, state } = self;
+        let (state, actions) = next(&plan, state, event);
+        (Self { plan, state }, actions)
+    }
+}
+
+fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
+    match (state, event) {
+        (State::PoweredOn, Event::Started) => (State::PoweredOn, vec![Action::Look]),
+        (State::PoweredOn, Event::Looked(remains)) => looked(plan, remains),
+
+        // The recovery key has left the device, slots and store are synced in data.new: only now may it be seen as `data`.
+        (State::Making, Event::Made) => (State::Publishing, vec![Action::Publish]),
+        // Renamed, and the directory synced: from here on this is never a first boot again. What was written is read back
+        // by the same way as at every other boot, before anybody relies on it.
+        (State::Publishing, Event::Published) => release(),
+
+        (State::Releasing(_), Event::Released) => (State::Unlocking, vec![Action::Unlock]),
+        (State::Releasing(r), Event::SourceBusy) => {
+            let failed = r.failed.saturating_add(1);
+            (State::Releasing(Releasing { failed }), vec![Action::Release { after: pause(failed) }])
+        }
+
+        (State::Unlocking, Event::Unlocked { profile, .. }) if profile != plan.profile => {
+            halt(Halt::Profile { found: profile, asked: plan.profile }, true)
+        }
+        (State::Unlocking, Event::Unlocked { heal, .. }) => (State::Opening(Opening { heal }), vec![Action::OpenStore]),
+
+        (State::Opening(_), Event::Opened { profile, .. }) if profile != plan.profile => {
+            halt(Halt::Profile { found: profile, asked: plan.profile }, true)
+        }
+        (State::Opening(o), Event::Opened { epoch, .. }) => {
+            // A slot copy is healed only now: the head has just confirmed the other one as the newest.
+            let heal = o.heal.then_some(Action::HealSlots);
+            (State::Certifying(Certifying { epoch }), heal.into_iter().chain([Action::EnsureCertificate]).collect())
+        }
+
+        (State::Certifying(c), Event::Certified { ca }) => {
+            let serving = Serving::new(ca, c.epoch);
+            (State::Serving(serving), vec![Action::Serve, Action::LayGround { after: Duration::ZERO }])
+        }
+
+        (State::Serving(_), Event::Failed(fault)) => halt(fault, true),
+        (State::Serving(_), Event::SealAsked) => (State::Sealed, seal()),
+        (State::Serving(serving), event) => {
+            let (serving, actions) = serving.step(plan, event);
+            (State::Serving(serving), actions)
+        }
+
+        (State::Sealed, Event::UnsealAsked) => release(),
+
+        // Whatever was under way, a fault for an operator ends it, and keys do not stay behind.
+        (state @ (State::Halted(_) | State::Sealed), _) => (state, Vec::new()),
+        (_, Event::Failed(fault)) => halt(fault, true),
+
+        (state, _) => (state, Vec::new()),
+    }
+}
+
+/// What stands on the disk decides between first boot, boot and refusal.
+fn looked(plan: &Plan, remains: Remains) -> (State, Vec<Action>) {
+    if remains.is_virgin() {
+        if plan.recovery.is_none() {
+            // Before anything exists: afterwards it would be too late to ask.
+            return halt(Halt::NoRecovery, false);
+        }
+        let clear = remains.leftover.then_some(Action::ClearLeftover);
+        return (State::Making, clear.into_iter().chain([Action::Make]).collect());
+    }
+    if let Some(fault) = remains.fault() {
+        return halt(fault, false);
+    }
+    let (state, mut actions) = release();
+    if remains.leftover {
+        // `data` is whole, so `data.new` is of an attempt that ended before or after it: nothing in it was ever served.
+        actions.insert(0, Action::ClearLeftover);
+    }
+    (state, actions)
+}
+
+fn release() -> (State, Vec<Action>) {
+    (State::Releasing(Releasing { failed: 0 }), vec![Action::Release { after: Duration::ZERO }])
+}
+
+/// Gates first, then the keys: nobody is let go by a gate whose store is being closed.
+fn seal() -> Vec<Action> {
+    vec![Action::ShutGates, Action::CloseStore]
+}
+
+fn halt(fault: Halt, close: bool) -> (State, Vec<Action>) {
+    let mut actions = if close { seal() } else { Vec::new() };
+    actions.push(Action::Tell(fault.clone()));
+    (State::Halted(fault), actions)
+}
+
+/// 0.1 s, 0.2 s ... up to 10 s: a TPM that is busy early in a boot is so for a moment.
+fn pause(failed: u32) -> Duration {
+    Duration::from_millis(100).saturating_mul(1 << failed.saturating_sub(1).min(7)).min(Duration::from_secs(10))
+}
+
+/// The profile that does not fit, for [`Halt::Profile`].
+pub(crate) fn profile_of(profile: Profile) -> &'static str {
+    profile.as_str()
+}
+
+#[cfg(test)]
+mod tests;

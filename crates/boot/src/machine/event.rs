@@ -1,0 +1,78 @@
+//! What the driver tells. Each event that proves something is sent only when what it proves is durable.
+
+use crate::machine::{Epoch, Halt, Remains};
+use crate::plan::{GateName, Profile, ServiceName};
+
+/// One thing that happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// The process is up and holds the data directory's lock.
+    Started,
+    /// What stands on the disk.
+    Looked(Remains),
+    /// `data.new` holds slots, store and audit ring, all synced; the recovery key is where it was wanted.
+    Made,
+    /// `data` is there, and its directory synced.
+    Published,
+    /// The source gave key material.
+    Released,
+    /// The source gave none, for a reason that may pass.
+    SourceBusy,
+    /// A slot is open: the set is authentic.
+    Unlocked {
+        /// The profile in the slot.
+        profile: Profile,
+        /// One of the copies must be healed.
+        heal: bool,
+    },
+    /// The store is open, its head is whole and agrees with the slot set.
+    Opened {
+        /// The profile in the head.
+        profile: Profile,
+        /// Whether the kernel has started anew since the head was written.
+        epoch: Epoch,
+    },
+    /// CA and server certificate are in the store.
+    Certified {
+        /// SHA-256 of the CA's certificate.
+        ca: [u8; 32],
+    },
+    /// Mounts and signing keys are there.
+    GroundLaid,
+    /// They are not, for a reason that may pass.
+    NoGround,
+    /// All credentials and copies are committed.
+    CredentialsKept,
+    /// They are not, for a reason that may pass.
+    CredentialsLacking,
+    /// A service's token is delivered, and its receipt committed.
+    Provided {
+        /// Which.
+        service: ServiceName,
+        /// SHA-256 of the receipt.
+        receipt: [u8; 32],
+    },
+    /// It is not, for a reason that may pass.
+    NotProvided {
+        /// Which.
+        service: ServiceName,
+    },
+    /// A service's token has died, or its file was changed.
+    Lapsed {
+        /// Which.
+        service: ServiceName,
+    },
+    /// Something outside is ready.
+    ProbePassed {
+        /// For which gate.
+        gate: GateName,
+        /// Which of its needs.
+        at: usize,
+    },
+    /// Somebody with the right to it asks to seal.
+    SealAsked,
+    /// Somebody with the right to it asks to unseal from the sources.
+    UnsealAsked,
+    /// Something only an operator can put right.
+    Failed(Halt),
+}

@@ -1,0 +1,96 @@
+//! Why the boot cannot go on without a person, in two lines: what happened, and what to do.
+
+use crate::machine::{Part, profile_of};
+use crate::plan::Profile;
+
+/// A fault for an operator. The device stays sealed; nothing was destroyed.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Halt {
+    /// A first boot without a choice.
+    #[error("nobody has chosen who holds the recovery key, and nothing was made")]
+    NoRecovery,
+    /// Both slot copies are gone, the store is there.
+    #[error("slots.a and slots.b are missing, and store.db is there: without a slot nothing opens the store")]
+    SlotsMissing,
+    /// The store is gone, a slot is there.
+    #[error("store.db is missing, and its key slots are there")]
+    StoreMissing,
+    /// The audit ring is gone.
+    #[error("the audit ring is missing, and the store is there: what was done before cannot be shown")]
+    AuditMissing,
+    /// Neither slots nor store, and yet not nothing.
+    #[error("slots and store are missing, but the state directory is not empty: it has {}", list(parts))]
+    OnlyRemains {
+        /// What is there.
+        parts: Vec<Part>,
+    },
+    /// A demo store under a production plan, or the reverse.
+    #[error("the store is of profile {}, and {} was asked for", profile_of(*found), profile_of(*asked))]
+    Profile {
+        /// In slot or head.
+        found: Profile,
+        /// In the plan.
+        asked: Profile,
+    },
+    /// A part of the boot refused; its own words.
+    #[error("{fact}")]
+    Refused {
+        /// What happened, with values.
+        fact: String,
+        /// What to do.
+        hint: String,
+    },
+}
+
+impl Halt {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        let destroys = "; to give up every secret and begin anew: edgekeep reprovision --destroys-all-secrets";
+        match self {
+            Self::NoRecovery => {
+                "set [recovery] in edgekeep.toml: age recipients, out = a file on another disk, terminal, or none"
+                    .into()
+            }
+            Self::SlotsMissing => format!(
+                "put slots.a and slots.b back from a backup, or use the recovery key: edgekeep recover{destroys}"
+            ),
+            Self::StoreMissing => format!("put store.db back from a backup of the same device{destroys}"),
+            Self::AuditMissing => format!("put audit back from a backup, or find out who removed it{destroys}"),
+            Self::OnlyRemains { .. } => {
+                format!("put the state directory back from a backup, or see whose files these are{destroys}")
+            }
+            Self::Profile { found: Profile::Demo, .. } => {
+                "a demo store is never used in production: give another data_dir, or run: edgekeep up --demo".into()
+            }
+            Self::Profile { .. } => "a production store is never opened as a demo: give another --data-dir".into(),
+            Self::Refused { hint, .. } => hint.clone(),
+        }
+    }
+}
+
+fn list(parts: &[Part]) -> String {
+    parts.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_says_what_happened_and_what_to_do() {
+        let all = [
+            Halt::NoRecovery,
+            Halt::SlotsMissing,
+            Halt::StoreMissing,
+            Halt::AuditMissing,
+            Halt::OnlyRemains { parts: vec![Part::Audit, Part::Other] },
+            Halt::Profile { found: Profile::Demo, asked: Profile::Production },
+            Halt::Profile { found: Profile::Production, asked: Profile::Demo },
+        ];
+        let mut facts: Vec<String> = all.iter().map(ToString::to_string).collect();
+        assert!(all.iter().all(|h| !h.hint().is_empty()));
+        facts.sort();
+        facts.dedup();
+        assert_eq!(facts.len(), all.len(), "no two faults read alike");
+    }
+}

@@ -1,0 +1,103 @@
+//! What is left on the disk, and what may be concluded from it.
+//!
+//! A first boot is only when *nothing* is there. A wiped part is never made anew: whoever can delete a file would otherwise turn
+//! the device into an empty one that trusts him.
+
+use std::fmt;
+
+use crate::machine::Halt;
+
+/// A part of the state that is there or not.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Part {
+    /// `slots.a`.
+    SlotsA,
+    /// `slots.b`.
+    SlotsB,
+    /// `store.db`.
+    Store,
+    /// `audit/`.
+    Audit,
+    /// Something else in the state directory.
+    Other,
+}
+
+impl Part {
+    /// The parts that a whole state has.
+    pub const WHOLE: [Self; 4] = [Self::SlotsA, Self::SlotsB, Self::Store, Self::Audit];
+}
+
+impl fmt::Display for Part {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::SlotsA => "slots.a",
+            Self::SlotsB => "slots.b",
+            Self::Store => "store.db",
+            Self::Audit => "audit",
+            Self::Other => "other files",
+        })
+    }
+}
+
+/// What was found.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Remains {
+    /// Parts in `data`, in order.
+    pub parts: Vec<Part>,
+    /// `data.new` is there: a first boot was cut short.
+    pub leftover: bool,
+}
+
+impl Remains {
+    /// Nothing is there that a store was ever served from.
+    pub fn is_virgin(&self) -> bool {
+        self.parts.is_empty()
+    }
+
+    /// Why this is no state to boot from; `None` when it is whole, or lacks one slot copy, which the other heals.
+    pub fn fault(&self) -> Option<Halt> {
+        let has = |p| self.parts.contains(&p);
+        let slots = has(Part::SlotsA) || has(Part::SlotsB);
+        Some(match (slots, has(Part::Store), has(Part::Audit)) {
+            (true, true, true) => return None,
+            (true, true, false) => Halt::AuditMissing,
+            (true, false, _) => Halt::StoreMissing,
+            (false, true, _) => Halt::SlotsMissing,
+            (false, false, _) => Halt::OnlyRemains { parts: self.parts.clone() },
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Every subset of the state's files, and what the boot makes of it.
+    #[test]
+    fn every_subset_of_the_state_has_its_own_answer() {
+        use Part::{Audit, SlotsA, SlotsB, Store};
+        for bits in 0u8..16 {
+            let parts: Vec<Part> =
+                Part::WHOLE.iter().enumerate().filter(|(i, _)| bits & (1 << i) != 0).map(|(_, p)| *p).collect();
+            let remains = Remains { parts: parts.clone(), leftover: false };
+            let verdict = if remains.is_virgin() { None } else { Some(remains.fault()) };
+            let has = |p: Part| parts.contains(&p);
+            match verdict {
+                None => assert_eq!(parts, []),
+                Some(None) => assert!((has(SlotsA) || has(SlotsB)) && has(Store) && has(Audit), "{parts:?} boots"),
+                Some(Some(Halt::AuditMissing)) => assert!(!has(Audit)),
+                Some(Some(Halt::StoreMissing)) => assert!(!has(Store)),
+                Some(Some(Halt::SlotsMissing)) => assert!(!has(SlotsA) && !has(SlotsB) && has(Store)),
+                Some(Some(Halt::OnlyRemains { .. })) => assert_eq!(parts, [Audit]),
+                Some(Some(other)) => panic!("{parts:?}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn an_unknown_file_is_not_nothing() {
+        let remains = Remains { parts: vec![Part::Other], leftover: false };
+        assert!(!remains.is_virgin());
+        assert!(matches!(remains.fault(), Some(Halt::OnlyRemains { .. })));
+    }
+}
