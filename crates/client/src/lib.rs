@@ -1,10 +1,30 @@
 //! The seam: whoever provisions a store does it through [`Vault`], be the store in this process or at the end of a wire.
+//!
+//! ```text
+//! api::Request --encode--> HTTP/1.1 over TLS ([`HttpsVault`]) or a Unix socket ([`UnixVault`]) --reply--> api::Reply
+//! ```
+//!
+//! Every wire has deadlines, a bound on what it reads, and one connection that is used again. TLS trusts the one CA that it is
+//! given, never those of the system.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod address;
+mod encode;
+mod reply;
+mod transport;
+mod trust;
+mod wire;
 
 use std::future::Future;
 
 use api::{Reply, Request};
+
+pub use address::{Address, AddressError};
+pub use reply::MAX_REPLY_BYTES;
+pub use transport::{DangerPlainVault, HttpsVault, PlainRefused, Remote, UnixVault};
+pub use trust::{Trust, TrustError};
+pub use wire::Deadlines;
 
 /// Anything that answers the Vault API.
 pub trait Vault: Send + Sync {
