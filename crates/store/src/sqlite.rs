@@ -158,10 +158,10 @@ impl Backend for Sqlite {
     }
 
     fn rollback(&mut self) {
-        if let Some(connection) = self.connection.as_ref().filter(|c| !c.is_autocommit()) {
-            if let Err(error) = connection.execute_batch("ROLLBACK") {
-                tracing::warn!(%error, "rollback failed; the store is reopened");
-            }
+        if let Some(connection) = self.connection.as_ref().filter(|c| !c.is_autocommit())
+            && let Err(error) = connection.execute_batch("ROLLBACK")
+        {
+            tracing::warn!(%error, "a rollback failed");
         }
     }
 

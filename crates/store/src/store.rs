@@ -88,12 +88,11 @@ impl Store {
             return Ok(Vec::new());
         }
         let (reply, rows) = oneshot::channel();
-        if self.read(Job::Names(id, rows_wanted(expected), reply))? {
-            if let Ok(rows) = rows.await {
-                let rows = rows.map_err(unreadable)?;
-                if let Ok(names) = shared.look(|p| list_in(p, &id, &rows)).ok_or(ReadError::Sealed)? {
-                    return Ok(names);
-                }
+        let asked = self.read(Job::Names(id, rows_wanted(expected), reply))?;
+        if asked && let Ok(rows) = rows.await {
+            let rows = rows.map_err(unreadable)?;
+            if let Ok(names) = shared.look(|p| list_in(p, &id, &rows)).ok_or(ReadError::Sealed)? {
+                return Ok(names);
             }
         }
         // No readers, or a commit came between: the writer answers between commits.

@@ -132,10 +132,7 @@ impl Writer {
         let mut taken = Some((write, reply));
         while let Some((write, reply)) = taken.take() {
             bytes += write.bytes();
-            commit = match self.stage(commit, write, reply) {
-                Some(commit) => commit,
-                None => return None,
-            };
+            commit = self.stage(commit, write, reply)?;
             if commit.staged.len() >= MAX_GROUP || bytes >= MAX_GROUP_BYTES {
                 break;
             }
@@ -266,8 +263,16 @@ impl Writer {
                 self.publish(&mut commit, bytes);
                 answer(commit.staged, |sequence| Ok(Committed { sequence }));
             }
-            Err(cause) => self.in_doubt(commit, bytes, cause),
+            Err(BackendError::Full) if self.rolled_back() => answer(commit.staged, |_| Err(CommitError::DiskFull)),
+            Err(cause) => self.in_doubt(commit, bytes, &cause),
         }
+    }
+
+    /// Whether the store is where it was before a commit that met a full disk: then nobody needs to doubt, and the store goes
+    /// on without the space that reopening it would take.
+    fn rolled_back(&mut self) -> bool {
+        self.backend.rollback();
+        matches!(self.backend.record(Record::Head, HEAD_BYTES), Ok(Some(found)) if found == self.head_bytes)
     }
 
     fn publish(&mut self, commit: &mut Commit, head_bytes: Vec<u8>) {
@@ -296,25 +301,23 @@ impl Writer {
     }
 
     /// COMMIT failed. Whether it took place is read from a reopened file; nobody is told yes on the strength of that.
-    fn in_doubt(&mut self, mut commit: Commit, attempted: Vec<u8>, cause: BackendError) {
+    fn in_doubt(&mut self, mut commit: Commit, attempted: Vec<u8>, cause: &BackendError) {
         tracing::error!(%cause, "a commit failed; the store is reopened");
         self.backend.rollback();
-        let full = matches!(cause, BackendError::Full);
         let found = self.backend.reopen().and_then(|()| self.backend.record(Record::Head, HEAD_BYTES));
         match found {
             Ok(Some(found)) if found == self.head_bytes => {
-                // Not carried out. For a full disk that is the whole story.
-                answer(commit.staged, |_| if full { Err(CommitError::DiskFull) } else { Err(unknown(&cause)) });
+                answer(commit.staged, |_| Err(unknown(cause)));
             }
             Ok(Some(found)) if found == attempted => {
                 let staged = std::mem::take(&mut commit.staged);
                 self.publish(&mut commit, attempted);
-                answer(staged, |_| Err(unknown(&cause)));
+                answer(staged, |_| Err(unknown(cause)));
             }
             other => {
                 tracing::error!(found = other.is_ok(), "the store cannot go on after a failed commit; it is sealed");
                 self.shared.seal();
-                answer(commit.staged, |_| Err(unknown(&cause)));
+                answer(commit.staged, |_| Err(unknown(cause)));
             }
         }
     }

@@ -4,8 +4,15 @@
 
 mod block_on;
 mod clock;
+mod crash;
 mod entropy;
 
 pub use block_on::block_on;
 pub use clock::FakeClock;
+pub use crash::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};
 pub use entropy::SeededEntropy;
+
+/// A new directory for one test, in memory where the machine has such a place: most of what tests write is thrown away.
+pub fn scratch_dir() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a test needs a directory to write to")
+}
