@@ -9,6 +9,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod derive;
+pub mod edgex;
 mod files;
 mod ikm;
 pub mod labels;
