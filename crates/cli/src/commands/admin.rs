@@ -1,0 +1,154 @@
+//! `edgekeep seal` and `edgekeep recover`: over the admin socket, whose other end the kernel vouches for.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use clap::Args;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::UnixStream;
+use zeroize::Zeroizing;
+
+use crate::failure::{Code, Failure};
+
+/// Example: edgekeep seal
+#[derive(Args)]
+pub(crate) struct Seal {
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Example: edgekeep recover --key-file -
+#[derive(Args)]
+pub(crate) struct Recover {
+    /// The file with the recovery key; - reads standard input.
+    #[arg(long, value_name = "FILE")]
+    key_file: PathBuf,
+    #[command(flatten)]
+    place: Place,
+}
+
+#[derive(Args)]
+pub(super) struct Place {
+    /// The directory of the running edgekeep's sockets.
+    #[arg(long, value_name = "DIR")]
+    run_dir: Option<PathBuf>,
+    /// The admin socket, where it is not admin/admin.sock in the run directory.
+    #[arg(long, value_name = "PATH")]
+    admin_socket: Option<PathBuf>,
+}
+
+impl Place {
+    fn socket(&self) -> PathBuf {
+        let usual = || crate::locate::run_dir(self.run_dir.as_deref()).join("admin/admin.sock");
+        self.admin_socket.clone().unwrap_or_else(usual)
+    }
+}
+
+pub(super) async fn seal(seal: Seal) -> Result<(), Failure> {
+    post(&seal.place.socket(), "/admin/seal", None).await?;
+    crate::output::line("sealed: the keys are gone from memory");
+    Ok(())
+}
+
+pub(super) async fn recover(recover: Recover) -> Result<(), Failure> {
+    let key = read_key(&recover.key_file)?;
+    let quoted = Zeroizing::new(serde_json::to_string(key.trim()).expect("text is JSON"));
+    let body = Zeroizing::new(format!("{{\"key\":{}}}", *quoted));
+    post(&recover.place.socket(), "/admin/recover", Some(&body)).await?;
+    crate::output::line("recovered: the store is open");
+    Ok(())
+}
+
+/// What `doctor` asks a running edgekeep.
+pub(super) async fn status(place: &Place) -> Result<Value, Failure> {
+    let text = exchange(&place.socket(), "GET", "/admin/status", None).await?;
+    serde_json::from_str(&text).map_err(|e| Failure::fault(format!("the admin socket answers what is no JSON: {e}")))
+}
+
+fn read_key(path: &Path) -> Result<Zeroizing<String>, Failure> {
+    let failed =
+        |e: std::io::Error| Failure::usage(format!("cannot read the recovery key from {}: {e}", path.display()));
+    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_BYTES));
+    let limit = MAX_KEY_BYTES as u64;
+    if path == Path::new("-") {
+        std::io::stdin().take(limit).read_to_string(&mut text).map_err(failed)?;
+    } else {
+        std::fs::File::open(path).map_err(failed)?.take(limit).read_to_string(&mut text).map_err(failed)?;
+    }
+    Ok(text)
+}
+
+async fn post(socket: &Path, route: &str, body: Option<&str>) -> Result<(), Failure> {
+    exchange(socket, "POST", route, body).await.map(drop)
+}
+
+/// One request on one connection. The whole client for a socket that root alone can reach; what it reads is bounded.
+async fn exchange(socket: &Path, method: &str, route: &str, body: Option<&str>) -> Result<Zeroizing<String>, Failure> {
+    let talk = async {
+        let mut stream = UnixStream::connect(socket).await?;
+        let uid = stream.peer_cred()?.uid();
+        if uid != 0 && uid != crate::process::uid() {
+            // A recovery key must not be said to a stranger.
+            return Err(std::io::Error::other(format!("it is held by user {uid}, who is not edgekeep")));
+        }
+        let body = body.unwrap_or_default();
+        let head = format!(
+            "{method} {route} HTTP/1.1\r\nHost: edgekeep\r\nConnection: close\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\nX-Vault-Request: true\r\n\r\n",
+            body.len()
+        );
+        stream.write_all(head.as_bytes()).await?;
+        stream.write_all(body.as_bytes()).await?;
+        let mut reply = Zeroizing::new(Vec::with_capacity(MAX_REPLY_BYTES));
+        stream.take(MAX_REPLY_BYTES as u64).read_to_end(&mut reply).await?;
+        Ok(reply)
+    };
+    let reply = match tokio::time::timeout(DEADLINE, talk).await {
+        Ok(Ok(reply)) => reply,
+        Ok(Err(e)) => {
+            return Err(Failure::new(Code::NotReady, format!("cannot talk to edgekeep at {}: {e}", socket.display()))
+                .hint("run this as root or as edgekeep's user, while edgekeep runs; --run-dir names its directory"));
+        }
+        Err(_) => {
+            return Err(Failure::new(Code::NotReady, format!("{} does not answer within 30 s", socket.display()))
+                .hint("edgekeep's log says what it is doing"));
+        }
+    };
+    let (status, text) = split(&reply).ok_or_else(|| {
+        Failure::fault(format!("{} answers what is no HTTP", socket.display())).hint("are both of the same version?")
+    })?;
+    if (200..300).contains(&status) {
+        return Ok(Zeroizing::new(text.to_owned()));
+    }
+    let told = serde_json::from_str::<Value>(text).ok().and_then(|v| Some(v["errors"][0].as_str()?.to_owned()));
+    let code = if status >= 500 { Code::NotReady } else { Code::Refused };
+    Err(Failure::new(code, told.unwrap_or_else(|| format!("edgekeep answers {status}"))))
+}
+
+/// Status and body of an HTTP/1.1 reply whose end is the end of the connection.
+fn split(reply: &[u8]) -> Option<(u16, &str)> {
+    let text = std::str::from_utf8(reply).ok()?;
+    let (head, body) = text.split_once("\r\n\r\n")?;
+    let status = head.strip_prefix("HTTP/1.1 ")?.get(..3)?.parse().ok()?;
+    Some((status, body))
+}
+
+const MAX_KEY_BYTES: usize = 4096;
+const MAX_REPLY_BYTES: usize = 256 * 1024;
+const DEADLINE: Duration = Duration::from_secs(30);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_a_reply_and_nothing_else() {
+        assert_eq!(split(b"HTTP/1.1 204 No Content\r\nx: y\r\n\r\n"), Some((204, "")));
+        assert_eq!(split(b"HTTP/1.1 400 Bad\r\n\r\n{}"), Some((400, "{}")));
+        for bad in [&b""[..], b"HTTP/1.1 204", b"HTTP/1.1 2\r\n\r\n", b"\xff\xff\r\n\r\n", b"SSH-2.0\r\n\r\n"] {
+            assert_eq!(split(bad), None);
+        }
+    }
+}

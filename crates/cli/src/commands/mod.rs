@@ -1,0 +1,59 @@
+//! The commands, a file each.
+
+mod admin;
+pub(crate) mod client;
+mod doctor;
+mod env;
+mod reprovision;
+mod setup;
+mod up;
+mod wait;
+
+use clap::Subcommand;
+
+use crate::failure::Failure;
+
+#[derive(Subcommand)]
+pub(crate) enum Command {
+    /// Make everything ready, unseal, serve, and open the gates.
+    Up(up::Up),
+    /// Look at the device and write a commented edgekeep.toml.
+    Setup(setup::Setup),
+    /// Wait until a gate is open.
+    Wait(wait::Wait),
+    /// Print the variables that point an unmodified client at edgekeep.
+    Env(env::Env),
+    /// Say what protects this device, and what does not.
+    Doctor(doctor::Doctor),
+    /// Drop the keys: the store stays sealed until the next start, or until it is recovered.
+    Seal(admin::Seal),
+    /// Unseal with the recovery key.
+    Recover(admin::Recover),
+    /// Throw away a store that cannot be opened, so that `up` makes a new one.
+    Reprovision(reprovision::Reprovision),
+    #[command(flatten)]
+    Client(client::ClientCommand),
+}
+
+pub(crate) fn run(command: Command) -> Result<(), Failure> {
+    match command {
+        Command::Up(up) => up::run(up),
+        Command::Setup(setup) => setup::run(&setup),
+        Command::Wait(wait) => on_runtime(wait::run(wait)),
+        Command::Env(env) => env::run(&env),
+        Command::Doctor(doctor) => on_runtime(doctor::run(doctor)),
+        Command::Seal(seal) => on_runtime(admin::seal(seal)),
+        Command::Recover(recover) => on_runtime(admin::recover(recover)),
+        Command::Reprovision(reprovision) => reprovision::run(&reprovision),
+        Command::Client(command) => on_runtime(client::run(command)),
+    }
+}
+
+/// Commands are short: one thread is enough.
+fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::fault(format!("the asynchronous runtime does not start: {e}")))?
+        .block_on(work)
+}

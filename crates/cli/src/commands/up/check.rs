@@ -1,0 +1,178 @@
+//! `up --check`: everything that `up` would do, on paper.
+
+use std::fmt::Write;
+use std::path::Path;
+
+use api::Ttl;
+use boot::plan::{AuditSync, GatePlan, MountKind, Need, Plan, RecoverySpec, ServicePlan, SourceSpec};
+use config::Config;
+
+pub(super) fn text(config: &Config, file: &Path) -> String {
+    let plan = &config.plan;
+    let mut out = String::new();
+    let mut put = |text: String| {
+        out.push_str(&text);
+        out.push('\n');
+    };
+    put(format!("plan of {} (profile {}); nothing was changed", file.display(), plan.profile.as_str()));
+    put(kept(plan));
+    put(services(plan));
+    put(credentials(plan));
+    put(listens(plan));
+    put(gates(plan));
+    put(policies(plan));
+    put(list("protections lacking", &crate::lacking::of_plan(plan)));
+    if !config.notes.is_empty() {
+        put(list("settings without effect", &config.notes));
+    }
+    out.trim_end().to_owned()
+}
+
+fn kept(plan: &Plan) -> String {
+    let dir = plan.state_dir();
+    let source = match &plan.source {
+        SourceSpec::Exec { path, env, deadline } => {
+            let names: Vec<&str> = env.keys().map(String::as_str).collect();
+            let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
+            format!("exec {}, killed after {} s, its environment: {names}", path.display(), deadline.as_secs())
+        }
+        SourceSpec::Software { file } => format!("software {}, mode 0600", file.display()),
+    };
+    let recovery = match &plan.recovery {
+        Some(RecoverySpec::Age(recipients)) => {
+            format!("sealed to {} in {}", recipients.join(", "), dir.join("recovery.age").display())
+        }
+        Some(RecoverySpec::File(path)) => format!("{}, mode 0600", path.display()),
+        Some(RecoverySpec::Terminal) => "shown once on the terminal".into(),
+        Some(RecoverySpec::None) | None => "none".into(),
+    };
+    let sync = match plan.audit.sync {
+        AuditSync::Never => "when the system likes".to_owned(),
+        AuditSync::Interval(d) => format!("within {} s", d.as_secs()),
+        AuditSync::Each => "before each reply".to_owned(),
+    };
+    let mut out = format!("\nkept in {} (mode 0700, owner: who runs this)\n", dir.display());
+    let _ = writeln!(out, "  slots.a, slots.b  the root key, wrapped by the key source");
+    let _ = writeln!(out, "  store.db          every secret, encrypted");
+    let _ = writeln!(
+        out,
+        "  audit/            {} segments of {} KiB, on the disk {sync}",
+        plan.audit.segments,
+        plan.audit.segment_bytes / 1024
+    );
+    let _ = writeln!(out, "key source\n  {source}");
+    let _ = writeln!(out, "recovery key\n  {recovery}");
+    out.push_str("mounts");
+    for mount in &plan.mounts {
+        let kind = match mount.kind {
+            MountKind::KvV1 => "kv version 1",
+            MountKind::Userpass => "userpass",
+        };
+        let _ = write!(out, "\n  {}/  {kind}", mount.path);
+    }
+    out
+}
+
+fn services(plan: &Plan) -> String {
+    let mut out = format!("\ntokens ({} services, each in its directory of mode 0500)", plan.services.len());
+    for s in &plan.services {
+        let file = plan.run_dir.join("secrets").join(s.name.as_str()).join("secrets-token.json");
+        let owner =
+            s.owner.map_or_else(|| "owner: who runs this".to_owned(), |o| format!("uid {} gid {}", o.uid, o.gid));
+        let _ = write!(
+            out,
+            "\n  {}  mode {:04o}, {owner}, period {}",
+            file.display(),
+            s.mode.bits(),
+            Ttl::to_go(s.token.period)
+        );
+    }
+    out
+}
+
+fn credentials(plan: &Plan) -> String {
+    let mut out = format!("\ncredentials ({}, each made once)", plan.credentials.len());
+    for c in &plan.credentials {
+        let _ = write!(out, "\n  secret/{}  user {}", c.source, c.user);
+        for service in &c.copies {
+            let _ = write!(out, "\n    copied to secret/{}", c.copy_path(service));
+        }
+    }
+    out
+}
+
+fn listens(plan: &Plan) -> String {
+    let listen = &plan.listen;
+    let mut out = String::from("\nlistens");
+    if let Some(tcp) = &listen.tcp {
+        let security = if plan.dangers.plain_http { "WITHOUT TLS" } else { "TLS" };
+        let by = match &listen.operator_tls {
+            Some(files) => format!("certificate {}", files.certificate.display()),
+            None => "certificate of the device's own CA".to_owned(),
+        };
+        let _ = write!(out, "\n  {tcp}  {security}, {by}, as {}", listen.names.join(", "));
+    }
+    let _ = write!(out, "\n  {}  the API, for services", listen.api_socket.display());
+    let _ = write!(out, "\n  {}  for root and edgekeep's own user alone", listen.admin_socket.display());
+    let _ = write!(out, "\n  {}  the gates", listen.gate_socket.display());
+    out
+}
+
+fn gates(plan: &Plan) -> String {
+    let mut out = String::from("\ngates, in this order");
+    for g in &plan.gates {
+        let _ = write!(out, "\n  {}  {}", g.name, needs(g));
+        if let Some(hint) = g.hint {
+            let _ = write!(out, "; opens {hint}");
+        }
+    }
+    out
+}
+
+fn needs(gate: &GatePlan) -> String {
+    let words: Vec<String> = gate
+        .needs
+        .iter()
+        .map(|need| match need {
+            Need::Store => "the store".into(),
+            Need::AllServices => "all tokens".into(),
+            Need::Service(name) => format!("the token of {name}"),
+            Need::AllCredentials => "all credentials".into(),
+            Need::Gate(name) => format!("the gate {name}"),
+            Need::Probe(probe) => format!("an answer of {probe}"),
+        })
+        .collect();
+    let deadline = gate.deadline.map(|d| format!(", within {} s", d.as_secs())).unwrap_or_default();
+    if words.is_empty() { "needs nothing".into() } else { format!("needs {}{deadline}", words.join(", ")) }
+}
+
+fn policies(plan: &Plan) -> String {
+    let mut out = String::from("\npolicies");
+    for s in &plan.services {
+        let _ = write!(out, "\n  {}", s.policy_name());
+        for (path, capabilities) in rules(s) {
+            let _ = write!(out, "\n    {path}  {capabilities}");
+        }
+    }
+    out
+}
+
+/// As the store will get them, defaults and custom rules together.
+fn rules(service: &ServicePlan) -> Vec<(String, String)> {
+    let text: serde_json::Value = serde_json::from_str(&service.policy_text()).expect("a plan's policy is JSON");
+    let rules = text["path"].as_object().into_iter().flatten();
+    rules
+        .map(|(path, rule)| {
+            let list = rule["capabilities"].as_array().into_iter().flatten().filter_map(|c| c.as_str());
+            (path.clone(), list.collect::<Vec<_>>().join(", "))
+        })
+        .collect()
+}
+
+fn list(heading: &str, items: &[String]) -> String {
+    let mut out = format!("\n{heading}");
+    for item in items {
+        let _ = write!(out, "\n  - {item}");
+    }
+    out
+}
