@@ -7,7 +7,7 @@
 //! connection  hyper under a watchdog that cuts what does not move         activity, limits, crowd
 //! service     sealed? then `sealed` answers; else the Handler
 //! head, body  HTTP -> api::Request, or a `Malformed` with its status      target
-//! Handler     the pipeline                                                (elsewhere)
+//! Handler     the pipeline, whose Recorded alone becomes an Answer        unsealed
 //! reply       Answer -> HTTP                                              envelope
 //! ```
 
@@ -31,6 +31,7 @@ mod signals;
 mod sockets;
 mod target;
 mod tls;
+mod unsealed;
 
 pub use admin::{AdminFuture, AdminPort, AdminRefusal, AdminStatus, GateStatus};
 pub use counters::Counts;
@@ -46,3 +47,4 @@ pub use signals::{Signal, Signals};
 pub use sockets::{AdminPeer, SocketError};
 pub use target::TargetError;
 pub use tls::{Identity, IdentityError, TlsVersions};
+pub use unsealed::Unsealed;

@@ -64,10 +64,10 @@ pub struct Server<H> {
     /// TCP under the operator's certificate: open all the time.
     operator: Option<(Group, Arc<Shown>, Vec<SocketAddr>)>,
     /// Open only with the keys.
-    unsealed: Option<Unsealed>,
+    unsealed: Option<Opened>,
 }
 
-struct Unsealed {
+struct Opened {
     group: Group,
     shown: Option<Arc<Shown>>,
     tcp: Vec<SocketAddr>,
@@ -117,7 +117,7 @@ impl<H: Handler> Server<H> {
     /// [`ListenError`]; the server stays sealed, and what was open before stays open.
     pub fn unseal(&mut self, core: Arc<H>, device: &Identity) -> Result<Addresses, ListenError> {
         let group = Group::new();
-        let mut opened = Unsealed { shown: None, tcp: Vec::new(), group };
+        let mut opened = Opened { shown: None, tcp: Vec::new(), group };
         if let Some(Tcp { addresses, security }) = &self.listen.tcp {
             let acceptor = match security {
                 Security::Operator { .. } => None,
@@ -154,7 +154,7 @@ impl<H: Handler> Server<H> {
             }
         }
         match self.unsealed.take() {
-            Some(Unsealed { group, .. }) => group.drain(deadline).await,
+            Some(Opened { group, .. }) => group.drain(deadline).await,
             None => Drained::Whole,
         }
     }

@@ -35,42 +35,40 @@ pub struct Echo {
 }
 
 impl Handler for Echo {
-    fn handle(self: Arc<Self>, request: Request) -> impl Future<Output = Answer> + Send + 'static {
-        async move {
-            let reply = match request.path.as_str() {
-                "wait" => {
-                    self.begun.notify_one();
-                    self.go.notified().await;
-                    self.finished.fetch_add(1, Ordering::SeqCst);
-                    Reply::no_content()
-                }
-                "panic" => {
-                    tokio::task::yield_now().await;
-                    panic!("a handler that fails")
-                }
-                "absent" => Reply::absent(),
-                "denied" => Reply::error(Status::FORBIDDEN, "permission denied"),
-                "nothing" => Reply::no_content(),
-                "raw" => Reply::raw(Status::OK, &serde_json::json!({"initialized": true})),
-                "top" => Reply::logical(Logical {
-                    data: Some(Zeroizing::new(br#"{"keys":["default","root"]}"#.to_vec())),
-                    data_at_top: true,
-                    ..Logical::default()
-                }),
-                "stored" => Reply::logical(Logical {
-                    data: Some(Zeroizing::new(br#"{ "n": 12345678901234567890123, "u":"\u00e9" }"#.to_vec())),
-                    lease_duration: Ttl::seconds(2_764_800),
-                    ..Logical::default()
-                }),
-                "login" => Reply::logical(login()),
-                "large" => Reply::logical(Logical {
-                    data: Some(Zeroizing::new(format!("{{\"x\":\"{}\"}}", "y".repeat(900_000)).into_bytes())),
-                    ..Logical::default()
-                }),
-                _ => echo(&request),
-            };
-            Answer { request_id: *b"5d3f2c1e-0000-4000-8000-000000000000", reply }
-        }
+    async fn handle(self: Arc<Self>, request: Request) -> Answer {
+        let reply = match request.path.as_str() {
+            "wait" => {
+                self.begun.notify_one();
+                self.go.notified().await;
+                self.finished.fetch_add(1, Ordering::SeqCst);
+                Reply::no_content()
+            }
+            "panic" => {
+                tokio::task::yield_now().await;
+                panic!("a handler that fails")
+            }
+            "absent" => Reply::absent(),
+            "denied" => Reply::error(Status::FORBIDDEN, "permission denied"),
+            "nothing" => Reply::no_content(),
+            "raw" => Reply::raw(Status::OK, &serde_json::json!({"initialized": true})),
+            "top" => Reply::logical(Logical {
+                data: Some(Zeroizing::new(br#"{"keys":["default","root"]}"#.to_vec())),
+                data_at_top: true,
+                ..Logical::default()
+            }),
+            "stored" => Reply::logical(Logical {
+                data: Some(Zeroizing::new(br#"{ "n": 12345678901234567890123, "u":"\u00e9" }"#.to_vec())),
+                lease_duration: Ttl::seconds(2_764_800),
+                ..Logical::default()
+            }),
+            "login" => Reply::logical(login()),
+            "large" => Reply::logical(Logical {
+                data: Some(Zeroizing::new(format!("{{\"x\":\"{}\"}}", "y".repeat(900_000)).into_bytes())),
+                ..Logical::default()
+            }),
+            _ => echo(&request),
+        };
+        Answer { request_id: *b"5d3f2c1e-0000-4000-8000-000000000000", reply }
     }
 }
 
