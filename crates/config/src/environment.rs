@@ -74,8 +74,8 @@ impl Environment {
 pub(crate) const PREFIX: &str = "EDGEKEEP_";
 
 /// Read by the executable or its tests, and no keys of the file.
-const NOT_SETTINGS: [&str; 5] =
-    ["EDGEKEEP_CONFIG", "EDGEKEEP_LOG", "EDGEKEEP_AS", "EDGEKEEP_TEST_SKIP", "EDGEKEEP_BLESS"];
+const NOT_SETTINGS: [&str; 6] =
+    ["EDGEKEEP_CONFIG", "EDGEKEEP_LOG", "EDGEKEEP_AS", "EDGEKEEP_TEST_SKIP", "EDGEKEEP_BLESS", "EDGEKEEP_BITE"];
 
 #[cfg(test)]
 mod tests {

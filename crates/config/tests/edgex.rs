@@ -1,5 +1,7 @@
 //! EdgeX's own files as its release has them: all services, policies and credentials.
 
+#![allow(clippy::unwrap_used, clippy::disallowed_methods)]
+
 use std::path::{Path, PathBuf};
 
 use boot::plan::{CredentialKind, Need, Plan, Probe};
