@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use api::{Body, PeerAddress, Status};
-use policy::{Action, Granted, Query};
+use host::WallTime;
+use policy::{Action, Compiled, Granted, Query};
+use secret::Token;
 use serde::de::DeserializeOwned;
 use store::StoreTime;
 
@@ -21,6 +23,7 @@ pub struct Authorized<'r> {
     engine: Arc<dyn Engine>,
     path: &'r str,
     action: Action,
+    acl: Option<Arc<Compiled>>,
 }
 
 impl Authorized<'_> {
@@ -87,9 +90,23 @@ impl Authorized<'_> {
         self.trace.granted.as_ref().is_some_and(Granted::is_root)
     }
 
+    /// What the caller may do at `path`, as `sys/capabilities-self` says it; `["deny"]` for a stranger.
+    pub fn capabilities(&self, path: &str) -> Vec<&'static str> {
+        self.acl.as_ref().map_or_else(|| vec!["deny"], |acl| acl.capabilities(path))
+    }
+
     /// The moment of the request, in the store's time.
     pub fn now(&self) -> StoreTime {
         self.trace.received.now
+    }
+
+    /// The same moment by the wall clock, for what people read.
+    pub fn at(&self) -> WallTime {
+        self.trace.received.at
+    }
+
+    pub(crate) fn token(&self) -> Option<&Token> {
+        self.trace.received.request.token.as_ref()
     }
 
     pub(crate) fn mounted(&self) -> &Arc<Mounted> {
@@ -166,5 +183,5 @@ pub(crate) async fn authorize<'r>(
             trace.refuse(EngineError::bad_request("response wrapping is not supported; ask without X-Vault-Wrap-TTL"))
         );
     }
-    Ok(Authorized { trace, mounted, engine, path, action })
+    Ok(Authorized { trace, mounted, engine, path, action, acl })
 }

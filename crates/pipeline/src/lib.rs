@@ -48,7 +48,7 @@ pub use mounts::{MountEntry, MountTable, Mounted, Mounts, NewMount};
 pub use outcome::{After, Grant, Outcome};
 pub use policies::{Policies, PolicyEntry};
 pub use record::Recorded;
-pub use services::Services;
+pub use services::{Services, added, sanitized};
 pub use sink::{
     ActorRecord, AuditRefused, AuditSink, IssuedRecord, MountRecord, NoAudit, RequestId, RequestRecord, ResponseRecord,
 };

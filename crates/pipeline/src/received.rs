@@ -62,7 +62,7 @@ impl<'r> Trace<'r> {
     }
 
     pub(crate) fn refuse(self, error: EngineError) -> Refused<'r> {
-        Refused { trace: self, error }
+        Refused { trace: Box::new(self), error }
     }
 
     pub(crate) fn record(&self) -> RequestRecord<'_> {
@@ -85,7 +85,7 @@ impl<'r> Trace<'r> {
 
 /// A request that ended at some stage, with all that was known of it there.
 pub(crate) struct Refused<'r> {
-    pub(crate) trace: Trace<'r>,
+    pub(crate) trace: Box<Trace<'r>>,
     pub(crate) error: EngineError,
 }
 

@@ -6,10 +6,9 @@ use crate::announce::Announced;
 use crate::authz::Authorized;
 use crate::directory::Alias;
 use crate::error::EngineError;
-use crate::mounts::IDENTITY;
 use crate::outcome::{After, Grant, Outcome};
 use crate::received::{Refused, Trace};
-use crate::services::{Services, Touched, sanitized};
+use crate::services::{Services, Touched, added, sanitized};
 use crate::sink::AuditSink;
 use crate::tokens::{NewToken, TtlRules};
 use crate::txn::Txn;
@@ -80,10 +79,10 @@ async fn login(
     if let Some(name) = &grant.alias {
         let (mount_accessor, mount_kind, mount_path) = (&*mount.accessor, &*mount.kind, &*mount.path);
         let alias = Alias { mount_accessor, mount_kind, mount_path, name };
-        entity_id = resolve(&alias, services, txn).await?;
-        match services.standing(&entity_id, txn).await? {
-            Some(standing) if !standing.disabled => identity_policies = standing.policies,
-            _ => return Err(EngineError::denied().because("the entity is disabled")),
+        entity_id = services.resolve(&alias, txn).await?;
+        match services.entity(&entity_id, txn).await? {
+            Some(standing) => identity_policies = standing.policies,
+            None => return Err(EngineError::denied().because("the entity is disabled")),
         }
     }
     let default_ttl = api::Ttl::seconds(mount.default_ttl_seconds());
@@ -104,22 +103,9 @@ async fn login(
         ..NewToken::default()
     };
     let issued = services.tokens.create(new, txn).await?;
-    identity_policies.retain(|p| p != policy::ROOT_NAME && !issued.entry.policies.contains(p));
-    identity_policies.sort();
-    identity_policies.dedup();
+    let identity_policies = added(identity_policies, &issued.entry.policies);
     let (auth, warnings) = issued.into_auth(identity_policies);
     Ok(Reply::logical(Logical { auth: Some(auth), warnings, ..Logical::default() }))
-}
-
-async fn resolve(alias: &Alias<'_>, services: &Services, txn: &mut Txn) -> Result<String, EngineError> {
-    let directory = services.directory.get();
-    let (Some(directory), Some(base)) = (directory, services.mounts.base_of(IDENTITY)) else {
-        return Err(EngineError::internal("there is no directory of entities"));
-    };
-    let outer = txn.enter(base);
-    let id = directory.resolve(alias, txn).await;
-    txn.leave(outer);
-    id
 }
 
 /// Makes the writes durable, and then known to the caches: in this order, so that no cache is ahead of the disk.

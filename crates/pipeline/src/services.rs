@@ -12,7 +12,7 @@ use store::{Store, StorePath};
 
 use crate::authn::BootRole;
 use crate::boot::BootPolicies;
-use crate::directory::{Directory, Standing};
+use crate::directory::{Alias, Directory, Standing};
 use crate::error::EngineError;
 use crate::mounts::{IDENTITY, Mounts};
 use crate::policies::Policies;
@@ -41,7 +41,7 @@ pub(crate) struct Presented<'r> {
     pub(crate) spent: Spent,
 }
 
-/// A valid token and what its policies are now.
+/// A valid token, and what its policies are now.
 pub(crate) struct Bearer {
     pub(crate) live: Arc<LiveToken>,
     pub(crate) acl: Arc<Compiled>,
@@ -121,11 +121,8 @@ impl Services {
 
     async fn compile(&self, own: &[String], standing: Standing, txn: &mut Txn) -> Result<Acl, EngineError> {
         let root = own.iter().any(|p| p == ROOT_NAME);
-        // `root` comes from a token alone: an entity that names it would be a way to it for whoever may write entities.
-        let mut of_entity: Vec<String> =
-            standing.policies.into_iter().filter(|p| p != ROOT_NAME && !own.contains(p)).collect();
-        of_entity.sort();
-        of_entity.dedup();
+        // An entity that names `root` would be a way to it for whoever may write entities.
+        let of_entity = added(standing.policies, own);
         let names = own.iter().chain(of_entity.iter().filter(|_| !root));
         let mut policies = Vec::new();
         for name in names {
@@ -138,6 +135,46 @@ impl Services {
 
     pub(crate) fn boot_acl(&self, role: BootRole) -> Arc<Compiled> {
         self.boot.of(role)
+    }
+
+    /// The policies that a token has through its entity at this moment, sorted.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the store cannot be read.
+    pub async fn identity_policies(&self, live: &LiveToken) -> Result<Vec<String>, EngineError> {
+        let acl = self.acl(live, &mut self.txn()).await?;
+        Ok(acl.map(|acl| acl.identity_policies.clone()).unwrap_or_default())
+    }
+
+    /// What a token may do at this moment; `None` for one whose entity is disabled or gone.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the store cannot be read.
+    pub async fn rights(&self, live: &LiveToken) -> Result<Option<Arc<Compiled>>, EngineError> {
+        let acl = self.acl(live, &mut self.txn()).await?;
+        Ok(acl.map(|acl| acl.compiled.clone()))
+    }
+
+    /// The entity of that id, if it is there and not disabled, with the policies that it gives.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the store cannot be read.
+    pub async fn entity(&self, id: &str, txn: &mut Txn) -> Result<Option<Standing>, EngineError> {
+        Ok(self.standing(id, txn).await?.filter(|s| !s.disabled))
+    }
+
+    /// The id of the entity that a mount knows by this name, made in `txn` if there is none.
+    ///
+    /// # Errors
+    /// [`EngineError`].
+    pub async fn resolve(&self, alias: &Alias<'_>, txn: &mut Txn) -> Result<String, EngineError> {
+        let (Some(directory), Some(base)) = (self.directory.get(), self.mounts.base_of(IDENTITY)) else {
+            return Err(EngineError::internal("there is no directory of entities"));
+        };
+        let outer = txn.enter(base);
+        let id = directory.resolve(alias, txn).await;
+        txn.leave(outer);
+        id
     }
 
     /// A commit touched these paths: whatever memory holds of them is forgotten. No engine has to think of it.
@@ -198,8 +235,16 @@ impl Touched {
     }
 }
 
+/// The policies that an entity adds to a token's own: sorted, each once, and never `root`, which comes from a token alone.
+pub fn added(of_entity: Vec<String>, own: &[String]) -> Vec<String> {
+    let mut added: Vec<String> = of_entity.into_iter().filter(|p| p != ROOT_NAME && !own.contains(p)).collect();
+    added.sort();
+    added.dedup();
+    added
+}
+
 /// The policies of a new token: sorted, each once, with `default` unless it is to stay away or the token is root's.
-pub(crate) fn sanitized(policies: impl IntoIterator<Item = String>, with_default: bool) -> Vec<String> {
+pub fn sanitized(policies: impl IntoIterator<Item = String>, with_default: bool) -> Vec<String> {
     let mut all: Vec<String> =
         policies.into_iter().map(|p| p.trim().to_lowercase()).filter(|p| !p.is_empty()).collect();
     if all.iter().any(|p| p == ROOT_NAME) {

@@ -30,6 +30,11 @@ impl Token {
         Self(text)
     }
 
+    /// Stands where a reply has no token to give, as in the renewal by accessor: empty, and good for nothing.
+    pub fn withheld() -> Self {
+        Self(Zeroizing::new(String::new()))
+    }
+
     /// The token's text, for the file, header or reply that carries it.
     pub fn expose(&self) -> &str {
         &self.0

@@ -40,6 +40,7 @@ pub use live::{Acl, LiveToken};
 pub use renew::{Renewed, TtlRules};
 pub(crate) use spend::Spent;
 
+use crate::authz::Authorized;
 use crate::engine::BoxFuture;
 use crate::error::EngineError;
 use crate::txn::{Ground, Txn};
@@ -75,6 +76,11 @@ impl Tokens {
     /// Where a token is kept.
     pub fn id(&self, token: &Token) -> TokenId {
         TokenId(self.ground.store.mac("token", &[token.expose().as_bytes()]))
+    }
+
+    /// The token that the caller presented, for the replies that give it back. Only an engine built with the tokens can ask.
+    pub fn presented<'r>(&self, request: &'r Authorized<'_>) -> Option<&'r Token> {
+        request.token()
     }
 
     /// The token with this id if it is good at this moment: there, of this boot, not used up, before its end, and all its

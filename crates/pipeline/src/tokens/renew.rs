@@ -24,10 +24,11 @@ impl TtlRules {
     /// The time of a new token, and a warning for each thing that was made smaller.
     pub fn at_creation(&self, asked: Ttl) -> (Ttl, Vec<String>) {
         let wanted = [self.period, asked, self.default_ttl].into_iter().find(|t| !t.is_zero()).unwrap_or(self.max_ttl);
+        let what = if self.period.is_zero() { "TTL" } else { "period" };
         let explicit = capped(self.explicit_max_ttl, self.max_ttl);
         let limit = if explicit.is_zero() { self.max_ttl } else { explicit };
         let ttl = capped(wanted, limit);
-        let warnings = if ttl < wanted { vec![too_long(wanted, limit)] } else { Vec::new() };
+        let warnings = if ttl < wanted { vec![too_long(what, wanted, limit)] } else { Vec::new() };
         (ttl, warnings)
     }
 }
@@ -88,7 +89,7 @@ fn next_ttl(entry: &TokenEntry, now_ms: u64, increment: Ttl) -> (Ttl, Vec<String
         None => (wanted, Vec::new()),
         Some(end) => {
             let left = Ttl::seconds(end.saturating_sub(now_ms) / 1000);
-            if wanted > left { (left, vec![too_long(wanted, left)]) } else { (wanted, Vec::new()) }
+            if wanted > left { (left, vec![too_long("TTL", wanted, left)]) } else { (wanted, Vec::new()) }
         }
     }
 }
@@ -106,9 +107,9 @@ fn capped(wanted: Ttl, limit: Ttl) -> Ttl {
     if limit.is_zero() { wanted } else { wanted.min(limit) }
 }
 
-fn too_long(wanted: Ttl, limit: Ttl) -> String {
+fn too_long(what: &str, wanted: Ttl, limit: Ttl) -> String {
     format!(
-        "TTL of \"{}\" exceeded the effective max_ttl of \"{}\"; TTL value is capped accordingly",
+        "{what} of \"{}\" exceeded the effective max_ttl of \"{}\"; {what} value is capped accordingly",
         short(wanted),
         short(limit)
     )
