@@ -312,7 +312,7 @@ mod tests {
         let (place, (set, _)) = (Place::new(), generations());
         place.files().write(&set).unwrap();
         let (a, elsewhere) = (place.0.path().join("slots.a"), place.0.path().join("elsewhere"));
-        std::fs::rename(&a, &elsewhere).unwrap();
+        OsDisk.rename(&a, &elsewhere, false).unwrap();
         std::os::unix::fs::symlink(&elsewhere, &a).unwrap();
         let found = place.files().read().unwrap();
         assert!(matches!(found.heal, Some((SlotCopy::A, CopyFault::Disk(_)))));

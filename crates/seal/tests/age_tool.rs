@@ -4,7 +4,7 @@
 
 use std::process::{Command, Output, Stdio};
 
-use host::OsEntropy;
+use host::{Disk, OsDisk, OsEntropy};
 use seal::{AgeRecipients, RecoveryKey, seal_to_recipients};
 
 /// Runs a tool; a missing one fails by name.
@@ -23,13 +23,13 @@ fn the_recovery_file_opens_with_the_age_tool() {
     }
     let dir = tempfile::tempdir().unwrap();
     let (identity, file) = (dir.path().join("identity"), dir.path().join("recovery.age"));
-    let made = run(Command::new("age-keygen").arg("-o").arg(&identity).stderr(Stdio::null()));
+    let made = run(Command::new("age-keygen").arg("-o").arg(&identity));
     assert!(made.status.success());
     let public = run(Command::new("age-keygen").arg("-y").arg(&identity)).stdout;
     let recipients = AgeRecipients::parse([std::str::from_utf8(&public).unwrap()]).unwrap();
 
     let key = RecoveryKey::generate(&OsEntropy);
-    std::fs::write(&file, seal_to_recipients(&key, &recipients).unwrap()).unwrap();
+    OsDisk.write_new(&file, &seal_to_recipients(&key, &recipients).unwrap(), 0o600, None).unwrap();
     let opened = run(Command::new("age").arg("-d").arg("-i").arg(&identity).arg(&file));
     assert!(opened.status.success());
     let read = RecoveryKey::parse(std::str::from_utf8(&opened.stdout).unwrap()).unwrap();

@@ -265,10 +265,10 @@ mod tests {
 
     #[test]
     fn as_lenient_as_go() {
-        let text = format!(
-            "\n  {{ \"Keys\": [\"AABBcc\"], \"recovery_keys\": {{\"x\": [1]}}, \"KEYS_base64\": null,\n\"keys\":[\"AABBdd\"] }} trailing {{"
-        );
-        assert_eq!(clear(&text).hex().next().unwrap().as_str(), "aabbdd", "the later of two counts");
+        let text = r#"
+  { "Keys": ["AABBcc"], "recovery_keys": {"x": [1]}, "KEYS_base64": null,
+"keys":["AABBdd"] } trailing {"#;
+        assert_eq!(clear(text).hex().next().unwrap().as_str(), "aabbdd", "the later of two counts");
         assert!(matches!(
             Shares::parse(format!(r#"{{"encrypted_keys":["{}"],"nonces":["{NONCE}"]}}"#, "AB".repeat(49)).as_bytes()),
             Ok(Shares::Wrapped(_))

@@ -92,12 +92,11 @@ impl SlotSet {
         {
             return Err(CreateError::RecoveryAlone);
         }
-        let mut next = kept.last().map_or(1, |(s, _)| u32::from(s.id.0) + 1);
+        let first_free = kept.last().map_or(1, |(s, _)| u32::from(s.id.0) + 1);
         let mut keks = Vec::with_capacity(new.len());
         let mut slots: Vec<Slot> = kept.iter().map(|(s, _)| s.clone()).collect();
-        for NewSlot { public, ikm } in new {
-            let id = SlotId(u16::try_from(next).map_err(|_| CreateError::OutOfIds)?);
-            next += 1;
+        for (id, NewSlot { public, ikm }) in (first_free..).zip(new) {
+            let id = SlotId(u16::try_from(id).map_err(|_| CreateError::OutOfIds)?);
             let mut salt = [0; SALT_BYTES];
             entropy.fill(&mut salt);
             let keys = ikm.derive(&salt, &self.store, id);

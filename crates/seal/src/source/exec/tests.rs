@@ -5,7 +5,7 @@ use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
 use std::sync::{Mutex, MutexGuard};
 
-use host::OsClock;
+use host::{Disk, OsClock, OsDisk};
 use rustix::process::{Pid, test_kill_process_group};
 
 use super::*;
@@ -33,8 +33,7 @@ impl Place {
 
     fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
-        fs::write(&path, text).unwrap();
-        fs::set_permissions(&path, Permissions::from_mode(mode)).unwrap();
+        OsDisk.replace(&path, text.as_bytes(), mode, None).unwrap();
         path
     }
 
@@ -138,9 +137,10 @@ fn a_hook_that_hangs_is_killed_with_all_it_started() {
 
 /// Waits until no process of the group is left but those that init has still to reap.
 fn gone(group: Pid) {
-    let start = std::time::Instant::now();
+    let clock = OsClock::new().unwrap();
+    let start = clock.boottime();
     while test_kill_process_group(group).is_ok() {
-        assert!(start.elapsed() < Duration::from_secs(10), "the group of {group:?} is alive");
+        assert!(clock.boottime().since(start) < Duration::from_secs(10), "the group of {group:?} is alive");
         std::thread::yield_now();
     }
 }
@@ -322,7 +322,7 @@ fn what_was_checked_is_what_runs() {
     let path = place.file("hook", &format!("#!/bin/sh\necho {DOCUMENTED}\n"), 0o700);
     let checked = Trusted::open(&path).unwrap();
     let other = place.file("other", "#!/bin/sh\necho 00\n", 0o700);
-    fs::rename(other, &path).unwrap();
+    OsDisk.rename(&other, &path, true).unwrap();
     let clock = OsClock::new().unwrap();
     let line = run::run(&checked, &[], HOOK_LIMIT, &clock).unwrap();
     assert_eq!(line.as_slice(), format!("{DOCUMENTED}\n").as_bytes());

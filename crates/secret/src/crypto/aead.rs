@@ -1,23 +1,16 @@
-//! The one module that calls the cryptographic library (aws-lc-rs). No primitive is written here.
-
-mod sign;
+//! Authenticated encryption: AES-256-GCM for values, AES-256-GCM-SIV for names.
 
 use std::fmt;
 
-use aws_lc_rs::{aead, constant_time, digest, hkdf, hmac};
-use zeroize::Zeroizing;
+use aws_lc_rs::aead;
+use zeroize::{Zeroize, Zeroizing};
 
-pub use sign::{Curve, SignError, SigningKey, verify};
+use super::NotAuthentic;
 
 /// Bytes that AES-256-GCM and AES-256-GCM-SIV add to a text.
 pub const TAG_BYTES: usize = 16;
 /// Bytes of a nonce (NIST SP 800-38D, RFC 8452).
 pub const NONCE_BYTES: usize = 12;
-
-/// The text was changed, belongs elsewhere (associated data), or was sealed under another key.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("authentication failed: other key, other place, or changed bytes")]
-pub struct NotAuthentic;
 
 /// AES-256-GCM (NIST SP 800-38D) under one key.
 pub struct Gcm(aead::LessSafeKey);
@@ -28,7 +21,8 @@ impl Gcm {
         Self(aead_key(&aead::AES_256_GCM, key))
     }
 
-    /// Encrypts `text` in place and appends the tag. `nonce` must never be used twice under this key: random, and at most
+    /// Encrypts `text` in place and appends the tag; should the tag not fit, the clear text that is left behind is wiped.
+    /// `nonce` must never be used twice under this key: random, and at most
     /// 2^32 times (SP 800-38D, 8.3).
     pub fn seal(&self, nonce: [u8; NONCE_BYTES], associated: &[u8], text: &mut Vec<u8>) {
         seal(&self.0, nonce, associated, text);
@@ -90,7 +84,12 @@ fn aead_key(algorithm: &'static aead::Algorithm, key: &[u8; 32]) -> aead::LessSa
 }
 
 fn seal(key: &aead::LessSafeKey, nonce: [u8; NONCE_BYTES], associated: &[u8], text: &mut Vec<u8>) {
-    text.reserve_exact(TAG_BYTES);
+    if text.capacity() - text.len() < TAG_BYTES {
+        // Growing would free the clear text as it stands; so it is moved by hand, and wiped where it was.
+        let mut roomy = Vec::with_capacity(text.len() + TAG_BYTES);
+        roomy.extend_from_slice(text);
+        std::mem::replace(text, roomy).zeroize();
+    }
     key.seal_in_place_append_tag(aead::Nonce::assume_unique_for_key(nonce), aead::Aad::from(associated), text)
         .expect("a text below 2^36 bytes can be sealed"); // SP 800-38D, 5.2.1.1; our limits are far lower
 }
@@ -110,79 +109,9 @@ fn open(
     Ok(buffer)
 }
 
-/// HKDF-SHA-256 (RFC 5869): extract with `salt`, expand with `info`, into `out` (at most 255 x 32 bytes).
-pub fn hkdf_sha256(salt: &[u8], ikm: &[u8], info: &[u8], out: &mut [u8]) {
-    struct Length(usize);
-    impl hkdf::KeyType for Length {
-        fn len(&self) -> usize {
-            self.0
-        }
-    }
-    hkdf::Salt::new(hkdf::HKDF_SHA256, salt)
-        .extract(ikm)
-        .expand(&[info], Length(out.len()))
-        .and_then(|okm| okm.fill(out))
-        .expect("fewer than 8161 bytes of key are asked for"); // RFC 5869, 2.3: L <= 255 * HashLen
-}
-
-/// HMAC-SHA-256 (RFC 2104, FIPS 198-1) under one key.
-pub struct Hmac(hmac::Key);
-
-impl Hmac {
-    /// A key of any length; 32 bytes are meant.
-    pub fn new(key: &[u8]) -> Self {
-        Self(hmac::Key::new(hmac::HMAC_SHA256, key))
-    }
-
-    /// The 32-byte code of the parts, one after the other. The caller makes the parts unambiguous.
-    pub fn sign(&self, parts: &[&[u8]]) -> [u8; 32] {
-        let mut context = hmac::Context::with_key(&self.0);
-        for part in parts {
-            context.update(part);
-        }
-        let mut code = [0; 32];
-        code.copy_from_slice(context.sign().as_ref());
-        code
-    }
-}
-
-impl fmt::Debug for Hmac {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Hmac(..)")
-    }
-}
-
-/// SHA-256 (FIPS 180-4) of the parts, one after the other.
-pub fn sha256(parts: &[&[u8]]) -> [u8; 32] {
-    let mut context = digest::Context::new(&digest::SHA256);
-    for part in parts {
-        context.update(part);
-    }
-    let mut out = [0; 32];
-    out.copy_from_slice(context.finish().as_ref());
-    out
-}
-
-/// Equality in time that depends on the lengths alone.
-pub fn ct_eq(a: &[u8], b: &[u8]) -> bool {
-    constant_time::verify_slices_are_equal(a, b).is_ok()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn rfc_5869_a1() {
-        let mut okm = [0; 42];
-        let salt = hex::decode("000102030405060708090a0b0c").unwrap();
-        let info = hex::decode("f0f1f2f3f4f5f6f7f8f9").unwrap();
-        hkdf_sha256(&salt, &[0x0b; 22], &info, &mut okm);
-        assert_eq!(
-            hex::encode(okm),
-            "3cb25f25faacd57a90434f64d0362f2a2d2d0a90cf1a5a4c5db02d56ecc4c5bf34007208d5b887185865"
-        );
-    }
 
     #[test]
     fn gcm_binds_its_associated_data_and_nonce() {
@@ -210,8 +139,34 @@ mod tests {
     }
 
     #[test]
-    fn hmac_rfc_4231_case_2() {
-        let code = Hmac::new(b"Jefe").sign(&[b"what do ya want ", b"for nothing?"]);
-        assert_eq!(hex::encode(code), "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843");
+    fn a_text_without_room_for_the_tag_is_sealed_all_the_same() {
+        let gcm = Gcm::new(&[7; 32]);
+        for room in [0, 1, TAG_BYTES - 1, TAG_BYTES, 100] {
+            let mut text = Vec::with_capacity(5 + room);
+            text.extend_from_slice(b"clear");
+            gcm.seal([1; 12], b"", &mut text);
+            assert_eq!(&gcm.open([1; 12], b"", &text).unwrap()[..], b"clear", "{room}");
+        }
+    }
+
+    /// McGrew and Viega, "The Galois/Counter Mode of Operation", test case 16.
+    #[test]
+    fn gcm_case_16() {
+        let hex = |t: &str| hex::decode(t).unwrap();
+        let key: [u8; 32] = hex("feffe9928665731c6d6a8f9467308308feffe9928665731c6d6a8f9467308308").try_into().unwrap();
+        let nonce: [u8; 12] = hex("cafebabefacedbaddecaf888").try_into().unwrap();
+        let mut text = hex(concat!(
+            "d9313225f88406e5a55909c5aff5269a86a7a9531534f7da2e4c303d8a318a72",
+            "1c3c0c95956809532fcf0e2449a6b525b16aedf5aa0de657ba637b39"
+        ));
+        Gcm::new(&key).seal(nonce, &hex("feedfacedeadbeeffeedfacedeadbeefabaddad2"), &mut text);
+        assert_eq!(
+            hex::encode(text),
+            concat!(
+                "522dc1f099567d07f47f37a32a84427d643a8cdcbfe5c0c97598a2bd2555d1aa",
+                "8cb08e48590dbb3da7b08b1056828838c5f61e6393ba7a0abcc9f662",
+                "76fc6ece0f4e1768cddf8853bb2d551b"
+            )
+        );
     }
 }
