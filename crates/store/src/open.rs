@@ -216,6 +216,12 @@ pub(crate) fn open(config: &StoreConfig, root: &RootKey, store_id: &[u8; 16]) ->
         LockError::Held => OpenError::Locked { path: config.path.clone() },
         LockError::Disk(error) => OpenError::Disk(error),
     })?;
+    // In WAL mode nothing of ours leaves a rollback journal, and SQLite would obey one: it can name any file to be deleted
+    // (its "super-journal"). Looked at under the lock, before SQLite sees the directory.
+    let [.., journal] = leftovers(&config.path);
+    if config.disk.meta(&journal).map_err(OpenError::Disk)?.is_some() {
+        return Err(OpenError::Corrupt { what: format!("{} does not belong there", journal.display()) });
+    }
     let mut backend = Sqlite::open(location(config)).map_err(unopened)?;
     let record = backend
         .record(Record::Keyring, keyring::MAX_BYTES)

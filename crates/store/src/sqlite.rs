@@ -367,7 +367,7 @@ fn damaged(what: String) -> BackendError {
     BackendError::Damaged { what }
 }
 
-/// Whether `path` has the files of an earlier store beside it that would be taken for this one's.
+/// The files that SQLite would take for parts of the database at `path`: WAL, shared memory, rollback journal.
 pub(crate) fn leftovers(path: &Path) -> [PathBuf; 3] {
     ["-wal", "-shm", "-journal"].map(|suffix| {
         let mut name = path.as_os_str().to_owned();

@@ -2,11 +2,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod backend;
 mod block_on;
 mod clock;
 mod crash;
 mod entropy;
 
+pub use backend::backend_contract;
 pub use block_on::block_on;
 pub use clock::FakeClock;
 pub use crash::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};

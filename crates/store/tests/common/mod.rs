@@ -22,7 +22,7 @@ pub(crate) struct Bed {
 
 impl Bed {
     pub(crate) fn new() -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let clock = Arc::new(FakeClock::at(1_750_000_000));
         let config = StoreConfig::new(
             dir.path().join("store.db"),
