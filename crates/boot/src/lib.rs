@@ -5,5 +5,6 @@
 pub mod gate;
 pub mod machine;
 pub mod plan;
+pub mod provision;
 #[cfg(test)]
 mod testing;

@@ -50,7 +50,7 @@ pub enum State {
     /// The store is open; the CA and the server certificate are being compared with the plan.
     Certifying(Certifying),
     /// The server may run; services are provided for, gates open and shut.
-    Serving(Serving),
+    Serving(Box<Serving>),
     /// Sealed on command; no key is in memory.
     Sealed,
     /// Only an operator can go on.
@@ -135,14 +135,14 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
 
         (State::Certifying(c), Event::Certified { ca }) => {
             let serving = Serving::new(ca, c.epoch);
-            (State::Serving(serving), vec![Action::Serve, Action::LayGround { after: Duration::ZERO }])
+            (State::Serving(Box::new(serving)), vec![Action::Serve, Action::LayGround { after: Duration::ZERO }])
         }
 
         (State::Serving(_), Event::Failed(fault)) => halt(fault, true),
         (State::Serving(_), Event::SealAsked) => (State::Sealed, seal()),
         (State::Serving(serving), event) => {
             let (serving, actions) = serving.step(plan, event);
-            (State::Serving(serving), actions)
+            (State::Serving(Box::new(serving)), actions)
         }
 
         (State::Sealed, Event::UnsealAsked) => release(),

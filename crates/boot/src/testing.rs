@@ -1,10 +1,12 @@
 //! Plans and fakes for this crate's own tests.
 
 use std::path::Path;
+use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::plan::{
     AuditPlan, Dangers, GatePlan, ListenPlan, Need, Plan, Profile, RecoverySpec, ServicePlan, SourceSpec,
 };
+use crate::provision::Ground;
 
 /// Two services, two gates, a software key: what `up --demo` makes.
 pub(crate) fn demo_plan(data_dir: &Path, run_dir: &Path) -> Plan {
@@ -25,5 +27,20 @@ pub(crate) fn demo_plan(data_dir: &Path, run_dir: &Path) -> Plan {
         listen: ListenPlan::usual(run_dir),
         audit: AuditPlan::default(),
         dangers: Dangers::default(),
+    }
+}
+
+/// What [`crate::provision::lay_ground`] finds for [`demo_plan`].
+pub(crate) fn demo_ground() -> Ground {
+    Ground { kv: "secret".into(), userpass: "userpass".into(), userpass_accessor: "accessor-sys/auth/userpass".into() }
+}
+
+/// Bytes that count up: no two fills are alike.
+#[derive(Default)]
+pub(crate) struct Counting(AtomicU8);
+
+impl host::Entropy for Counting {
+    fn fill(&self, out: &mut [u8]) {
+        out.iter_mut().for_each(|b| *b = self.0.fetch_add(1, Ordering::Relaxed));
     }
 }

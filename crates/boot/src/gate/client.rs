@@ -83,10 +83,10 @@ async fn converse(socket: &Path, question: &Question, trust: &Trust) -> Result<A
     if answer.boot != trust.boot {
         return Err(WaitError::OtherBoot { answered: answer.boot, ours: trust.boot });
     }
-    if let (GateState::Open(evidence), Some(ca)) = (&answer.state, trust.ca) {
-        if evidence.ca != ca {
-            return Err(WaitError::OtherCa { answered: evidence.ca, ours: ca });
-        }
+    if let (GateState::Open(evidence), Some(ca)) = (&answer.state, trust.ca)
+        && evidence.ca != ca
+    {
+        return Err(WaitError::OtherCa { answered: evidence.ca, ours: ca });
     }
     Ok(answer)
 }
@@ -213,7 +213,9 @@ mod tests {
         let listener = UnixListener::bind(path).unwrap();
         tokio::spawn(async move {
             while let Ok((mut s, _)) = listener.accept().await {
-                s.read(&mut [0; 128]).await.ok();
+                if s.read(&mut [0; 128]).await.is_err() {
+                    continue;
+                }
                 s.write_all(text.as_bytes()).await.ok();
             }
         });

@@ -16,8 +16,10 @@ use crate::plan::{HttpUrl, Probe};
 pub async fn probe_once(disk: &dyn Disk, probe: &Probe) -> Result<(), ProbeFailure> {
     let attempt = async {
         match probe {
-            Probe::Tcp { host, port } => Ok(drop(TcpStream::connect((host.as_str(), *port)).await?)),
-            Probe::Unix(path) => Ok(drop(UnixStream::connect(path).await?)),
+            Probe::Tcp { host, port } => {
+                TcpStream::connect((host.as_str(), *port)).await.map(drop).map_err(ProbeFailure::Io)
+            }
+            Probe::Unix(path) => UnixStream::connect(path).await.map(drop).map_err(ProbeFailure::Io),
             // Looked at, not opened: a pipe would block and a device might act.
             Probe::File(path) => disk.meta(path)?.map(drop).ok_or(ProbeFailure::Missing),
             Probe::Http(url) => http(url).await,

@@ -237,7 +237,7 @@ impl Proven {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(2000))]
+    #![proptest_config(ProptestConfig::with_cases(600))]
 
     /// Whatever happens in whatever order: no gate is open ahead of its evidence, nothing is made over something that exists,
     /// and no step is taken before the one that it stands on.

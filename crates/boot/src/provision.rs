@@ -1,0 +1,28 @@
+//! Making the services' world, through `client::Vault` alone, so that it is the same for our own store and for one that
+//! somebody else runs.
+//!
+//! ```text
+//! lay_ground        mounts, signing key
+//! keep_credentials  one password at its source, then its copies
+//! keep_identity     policy, entity, user, alias, OIDC role of one service
+//! keep_token        token -> delivered -> receipt -> the old token dies
+//! ```
+//! Each compares what is wanted with what is found and does the difference: a second run writes nothing, and a run that was cut
+//! short is finished by the next.
+
+mod calls;
+mod credentials;
+mod ground;
+mod identity;
+mod receipt;
+mod token;
+
+#[cfg(test)]
+pub(crate) mod fake;
+
+pub use calls::ProvisionError;
+pub use credentials::keep_credentials;
+pub use ground::{Ground, SIGNING_KEY, lay_ground};
+pub use identity::keep_identity;
+pub use receipt::{Receipt, ReceiptError, Receipts};
+pub use token::{Keeper, Kept, revoke};
