@@ -15,6 +15,8 @@ pub mod backend;
 mod batch;
 mod cache;
 mod entry;
+#[cfg(test)]
+mod golden;
 mod head;
 mod index;
 mod keyring;
