@@ -11,6 +11,8 @@ mod document;
 mod edgex;
 mod environment;
 mod fault;
+#[doc(hidden)]
+pub mod fuzzing;
 mod input;
 mod nearest;
 mod places;

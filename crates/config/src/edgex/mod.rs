@@ -125,3 +125,13 @@ struct Found {
     setup: Option<PathBuf>,
     provider: Option<PathBuf>,
 }
+
+/// The services of a token configuration, for the fuzzers' door.
+pub(crate) fn token_config_of(source: Source<'_>, root: &Node, plan: &mut Plan, places: &mut Places) {
+    token_config::read(source, root, &provider::Defaults::default(), None, plan, places);
+}
+
+/// The credentials of a set-up's configuration, for the fuzzers' door.
+pub(crate) fn credentials_of(source: Source<'_>, root: &Node, plan: &mut Plan, places: &mut Places) {
+    credentials::read(source, root, plan, places, &mut Vec::new());
+}
