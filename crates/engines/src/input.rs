@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use api::{Body, Fields, Ttl};
-use pipeline::EngineError;
+use pipeline::{Authorized, EngineError, Operation};
 use serde_json::Value;
 use zeroize::Zeroizing;
 
@@ -90,6 +90,11 @@ impl<'a> Input<'a> {
         let value = serde_json::from_str(raw.get()).map_err(|_| wrong(name))?;
         read(value).map(Some).ok_or_else(|| wrong(name))
     }
+}
+
+/// Create and update are one verb of HTTP.
+pub(crate) fn is_write(request: &Authorized<'_>) -> bool {
+    matches!(request.operation(), Operation::Create | Operation::Update)
 }
 
 fn scalar(value: Value) -> Option<String> {

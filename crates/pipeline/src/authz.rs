@@ -95,6 +95,16 @@ impl Authorized<'_> {
         self.acl.as_ref().map_or_else(|| vec!["deny"], |acl| acl.capabilities(path))
     }
 
+    /// Whether the caller has any right at or below `folder`, so that he may know that it is there.
+    pub fn reaches(&self, folder: &str) -> bool {
+        self.acl.as_ref().is_some_and(|acl| acl.reaches(folder))
+    }
+
+    /// Whether a token was presented that is not valid: a path open to all lets its bearer pass as nobody.
+    pub fn has_bad_token(&self) -> bool {
+        self.trace.unknown_token.is_some()
+    }
+
     /// The moment of the request, in the store's time.
     pub fn now(&self) -> StoreTime {
         self.trace.received.now

@@ -30,7 +30,12 @@ impl EngineError {
 
     /// 404 with no text: nothing is there, or the folder is empty.
     pub fn absent() -> Self {
-        Self { status: Status::NOT_FOUND, told: Vec::new(), logged: None, conflict: false }
+        Self::bare(Status::NOT_FOUND)
+    }
+
+    /// Any status without a text: `{"errors":[]}`.
+    pub fn bare(status: Status) -> Self {
+        Self { status, told: Vec::new(), logged: None, conflict: false }
     }
 
     /// 404: the engine has no such path.

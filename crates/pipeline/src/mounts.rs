@@ -179,25 +179,28 @@ impl Mounts {
     pub async fn add(&self, new: NewMount, txn: &mut Txn) -> Result<MountEntry, EngineError> {
         let mut entries = read(txn).await?;
         let NewMount { path, kind, description, options, default_ttl, max_ttl } = new;
+        let auth = path.strip_prefix(AUTH);
+        let shown = auth.unwrap_or(&path);
+        if auth.is_some() && kind == "token" {
+            return Err(EngineError::bad_request("token credential backend cannot be instantiated"));
+        }
         if FIXED.iter().any(|(_, fixed)| *fixed == kind) {
             return Err(EngineError::bad_request(format!("mount type of \"{kind}\" is not mountable")));
         }
-        if !self.knows(&kind) {
+        if !self.knows(&kind) || AUTH_KINDS.contains(&&*kind) != auth.is_some() {
             return Err(EngineError::bad_request(format!("plugin not found in the catalog: {kind}")));
         }
-        let within = path.strip_prefix(AUTH).unwrap_or(&path);
-        if within.is_empty() || within.starts_with(AUTH) || !within.ends_with('/') || path.len() > MAX_MOUNT_BYTES {
-            return Err(EngineError::bad_request(format!("cannot mount \"{within}\"")));
-        }
-        if let Some((fixed, _)) = FIXED.iter().find(|(fixed, _)| path.starts_with(fixed)) {
-            return Err(EngineError::bad_request(if path == *fixed {
-                format!("path is already in use at {fixed}")
-            } else {
-                format!("cannot mount \"{within}\"")
-            }));
+        let reserved = shown.is_empty()
+            || !shown.ends_with('/')
+            || path.len() > MAX_MOUNT_BYTES
+            || RESERVED.iter().any(|r| path.starts_with(r)) && auth.is_none()
+            || path == AUTH;
+        if reserved {
+            return Err(EngineError::bad_request(format!("cannot mount \"{shown}\"")));
         }
         if let Some(other) = entries.iter().find(|e| e.path.starts_with(&path) || path.starts_with(&e.path)) {
-            return Err(EngineError::bad_request(format!("path is already in use at {}", other.path)));
+            let other = other.path.strip_prefix(AUTH).unwrap_or(&other.path);
+            return Err(EngineError::bad_request(format!("path is already in use at {other}")));
         }
         if entries.len() >= MAX_MOUNTS {
             return Err(EngineError::bad_request(format!("there are {MAX_MOUNTS} mounts already")));
@@ -232,6 +235,9 @@ impl Mounts {
     /// # Errors
     /// 400 for a mount that the store cannot do without.
     pub async fn remove(&self, path: &str, txn: &mut Txn) -> Result<(), EngineError> {
+        if path == "auth/token/" {
+            return Err(EngineError::bad_request("token credential backend cannot be disabled"));
+        }
         if FIXED.iter().any(|(fixed, _)| *fixed == path) {
             return Err(EngineError::bad_request(format!("cannot unmount \"{path}\"")));
         }
@@ -371,6 +377,10 @@ pub(crate) const IDENTITY: &str = "identity/";
 /// What a store always has, by path and kind.
 const FIXED: [(&str, &str); 4] =
     [("sys/", "system"), (IDENTITY, "identity"), ("cubbyhole/", "cubbyhole"), ("auth/token/", "token")];
+/// Where no secrets engine may be.
+const RESERVED: [&str; 4] = ["sys/", IDENTITY, "cubbyhole/", AUTH];
+/// Kinds that let callers in; all others keep secrets.
+const AUTH_KINDS: [&str; 5] = ["userpass", "approle", "cert", "jwt", "kubernetes"];
 /// 32 days, as Vault's.
 const SYSTEM_TTL_SECONDS: u64 = 2_764_800;
 const MAX_MOUNT_BYTES: usize = 256;

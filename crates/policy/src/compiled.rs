@@ -140,6 +140,16 @@ impl Compiled {
         self.deciding(path, true).map_or_else(|| vec!["deny"], |rule| rule.capabilities().names())
     }
 
+    /// Whether some rule grants anything at or below `folder` (which ends in `/`): whether the caller may know that it is there.
+    pub fn reaches(&self, folder: &str) -> bool {
+        let meets = |fixed: &str| fixed.starts_with(folder) || folder.starts_with(fixed);
+        let grants = |rule: &Compound| !rule.capabilities().is_deny();
+        self.root
+            || self.exact.iter().any(|(text, rule)| text.starts_with(folder) && grants(rule))
+            || self.prefixes.iter().any(|p| meets(&p.text) && grants(&p.rule))
+            || self.segments.iter().any(|(s, rule)| meets(s.fixed()) && grants(rule))
+    }
+
     /// The one rule that decides about `path`.
     fn deciding(&self, path: &str, list: bool) -> Option<&Arc<Compound>> {
         let path = path.trim_start_matches('/');
@@ -208,6 +218,14 @@ mod tests {
             format!("path {path:?} {{ capabilities = {words:?} }}\n")
         };
         merged(&lines.iter().map(block).collect::<String>())
+    }
+
+    #[test]
+    fn a_folder_is_reached_by_a_rule_at_or_below_it() {
+        let compiled = rules(&["secret/edgex/a/* read", "kv/x read", "auth/+/login update", "hidden/* deny"]);
+        for (folder, known) in [("secret/", true), ("kv/", true), ("auth/userpass/", true), ("hidden/", false), ("sys/", false)] {
+            assert_eq!(compiled.reaches(folder), known, "{folder}");
+        }
     }
 
     fn ask(compiled: &Compiled, action: Action, path: &str) -> Result<Granted, Denied> {

@@ -70,6 +70,11 @@ impl Segments {
         self.open || left.next().is_none()
     }
 
+    /// What stands before the first `+`.
+    pub(crate) fn fixed(&self) -> &str {
+        self.text.split_once('+').map_or(&self.text, |(fixed, _)| fixed)
+    }
+
     pub(crate) fn rank(&self) -> Rank<'_> {
         Rank {
             first_wildcard: self.text.find('+').unwrap_or(self.text.len()),

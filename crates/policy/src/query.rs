@@ -37,6 +37,11 @@ impl Action {
         }
     }
 
+    /// Create or update: which of the two a write is depends on what is there.
+    pub fn is_write(self) -> bool {
+        matches!(self, Self::Create | Self::Update)
+    }
+
     /// Whether rules about parameters apply. A removal and a list have none to speak of.
     pub(crate) fn has_parameters(self) -> bool {
         matches!(self, Self::Create | Self::Read | Self::Update | Self::Patch)
