@@ -84,6 +84,11 @@ impl Machine {
         Self { plan, state: State::PoweredOn }
     }
 
+    /// The machine of a device whose source is lost: it waits for key material from a person.
+    pub(crate) fn recovering(self) -> Self {
+        Self { plan: self.plan, state: State::Releasing(Releasing { failed: 0 }) }
+    }
+
     /// Where it stands.
     pub fn state(&self) -> &State {
         &self.state

@@ -25,4 +25,5 @@ pub use credentials::keep_credentials;
 pub use ground::{Ground, SIGNING_KEY, lay_ground};
 pub use identity::keep_identity;
 pub use receipt::{Receipt, ReceiptError, Receipts};
+pub(crate) use token::recipient;
 pub use token::{Keeper, Kept, revoke};

@@ -10,6 +10,7 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use host::{Disk, FileKind, Meta, Owner};
 
@@ -21,23 +22,23 @@ pub const TOKEN_FILE: &str = "secrets-token.json";
 pub const CA_FILE: &str = "ca.pem";
 
 /// Directories below `<run_dir>/secrets`.
-pub struct FileChannel<'a> {
-    disk: &'a dyn Disk,
-    medium: &'a dyn Medium,
+pub struct FileChannel {
+    disk: Arc<dyn Disk>,
+    medium: Arc<dyn Medium>,
     secrets: PathBuf,
     us: u32,
     on_disk: bool,
 }
 
-impl std::fmt::Debug for FileChannel<'_> {
+impl std::fmt::Debug for FileChannel {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "FileChannel({})", self.secrets.display())
     }
 }
 
-impl<'a> FileChannel<'a> {
+impl FileChannel {
     /// Delivers below `run_dir`, as the user `us`. `danger_on_disk` allows a place that is not in memory.
-    pub fn new(disk: &'a dyn Disk, medium: &'a dyn Medium, run_dir: &Path, us: u32, danger_on_disk: bool) -> Self {
+    pub fn new(disk: Arc<dyn Disk>, medium: Arc<dyn Medium>, run_dir: &Path, us: u32, danger_on_disk: bool) -> Self {
         Self { disk, medium, secrets: run_dir.join("secrets"), us, on_disk: danger_on_disk }
     }
 
@@ -47,8 +48,11 @@ impl<'a> FileChannel<'a> {
     }
 
     /// Makes `<run_dir>/secrets` where it is missing, and sees that it is a place for tokens.
-    fn prepare(&self) -> Result<(), DeliverError> {
-        check_parents(self.disk, &self.secrets, self.us)?;
+    ///
+    /// # Errors
+    /// [`DeliverError`]: not in memory, or not safe.
+    pub fn prepare(&self) -> Result<(), DeliverError> {
+        check_parents(&*self.disk, &self.secrets, self.us)?;
         let run_dir = self.secrets.parent().unwrap_or(Path::new("/"));
         for (dir, mode) in [(run_dir, 0o755), (self.secrets.as_path(), 0o711)] {
             if self.meta(dir)?.is_none() {
@@ -98,21 +102,21 @@ impl<'a> FileChannel<'a> {
     }
 }
 
-impl Channel for FileChannel<'_> {
+impl Channel for FileChannel {
     fn deliver(&self, to: &Recipient, parcel: &Parcel) -> Result<Delivered, DeliverError> {
         self.prepare()?;
         let dir = self.prepare_directory(to)?;
         // The CA first: who finds a token also finds whom to show it to.
         let ca = dir.join(CA_FILE);
-        place(self.disk, &ca, parcel.ca_pem(), 0o444, None).map_err(|e| failed("write", &ca, e))?;
+        place(&*self.disk, &ca, parcel.ca_pem(), 0o444, None).map_err(|e| failed("write", &ca, e))?;
         let token = dir.join(TOKEN_FILE);
         let text = parcel.expose_token_json();
-        place(self.disk, &token, text, to.mode, to.owner).map_err(|e| failed("write", &token, e))?;
+        place(&*self.disk, &token, text, to.mode, to.owner).map_err(|e| failed("write", &token, e))?;
         Ok(Delivered { place: token, digest: secret::crypto::sha256(&[text]) })
     }
 
     fn verify(&self, to: &Recipient, delivered: &Delivered) -> Result<Standing, DeliverError> {
-        check_parents(self.disk, &self.secrets, self.us)?;
+        check_parents(&*self.disk, &self.secrets, self.us)?;
         let dir = self.directory(to);
         let token = dir.join(TOKEN_FILE);
         if delivered.place != token {
@@ -142,7 +146,7 @@ impl Channel for FileChannel<'_> {
     }
 
     fn withdraw(&self, to: &Recipient) -> Result<(), DeliverError> {
-        check_parents(self.disk, &self.secrets, self.us)?;
+        check_parents(&*self.disk, &self.secrets, self.us)?;
         let dir = self.directory(to);
         let Some(found) = self.meta(&dir)? else { return Ok(()) };
         self.check_ours(&dir, &found)?;
@@ -207,8 +211,8 @@ mod tests {
         rustix::process::geteuid().as_raw()
     }
 
-    fn channel(dir: &TempDir) -> FileChannel<'static> {
-        FileChannel::new(&OsDisk, &MEMORY, &dir.path().join("run"), us(), false)
+    fn channel(dir: &TempDir) -> FileChannel {
+        FileChannel::new(Arc::new(OsDisk), Arc::new(MEMORY), &dir.path().join("run"), us(), false)
     }
 
     fn sensor() -> Recipient {
@@ -244,10 +248,13 @@ mod tests {
     fn a_disk_is_refused_unless_accepted() {
         let dir = tempfile::tempdir().unwrap();
         let run = dir.path().join("run");
-        let refused = FileChannel::new(&OsDisk, &DISK, &run, us(), false).deliver(&sensor(), &sample("s.one"));
+        let refused =
+            FileChannel::new(Arc::new(OsDisk), Arc::new(DISK), &run, us(), false).deliver(&sensor(), &sample("s.one"));
         assert!(matches!(refused, Err(DeliverError::OnDisk { .. })), "{refused:?}");
         assert!(!run.join("secrets/sensor").exists(), "nothing was written");
-        FileChannel::new(&OsDisk, &DISK, &run, us(), true).deliver(&sensor(), &sample("s.one")).unwrap();
+        FileChannel::new(Arc::new(OsDisk), Arc::new(DISK), &run, us(), true)
+            .deliver(&sensor(), &sample("s.one"))
+            .unwrap();
     }
 
     #[test]
@@ -305,7 +312,8 @@ mod tests {
             // Only root can make a directory of another user; the check itself is then tested through `us`.
             let dir = tempfile::tempdir().unwrap();
             channel(&dir).deliver(&sensor(), &sample("s.one")).unwrap();
-            let as_other = FileChannel::new(&OsDisk, &MEMORY, &dir.path().join("run"), us() + 1, false);
+            let as_other =
+                FileChannel::new(Arc::new(OsDisk), Arc::new(MEMORY), &dir.path().join("run"), us() + 1, false);
             assert!(as_other.deliver(&sensor(), &sample("s.two")).is_err());
             return;
         }

@@ -114,7 +114,12 @@ async fn keep_user<V: Vault>(
         let mut password = Zeroizing::new(String::with_capacity(44));
         STANDARD.encode_string(&random[..], &mut password);
         let body = Zeroizing::new(
-            format!(r#"{{"password":"{}","token_period":{period},"token_policies":[]}}"#, *password).into_bytes(),
+            // The last field lets our own store keep the password as an HMAC: bcrypt is for passwords that people chose.
+            format!(
+                r#"{{"password":"{}","token_period":{period},"token_policies":[],"edgekeep_generated":true}}"#,
+                *password
+            )
+            .into_bytes(),
         );
         return calls.write_secret(&path, body).await.map(drop);
     };

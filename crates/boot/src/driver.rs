@@ -1,0 +1,23 @@
+//! The hands of the machine: does what an [`Action`](crate::machine::Action) says with the real disk, source, store and sockets,
+//! and tells the machine what came of it.
+//!
+//! ```text
+//! up(plan, environment, observer) -> Running          everything that can be done at once
+//! running.wait() ; running.tick()                     what comes later: retries, probes, renewals, sealing
+//! ```
+//! The driver decides nothing about order. It sends an event that proves something only when that is durable.
+
+mod certificates;
+mod environment;
+mod join;
+mod keys;
+mod running;
+mod state_dir;
+#[cfg(test)]
+mod tests;
+mod upkeep;
+mod work;
+
+pub use environment::{Assemble, Environment, Note, Observer, Quiet};
+pub use running::{Running, UpError, up};
+pub use state_dir::{DestroyError, destroy_state};

@@ -1,0 +1,217 @@
+//! From the source to the root key, and the making of both.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use host::Clock;
+use pipeline::audit::{Beginning, ChainKey, Ring, RingSize};
+use seal::{
+    AgeRecipients, Deadline, ExecSource, HOOK_LIMIT, KeySource, NewSlot, PolicyRequest, RecoveryKey, Remedy, SealMode,
+    SetHeader, ShortIkmAllowed, SlotFiles, SlotSet, SoftwareSource, SourceError, StoreId, new_root_key,
+    seal_to_recipients, write_recovery_file,
+};
+use secret::SecretBytes;
+use store::{Batch, NewStore, Op, Store, StoreConfig, StorePath};
+
+use super::environment::{Environment, Note, Observer};
+use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
+use crate::machine::Halt;
+use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
+
+/// The source that the plan names.
+pub(super) fn source(plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
+    match &plan.source {
+        SourceSpec::Software { file } => {
+            Box::new(SoftwareSource::new(file, Arc::clone(&env.disk), Arc::clone(&env.entropy)))
+        }
+        SourceSpec::Exec { path, env: vars, .. } => {
+            let vars = vars.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+            let short = plan.dangers.short_ikm.then(ShortIkmAllowed::danger_short_ikm);
+            Box::new(ExecSource::new(path, vars, short, Arc::clone(&env.clock)))
+        }
+    }
+}
+
+/// How long the source may take.
+pub(super) fn deadline(plan: &Plan, clock: &dyn Clock) -> Deadline {
+    let limit = match &plan.source {
+        SourceSpec::Exec { deadline, .. } => (*deadline).min(HOOK_LIMIT),
+        SourceSpec::Software { .. } => HOOK_LIMIT,
+    };
+    Deadline::after(clock, limit)
+}
+
+/// A source's refusal, for the machine: `None` if it may pass.
+pub(super) fn source_fault(error: &SourceError) -> Option<Halt> {
+    match error.remedy() {
+        Remedy::Retry => None,
+        Remedy::Operator => Some(refused(error, "see [source] in edgekeep.toml")),
+    }
+}
+
+/// A refusal with its causes, in one line.
+pub(super) fn refused(error: &dyn std::error::Error, hint: &str) -> Halt {
+    let mut fact = error.to_string();
+    let mut cause = error.source();
+    while let Some(c) = cause {
+        fact.push_str(": ");
+        fact.push_str(&c.to_string());
+        cause = c.source();
+    }
+    Halt::Refused { fact, hint: hint.into() }
+}
+
+/// The store of a directory.
+pub(super) fn store_config(env: &Environment, dir: &Path) -> StoreConfig {
+    let mut config = StoreConfig::new(
+        dir.join(STORE),
+        Arc::clone(&env.disk),
+        Arc::clone(&env.clock),
+        Arc::clone(&env.entropy),
+        env.build_date,
+    );
+    config.vfs.clone_from(&env.vfs);
+    config
+}
+
+/// The audit ring's size by the plan.
+fn ring_size(plan: &Plan) -> RingSize {
+    let segment_bytes = u32::try_from(plan.audit.segment_bytes).unwrap_or(u32::MAX);
+    RingSize { segments: plan.audit.segments, segment_bytes }
+}
+
+/// Makes slots, store and audit ring in `data.new`, and hands out the recovery key. All of it is durable on return; nothing is
+/// seen under its final name.
+pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<(), Halt> {
+    let disk = &*env.disk;
+    let io = |what: &'static str| move |e: std::io::Error| refused(&e, what);
+    let new = state_dir::begin(disk, plan, &Making { outside: outside(plan, env)? })
+        .map_err(io("data_dir must be writable, with room for the store and the audit ring"))?;
+
+    let mut source = source(plan, env);
+    let source_hint = "see [source] in edgekeep.toml; nothing was made";
+    let public = source.provision(&PolicyRequest::default()).map_err(|e| refused(&e, source_hint))?;
+    let released = source.release(&public, deadline(plan, &*env.clock)).map_err(|e| refused(&e, source_hint))?;
+    let mut slots = vec![NewSlot { public, ikm: released.ikm }];
+    let recovery = plan.recovery.as_ref().ok_or(Halt::NoRecovery)?;
+    let key = (*recovery != RecoverySpec::None).then(|| RecoveryKey::generate(&*env.entropy));
+    if let Some(key) = &key {
+        slots.push(key.new_slot().map_err(|e| refused(&e, "start again"))?);
+    }
+
+    let root = new_root_key(&*env.entropy);
+    let store_id = StoreId::generate(&*env.entropy);
+    let header = SetHeader { store: store_id, profile: seal_profile(plan.profile), mode: SealMode::Slots };
+    let (set, keks) = SlotSet::create(header, &root, slots, &*env.entropy).map_err(|e| refused(&e, "start again"))?;
+    SlotFiles::new(disk, &new).write(&set).map_err(io("see whether the disk is full"))?;
+
+    let config = store_config(env, &new);
+    let made = NewStore {
+        store_id: store_id.0,
+        profile: store_profile(plan.profile),
+        slots: store::SlotSet { generation: set.generation(), digest: set.digest().0 },
+    };
+    let store = Store::create(&config, &root, &made).map_err(|e| refused(&e, "see whether the disk is full"))?;
+    // KEKs under the barrier, so that slots can be wrapped anew while their sources are absent.
+    let ops = keks.iter().map(|k| Op::Put(kek_path(k.slot.0), SecretBytes::new(k.kek.expose().to_vec()))).collect();
+    store.commit(Batch { conds: Vec::new(), ops }).await.map_err(|e| refused(&e, "see whether the disk is full"))?;
+    let audit = new.join(AUDIT);
+    disk.create_dir(&audit, 0o700).map_err(io("see whether the disk is full"))?;
+    let sequence = store.head().map_err(|e| refused(&e, "start again"))?.sequence;
+    let chain = chain_key(&store)?;
+    Ring::create(disk, &audit, ring_size(plan), chain, &*env.entropy, Beginning::NewStore, sequence)
+        .map_err(|e| refused(&e, "make room on the disk, or set smaller [audit] segments"))?;
+    store.close();
+
+    // Last, and before anything is seen: a recovery key that is out there belongs to a store that is whole.
+    hand_out(plan, env, observer, recovery, key.as_ref(), &new)?;
+    disk.sync_dir(&new).map_err(io("see whether the disk is full"))
+}
+
+/// What will be made outside of the state directory and is not there yet. A file that is there already is nobody's leftover.
+fn outside(plan: &Plan, env: &Environment) -> Result<Vec<std::path::PathBuf>, Halt> {
+    let mut paths = Vec::new();
+    if let SourceSpec::Software { file } = &plan.source {
+        paths.push(file.clone());
+    }
+    if let Some(RecoverySpec::File(file)) = &plan.recovery {
+        paths.push(file.clone());
+    }
+    for path in &paths {
+        let there = env.disk.meta(path).map_err(|e| refused(&e, "see whether the directory exists"))?;
+        if there.is_some() {
+            let fact = format!("{} is there already, and this is a first boot", path.display());
+            let hint = "move it away if it belongs to no store any more".into();
+            return Err(Halt::Refused { fact, hint });
+        }
+    }
+    Ok(paths)
+}
+
+fn hand_out(
+    plan: &Plan,
+    env: &Environment,
+    observer: &mut dyn Observer,
+    recovery: &RecoverySpec,
+    key: Option<&RecoveryKey>,
+    new: &Path,
+) -> Result<(), Halt> {
+    let Some(key) = key else { return Ok(()) };
+    let disk = &*env.disk;
+    match recovery {
+        RecoverySpec::None => Ok(()),
+        RecoverySpec::Age(texts) => {
+            let hint = "see [recovery] in edgekeep.toml; nothing was made";
+            let recipients = AgeRecipients::parse(texts.iter().map(String::as_str)).map_err(|e| refused(&e, hint))?;
+            let sealed = seal_to_recipients(key, &recipients).map_err(|e| refused(&e, hint))?;
+            disk.replace(&new.join(RECOVERY), &sealed, 0o600, None).map_err(|e| refused(&e, hint))?;
+            observer.note(Note::RecoveryAt(plan.state_dir().join(RECOVERY)));
+            Ok(())
+        }
+        RecoverySpec::File(path) => {
+            write_recovery_file(disk, path, &plan.data_dir, key).map_err(|e| refused(&e, e.hint()))?;
+            observer.note(Note::RecoveryAt(path.clone()));
+            Ok(())
+        }
+        RecoverySpec::Terminal => observer
+            .show_recovery_key(key)
+            .map_err(|e| refused(&e, "run the first boot on a terminal, or choose age recipients in [recovery]")),
+    }
+}
+
+pub(super) fn chain_key(store: &Store) -> Result<Arc<ChainKey>, Halt> {
+    let key = store.audit_key().map_err(|e| refused(&e, "start again"))?;
+    Ok(Arc::new(ChainKey::new(key.expose())))
+}
+
+fn kek_path(slot: u16) -> StorePath {
+    StorePath::new(["boot".to_owned(), "kek".to_owned(), slot.to_string()]).expect("three short words are a path")
+}
+
+pub(super) fn seal_profile(profile: Profile) -> seal::Profile {
+    match profile {
+        Profile::Production => seal::Profile::Production,
+        Profile::Demo => seal::Profile::Demo,
+    }
+}
+
+pub(super) fn store_profile(profile: Profile) -> store::Profile {
+    match profile {
+        Profile::Production => store::Profile::Production,
+        Profile::Demo => store::Profile::Demo,
+    }
+}
+
+pub(super) fn plan_profile(profile: seal::Profile) -> Profile {
+    match profile {
+        seal::Profile::Production => Profile::Production,
+        seal::Profile::Demo => Profile::Demo,
+    }
+}
+
+pub(super) fn head_profile(profile: store::Profile) -> Profile {
+    match profile {
+        store::Profile::Production => Profile::Production,
+        store::Profile::Demo => Profile::Demo,
+    }
+}

@@ -1,0 +1,414 @@
+//! A boot under way, and the device that it becomes.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use delivery::{Channel, DeliverError, Endpoint, FileChannel};
+use host::BootTime;
+use pipeline::audit::AuditDevice;
+use pipeline::{Core, InProcess};
+use pki::{Ca, ServerCertificate};
+use seal::{FoundSlots, Ikm, RecoveryKey, Unlocked};
+use store::Store;
+use tokio::sync::{mpsc, watch};
+use tokio::task::JoinHandle;
+
+use super::certificates::Certificates;
+use super::environment::{Environment, Note, Observer};
+use super::keys::refused;
+use super::upkeep::Watched;
+use crate::gate::{BindError, Board, GateSocket, Hints};
+use crate::machine::{Action, Event, Halt, Machine, State};
+use crate::plan::{GateName, Plan, PlanFault, ServiceName};
+use crate::provision::Ground;
+
+/// The device: its machine, and what the machine's state is made of.
+pub struct Running {
+    pub(super) plan: Arc<Plan>,
+    pub(super) env: Environment,
+    pub(super) observer: Box<dyn Observer>,
+    machine: Option<Machine>,
+    pub(super) hands: Hands,
+    pub(super) channel: FileChannel,
+    pub(super) board: watch::Sender<Board>,
+    pub(super) hints: Hints,
+    pub(super) probes: (mpsc::Sender<Probed>, mpsc::Receiver<Probed>),
+    pub(super) probing: Vec<JoinHandle<()>>,
+    gate_socket: JoinHandle<()>,
+    later: Vec<(BootTime, Action)>,
+    pub(super) started: BootTime,
+    ticked: Option<BootTime>,
+    /// Held for as long as the process works on this data directory.
+    _lock: Box<dyn Send>,
+}
+
+/// A probe's end: which, and what was seen if it was given up.
+pub(super) type Probed = (GateName, usize, Result<(), String>);
+
+/// What the machine's states stand for. Sealed means that none of it is there.
+#[derive(Default)]
+pub(super) struct Hands {
+    pub(super) found: Option<FoundSlots>,
+    pub(super) ikm: Option<(seal::SourceKind, Ikm)>,
+    pub(super) unlocked: Option<Unlocked>,
+    pub(super) store: Option<Store>,
+    pub(super) audit: Option<Arc<AuditDevice>>,
+    pub(super) core: Option<Arc<Core>>,
+    pub(super) vault: Option<InProcess>,
+    pub(super) certificates: Option<Certificates>,
+    pub(super) ground: Option<Ground>,
+    pub(super) entities: BTreeMap<ServiceName, String>,
+    pub(super) watched: BTreeMap<ServiceName, Watched>,
+    pub(super) credentials: bool,
+}
+
+/// Starts a device: does everything that can be done at once, and returns with whatever state that leads to. A halted or sealed
+/// device is returned too: its gates' socket answers "shut", and the admin socket may unseal it.
+///
+/// # Errors
+/// [`UpError`] when there is nothing to run: a plan with faults, a data directory in use, no place for tokens. Nothing was made.
+pub async fn up(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> Result<Running, UpError> {
+    let started = env.clock.boottime();
+    let faults = plan.faults();
+    if !faults.is_empty() {
+        return Err(UpError::Plan(faults));
+    }
+    let channel = FileChannel::new(
+        Arc::clone(&env.disk),
+        Arc::clone(&env.medium),
+        &plan.run_dir,
+        env.us,
+        plan.dangers.tokens_on_disk,
+    );
+    let lock = lock(&plan, &env, &mut *observer)?;
+    channel.prepare()?;
+    let board = Board::shut(&plan, env.clock.boot_id());
+    let (board, receiver) = watch::channel(board);
+    let socket = GateSocket::bind(&*env.disk, &plan.listen.gate_socket, env.us)?;
+    let gate_socket = tokio::spawn(socket.serve(receiver));
+    let plan = Arc::new(plan);
+    let mut running = Running {
+        machine: Some(Machine::new(Arc::clone(&plan))),
+        hands: Hands::default(),
+        channel,
+        board,
+        hints: Hints::new(&plan),
+        probes: mpsc::channel(64),
+        probing: Vec::new(),
+        gate_socket,
+        later: Vec::new(),
+        started,
+        ticked: None,
+        _lock: lock,
+        plan,
+        env,
+        observer,
+    };
+    running.feed(Event::Started).await;
+    Ok(running)
+}
+
+fn lock(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<Box<dyn Send>, UpError> {
+    let failed = |cause| UpError::DataDir { path: plan.data_dir.clone(), cause };
+    match delivery::check_parents(&*env.disk, &plan.data_dir, env.us) {
+        Ok(()) => {}
+        // A home directory that its group may write to is common; the demo says so and goes on.
+        Err(e) if plan.profile == crate::plan::Profile::Demo => {
+            observer.note(Note::Warning(format!("others could replace the data directory: {e}")));
+        }
+        Err(e) => return Err(UpError::Place(e)),
+    }
+    if env.disk.meta(&plan.data_dir).map_err(failed)?.is_none() {
+        env.disk.create_dir(&plan.data_dir, 0o700).map_err(failed)?;
+        if let Some(parent) = plan.data_dir.parent() {
+            env.disk.sync_dir(parent).map_err(failed)?;
+        }
+    }
+    let path = plan.data_dir.join("lock");
+    env.disk.lock(&path).map_err(failed)?.ok_or(UpError::InUse { path })
+}
+
+impl Running {
+    /// Where the machine stands.
+    pub fn state(&self) -> &State {
+        // Only `step` takes it out, and puts it back.
+        self.machine.as_ref().expect("the machine is in its place").state()
+    }
+
+    /// The unsealed core, for the server; `None` while sealed.
+    pub fn core(&self) -> Option<&Arc<Core>> {
+        self.hands.core.as_ref()
+    }
+
+    /// The store; `None` while sealed.
+    pub fn store(&self) -> Option<&Store> {
+        self.hands.store.as_ref()
+    }
+
+    /// The device CA; `None` while sealed.
+    pub fn ca(&self) -> Option<&Ca> {
+        self.hands.certificates.as_ref().map(|c| &c.ca)
+    }
+
+    /// The server's certificate and key; `None` while sealed.
+    pub fn server_certificate(&self) -> Option<&ServerCertificate> {
+        self.hands.certificates.as_ref().map(|c| &c.server)
+    }
+
+    /// The gates, as they change.
+    pub fn gates(&self) -> watch::Receiver<Board> {
+        self.board.subscribe()
+    }
+
+    /// Why an operator is needed, if one is.
+    pub fn halted(&self) -> Option<&Halt> {
+        if let State::Halted(halt) = self.state() { Some(halt) } else { None }
+    }
+
+    /// Where a service's token is.
+    pub fn token_directory(&self, service: &ServiceName) -> std::path::PathBuf {
+        self.plan.run_dir.join("secrets").join(service.as_str())
+    }
+
+    /// Waits until there may be something to do, a second at most. Can be dropped at any time.
+    pub async fn wait(&mut self) {
+        let now = self.env.clock.boottime();
+        let next = self.later.iter().map(|(at, _)| at.since(now)).min().unwrap_or(TICK);
+        tokio::time::sleep(next.clamp(Duration::from_millis(10), TICK)).await;
+    }
+
+    /// Does what is due by now: retries, ended probes, renewals, upkeep of the store, a seal that was asked for through the API. To be
+    /// run to its end.
+    pub async fn tick(&mut self) {
+        while let Ok((gate, at, seen)) = self.probes.1.try_recv() {
+            match seen {
+                Ok(()) => self.feed(Event::ProbePassed { gate, at }).await,
+                Err(e) => self.alarm(format!("the gate {gate} stays shut: its need {} was given up: {e}", at + 1)),
+            }
+        }
+        let now = self.env.clock.boottime();
+        let (due, later) = std::mem::take(&mut self.later).into_iter().partition(|(at, _)| *at <= now);
+        self.later = later;
+        let due: Vec<(BootTime, Action)> = due;
+        self.carry_out(due.into_iter().map(|(_, action)| undelayed(action)).collect()).await;
+        if self.hands.core.as_ref().is_some_and(|core| core.is_sealing()) {
+            return self.seal().await;
+        }
+        if self.ticked.is_none_or(|t| now.since(t) >= TICK) {
+            self.ticked = Some(now);
+            self.upkeep(now).await;
+        }
+    }
+
+    /// Seals: gates shut, then every key dropped.
+    pub async fn seal(&mut self) {
+        self.feed(Event::SealAsked).await;
+    }
+
+    /// Unseals from the source again, after [`Running::seal`].
+    pub async fn unseal(&mut self) {
+        self.feed(Event::UnsealAsked).await;
+    }
+
+    /// Opens the store by the recovery key, when the source gives nothing or a slot of it is lost. Everything after that goes its
+    /// ordinary way.
+    ///
+    /// # Errors
+    /// The machine's [`Halt`], if the key opens nothing.
+    pub async fn recover(&mut self, key: &RecoveryKey) -> Result<(), Halt> {
+        if self.hands.store.is_some() {
+            let fact = "the store is open already".to_owned();
+            return Err(Halt::Refused { fact, hint: "nothing is to be recovered".into() });
+        }
+        let ikm = key.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?;
+        self.later.clear();
+        self.hands = Hands { ikm: Some((seal::SourceKind::Recovery, ikm)), ..Hands::default() };
+        let machine = Machine::new(Arc::clone(&self.plan));
+        self.machine = Some(machine.recovering());
+        self.feed(Event::Released).await;
+        self.halted().map_or(Ok(()), |halt| Err(halt.clone()))
+    }
+
+    /// Ends cleanly: gates shut, what was gathered written down, keys dropped. Tokens stay alive for the next start in this boot.
+    pub async fn shutdown(mut self) {
+        self.feed(Event::SealAsked).await;
+        self.gate_socket.abort();
+    }
+
+    /// Steps the machine until nothing is left to do now.
+    pub(super) async fn feed(&mut self, event: Event) {
+        let actions = self.step(event);
+        if matches!(self.state(), State::Halted(_) | State::Sealed) {
+            self.later.clear();
+        }
+        self.carry_out(actions).await;
+    }
+
+    fn step(&mut self, event: Event) -> Vec<Action> {
+        let machine = self.machine.take().expect("the machine is in its place");
+        let (machine, actions) = machine.step(event);
+        self.machine = Some(machine);
+        actions
+    }
+
+    async fn carry_out(&mut self, actions: Vec<Action>) {
+        let mut queue = VecDeque::from(actions);
+        while let Some(action) = queue.pop_front() {
+            if let Some(after) = delay(&action).filter(|d| !d.is_zero()) {
+                self.later.push((self.env.clock.boottime().plus(after), action));
+                continue;
+            }
+            // Services are provided for together: their commits share the store's turns.
+            let mut batch = vec![action];
+            if matches!(batch[0], Action::Provide { .. }) {
+                while matches!(queue.front(), Some(Action::Provide { after, .. }) if after.is_zero()) {
+                    batch.extend(queue.pop_front());
+                }
+            }
+            for event in self.act(batch).await {
+                let next = self.step(event);
+                if matches!(self.state(), State::Halted(_) | State::Sealed) {
+                    // What was still to be done stood on an open store.
+                    queue.clear();
+                    self.later.clear();
+                }
+                queue.extend(next);
+            }
+        }
+    }
+
+    pub(super) fn at_ms(&self) -> u64 {
+        u64::try_from(self.env.clock.boottime().since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+
+    pub(super) fn phase(&mut self, name: &'static str) {
+        let at_ms = self.at_ms();
+        self.observer.note(Note::Phase { name, at_ms });
+    }
+
+    pub(super) fn warn(&mut self, text: String) {
+        tracing::warn!("{text}");
+        self.observer.note(Note::Warning(text));
+    }
+
+    pub(super) fn alarm(&mut self, text: String) {
+        tracing::error!("{text}");
+        self.observer.note(Note::Alarm(text));
+    }
+
+    /// Public files beside the tokens: the CA, and how to find the server.
+    pub(super) fn publish_endpoint(&mut self) {
+        let Some(pem) = self.ca().map(Ca::pem) else { return };
+        let ca = self.plan.run_dir.join(delivery::CA_FILE);
+        let endpoint = Endpoint {
+            address: match &self.plan.listen.tcp {
+                Some(tcp) => format!("https://{tcp}"),
+                None => format!("unix:{}", self.plan.listen.api_socket.display()),
+            },
+            server_name: self.plan.listen.names.first().cloned().unwrap_or_default(),
+            ca: ca.clone(),
+        };
+        let disk = &*self.env.disk;
+        let written =
+            disk.replace(&ca, pem.as_bytes(), 0o644, None).and_then(|()| endpoint.write(disk, &self.plan.run_dir));
+        if let Err(e) = written {
+            self.warn(format!("{} is not written: {e}", self.plan.run_dir.join(delivery::ENDPOINT_FILE).display()));
+        }
+    }
+
+    pub(super) fn channel(&self) -> &dyn Channel {
+        &self.channel
+    }
+}
+
+impl std::fmt::Debug for Running {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Running(..)")
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        self.gate_socket.abort();
+        self.probing.iter().for_each(JoinHandle::abort);
+    }
+}
+
+fn delay(action: &Action) -> Option<Duration> {
+    match action {
+        Action::Release { after }
+        | Action::LayGround { after }
+        | Action::KeepCredentials { after }
+        | Action::Provide { after, .. } => Some(*after),
+        _ => None,
+    }
+}
+
+fn undelayed(action: Action) -> Action {
+    let after = Duration::ZERO;
+    match action {
+        Action::Release { .. } => Action::Release { after },
+        Action::LayGround { .. } => Action::LayGround { after },
+        Action::KeepCredentials { .. } => Action::KeepCredentials { after },
+        Action::Provide { service, anew, .. } => Action::Provide { service, anew, after },
+        other => other,
+    }
+}
+
+/// Why nothing was started. Nothing was made, except perhaps empty directories.
+#[derive(Debug, thiserror::Error)]
+pub enum UpError {
+    /// The plan contradicts itself.
+    #[error("the plan has {} fault(s): {}", .0.len(), list(.0))]
+    Plan(Vec<PlanFault>),
+    /// Another edgekeep works there.
+    #[error("{} is held by another edgekeep", path.display())]
+    InUse {
+        /// The lock.
+        path: std::path::PathBuf,
+    },
+    /// The data directory cannot be used.
+    #[error("{} cannot be used", path.display())]
+    DataDir {
+        /// The directory.
+        path: std::path::PathBuf,
+        /// What the system said.
+        #[source]
+        cause: std::io::Error,
+    },
+    /// The data directory is not safe.
+    #[error(transparent)]
+    Place(delivery::PlaceError),
+    /// There is no place for tokens.
+    #[error(transparent)]
+    Tokens(#[from] DeliverError),
+    /// The gates' socket cannot be made.
+    #[error(transparent)]
+    Gates(#[from] BindError),
+}
+
+impl UpError {
+    /// What to do about it.
+    pub fn hint(&self) -> String {
+        match self {
+            Self::Plan(_) => "put each of them right in edgekeep.toml".into(),
+            Self::InUse { .. } => "stop the other one, or give another data_dir".into(),
+            Self::DataDir { .. } => {
+                "data_dir must exist, or its parent be writable for the user that runs edgekeep".into()
+            }
+            Self::Place(e) => e.hint().into(),
+            Self::Tokens(e) => e.hint().into(),
+            Self::Gates(_) => {
+                "somebody else may answer for edgekeep there; find out who, or give another run_dir".into()
+            }
+        }
+    }
+}
+
+fn list(faults: &[PlanFault]) -> String {
+    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// How often upkeep is done.
+const TICK: Duration = Duration::from_secs(1);

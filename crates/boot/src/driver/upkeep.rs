@@ -1,0 +1,109 @@
+//! What time brings: tokens renewed on behalf of their services, files looked at, the store's own upkeep.
+//!
+//! A service that was off for a week finds a live token when it starts, because the boot has kept it alive meanwhile; a token whose
+//! file was removed or changed is issued anew, and the gates that need it are shut until then.
+
+use std::time::Duration;
+
+use client::Vault;
+use delivery::{Channel, Standing};
+use host::BootTime;
+
+use super::running::Running;
+use super::work::told;
+use crate::machine::Event;
+use crate::plan::ServiceName;
+use crate::provision::{Keeper, Receipt, Receipts};
+
+/// A delivered token that is looked after.
+pub(super) struct Watched {
+    pub(super) receipt: Receipt,
+    /// When it was last renewed.
+    pub(super) renewed: BootTime,
+    /// When its file was last looked at.
+    pub(super) seen: BootTime,
+}
+
+enum Verdict {
+    Good,
+    Renewed,
+    Lapsed(&'static str),
+    Unknown(String),
+}
+
+impl Running {
+    pub(super) async fn upkeep(&mut self, now: BootTime) {
+        let (Some(core), Some(audit)) = (self.hands.core.clone(), self.hands.audit.clone()) else { return };
+        if let Err(e) = core.tick().await {
+            self.warn(format!("the store's upkeep waits: {}", e.logged()));
+        }
+        if let Err(e) = audit.tick() {
+            self.alarm(told("the audit does not take records", &e));
+        }
+        let names: Vec<ServiceName> = self.hands.watched.keys().cloned().collect();
+        for service in names {
+            match self.look_after(&service, now).await {
+                Verdict::Good => {}
+                Verdict::Renewed => {
+                    if let Some(w) = self.hands.watched.get_mut(&service) {
+                        w.renewed = now;
+                    }
+                }
+                Verdict::Lapsed(why) => {
+                    self.hands.watched.remove(&service);
+                    self.warn(format!("the token of {service} is issued anew: {why}"));
+                    self.feed(Event::Lapsed { service }).await;
+                }
+                // Not known is not lapsed: a busy store must not shut the gates. The token has two thirds of its period left.
+                Verdict::Unknown(text) => self.warn(text),
+            }
+        }
+    }
+
+    async fn look_after(&mut self, service: &ServiceName, now: BootTime) -> Verdict {
+        let Some(plan) = self.plan.service(service) else { return Verdict::Good };
+        let third = plan.token.period.as_duration() / 3;
+        let Ok(to) = crate::provision::recipient(plan) else { return Verdict::Good };
+        let Some(watched) = self.hands.watched.get_mut(service) else { return Verdict::Good };
+        let look = now.since(watched.seen) >= LOOK;
+        let renew = now.since(watched.renewed) >= third;
+        let accessor = watched.receipt.accessor.clone();
+        if look {
+            watched.seen = now;
+            let Some(delivered) = watched.receipt.delivered() else {
+                return Verdict::Lapsed("its receipt is unreadable");
+            };
+            match self.channel.verify(&to, &delivered) {
+                Ok(Standing::Intact) => {}
+                Ok(Standing::Missing) => return Verdict::Lapsed("its file is gone"),
+                Ok(Standing::Changed { what }) => return Verdict::Lapsed(what),
+                Err(e) => {
+                    return Verdict::Unknown(told(&format!("the token file of {service} cannot be looked at"), &e));
+                }
+            }
+        }
+        if !renew {
+            return Verdict::Good;
+        }
+        let (Some(vault), Some(store)) = (&self.hands.vault, &self.hands.store) else { return Verdict::Good };
+        match renewed(vault, store, self.channel(), self.env.clock.boot_id(), &accessor).await {
+            Ok(true) => Verdict::Renewed,
+            Ok(false) => Verdict::Lapsed("it was revoked, or had ended"),
+            Err(e) => Verdict::Unknown(told(&format!("the token of {service} is not renewed yet"), &e)),
+        }
+    }
+}
+
+async fn renewed<V: Vault>(
+    vault: &V,
+    store: &store::Store,
+    channel: &dyn Channel,
+    boot: host::BootId,
+    accessor: &str,
+) -> Result<bool, crate::provision::ProvisionError> {
+    let receipts = Receipts::new(store.clone());
+    Keeper { channel, receipts: &receipts, boot, ca_pem: &[] }.renew(vault, accessor).await
+}
+
+/// Between two looks at a token's file: cheap, and soon enough for a service that starts after somebody cleaned up.
+const LOOK: Duration = Duration::from_secs(1);

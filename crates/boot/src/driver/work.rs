@@ -1,0 +1,452 @@
+//! Each action, carried out.
+
+use std::sync::Arc;
+
+use client::Vault;
+use pipeline::audit::{AuditDevice, Ring, SyncPolicy};
+use pipeline::{Core, Services};
+use seal::{HeadCheck, SlotFiles, UnlockError};
+use store::{OpenError, Store};
+
+use super::environment::Note;
+use super::join::join_all;
+use super::running::{Hands, Running};
+use super::upkeep::Watched;
+use super::{certificates, keys, state_dir};
+use crate::gate::{Evidence, probe_until};
+use crate::machine::{Action, Epoch, Event, Halt};
+use crate::plan::{AuditSync, GateName, Need, ServiceName};
+use crate::provision::{Keeper, Kept, ProvisionError, Receipts, keep_credentials, keep_identity, lay_ground};
+
+impl Running {
+    /// Carries out one action, or several `Provide` together; the events in order.
+    pub(super) async fn act(&mut self, batch: Vec<Action>) -> Vec<Event> {
+        let mut provide = Vec::new();
+        let mut events = Vec::new();
+        for action in batch {
+            let event = match action {
+                Action::Provide { service, anew, .. } => {
+                    provide.push((service, anew));
+                    continue;
+                }
+                Action::Look => Some(self.look()),
+                Action::ClearLeftover => self.clear_leftover(),
+                Action::Make => Some(self.make().await),
+                Action::Publish => Some(self.publish()),
+                Action::Release { .. } => Some(self.release()),
+                Action::Unlock => Some(self.unlock()),
+                Action::OpenStore => Some(self.open_store().await.unwrap_or_else(Event::Failed)),
+                Action::HealSlots => self.heal_slots(),
+                Action::EnsureCertificate => Some(self.certify().await),
+                Action::Serve => {
+                    self.phase("serving");
+                    None
+                }
+                Action::LayGround { .. } => Some(self.lay_ground().await),
+                Action::KeepCredentials { .. } => Some(self.keep_credentials().await),
+                Action::Probe { gate, at } => {
+                    self.begin_probe(gate, at);
+                    None
+                }
+                Action::SetGates { open, evidence } => {
+                    self.set_gates(&open, Some(evidence)).await;
+                    None
+                }
+                Action::ShutGates => {
+                    self.set_gates(&std::collections::BTreeSet::new(), None).await;
+                    None
+                }
+                Action::CloseStore => {
+                    self.close_store().await;
+                    None
+                }
+                Action::Tell(halt) => {
+                    tracing::error!(fact = %halt, hint = %halt.hint(), "the boot has stopped");
+                    self.observer.note(Note::Halted(halt));
+                    None
+                }
+            };
+            events.extend(event);
+        }
+        if !provide.is_empty() {
+            events.extend(self.provide(provide).await);
+        }
+        events
+    }
+
+    fn look(&mut self) -> Event {
+        match state_dir::look(&*self.env.disk, &self.plan) {
+            Ok(remains) => Event::Looked(remains),
+            Err(e) => Event::Failed(keys::refused(&e, "data_dir must be readable for the user that runs edgekeep")),
+        }
+    }
+
+    fn clear_leftover(&mut self) -> Option<Event> {
+        let published = self.env.disk.meta(&self.plan.state_dir().join(state_dir::STORE)).is_ok_and(|m| m.is_some());
+        match state_dir::clear_leftover(&*self.env.disk, &self.plan, published) {
+            Ok(()) => {
+                self.warn("a first boot that was cut short was cleared away".into());
+                None
+            }
+            Err(e) => Some(Event::Failed(keys::refused(&e, "data.new in data_dir cannot be removed"))),
+        }
+    }
+
+    async fn make(&mut self) -> Event {
+        match keys::make(&self.plan, &self.env, &mut *self.observer).await {
+            Ok(()) => {
+                self.phase("made");
+                Event::Made
+            }
+            Err(halt) => {
+                // Nothing of it was ever seen: what was begun goes, so that the next attempt finds nothing.
+                if let Err(e) = state_dir::clear_leftover(&*self.env.disk, &self.plan, false) {
+                    self.warn(format!("{} is left behind: {e}", self.plan.data_dir.join(state_dir::NEW).display()));
+                }
+                Event::Failed(halt)
+            }
+        }
+    }
+
+    fn publish(&mut self) -> Event {
+        match state_dir::publish(&*self.env.disk, &self.plan) {
+            Ok(()) => {
+                self.phase("published");
+                Event::Published
+            }
+            Err(e) => Event::Failed(keys::refused(&e, "data_dir must be writable; start again")),
+        }
+    }
+
+    /// Asks the source for the slot that it made.
+    fn release(&mut self) -> Event {
+        let files = SlotFiles::new(&*self.env.disk, self.plan.state_dir());
+        let found = match files.read() {
+            Ok(found) => found,
+            Err(e) => return Event::Failed(keys::refused(&e, e.hint())),
+        };
+        let mut source = keys::source(&self.plan, &self.env);
+        let kind = source.kind();
+        let Some(public) = found.set.slots_of(kind).next().map(|s| s.public().clone()) else {
+            let e = UnlockError::NoSlotOfKind { kind };
+            return Event::Failed(keys::refused(&e, e.hint()));
+        };
+        let released = source.release(&public, keys::deadline(&self.plan, &*self.env.clock));
+        // The window is closed whatever came of it.
+        if let Err(e) = source.close(&public) {
+            self.warn(format!("the source's window was not closed: {e}"));
+        }
+        match released {
+            Ok(released) => {
+                self.hands.found = Some(found);
+                self.hands.ikm = Some((kind, released.ikm));
+                self.phase("released");
+                Event::Released
+            }
+            Err(e) => match keys::source_fault(&e) {
+                Some(halt) => Event::Failed(halt),
+                None => {
+                    self.warn(format!("the source gives nothing yet: {e}"));
+                    Event::SourceBusy
+                }
+            },
+        }
+    }
+
+    fn unlock(&mut self) -> Event {
+        // By the recovery key the slots were not read yet.
+        if self.hands.found.is_none() {
+            match SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read() {
+                Ok(found) => self.hands.found = Some(found),
+                Err(e) => return Event::Failed(keys::refused(&e, e.hint())),
+            }
+        }
+        let (Some(found), Some((kind, ikm))) = (&self.hands.found, self.hands.ikm.take()) else {
+            return Event::Failed(out_of_order("unlock"));
+        };
+        match found.set.unlock(kind, ikm) {
+            Ok(unlocked) => {
+                let heal = found.heal.is_some();
+                let profile = keys::plan_profile(unlocked.header().profile);
+                if let Some((copy, fault)) = &found.heal {
+                    let text = format!("{} {fault}; it will be written anew from the other copy", copy.file_name());
+                    self.warn(text);
+                }
+                self.hands.unlocked = Some(unlocked);
+                self.phase("unlocked");
+                Event::Unlocked { profile, heal }
+            }
+            Err(e) => Event::Failed(keys::refused(&e, e.hint())),
+        }
+    }
+
+    async fn open_store(&mut self) -> Result<Event, Halt> {
+        let unlocked = self.hands.unlocked.as_ref().ok_or_else(|| out_of_order("open"))?;
+        let dir = self.plan.state_dir();
+        let config = keys::store_config(&self.env, &dir);
+        let store = Store::open(&config, &unlocked.root, unlocked.header().store.0).map_err(|e| unopened(&e))?;
+        let head = store.head().map_err(|e| keys::refused(&e, "start again"))?;
+        let digest = seal::SlotDigest(head.slots.digest);
+        match unlocked.check_head(head.slots.generation, &digest).map_err(|e| keys::refused(&e, e.hint()))? {
+            HeadCheck::Current(_) => {}
+            HeadCheck::HeadIsBehind { generation, digest } => {
+                // A change of the slots was cut between the files and the head: the head follows.
+                let slots = store::SlotSet { generation, digest: digest.0 };
+                store.set_slot_set(slots).await.map_err(|e| keys::refused(&e, "see whether the disk is full"))?;
+            }
+        }
+        let epoch = if head.boot.boot_id == self.env.clock.boot_id() { Epoch::Same } else { Epoch::New };
+        store.begin_boot().map_err(|e| keys::refused(&e, "start again"))?;
+        let profile = keys::head_profile(head.profile);
+        // From here on a failure closes the store again: `CloseStore` finds it in its place.
+        self.hands.store = Some(store.clone());
+        let audit = self.open_audit(&store, head.sequence)?;
+        let clock = Arc::clone(&self.env.clock);
+        let services = Services::new(store, clock, Arc::clone(&self.env.entropy));
+        let (engines, directory) = (self.env.engines)(&services);
+        let core = Core::open(services, engines, directory, audit).await.map_err(|e| Halt::Refused {
+            fact: format!("the store's tables cannot be opened: {}", e.logged()),
+            hint: "see the log".into(),
+        })?;
+        self.hands.vault = Some(core.in_process());
+        self.hands.core = Some(core);
+        if let Err(e) = state_dir::settle(&*self.env.disk, &self.plan) {
+            self.warn(format!("a note of the first boot is left behind: {e}"));
+        }
+        self.phase("opened");
+        Ok(Event::Opened { profile, epoch })
+    }
+
+    fn open_audit(&mut self, store: &Store, sequence: u64) -> Result<Arc<AuditDevice>, Halt> {
+        let chain = keys::chain_key(store)?;
+        let dir = self.plan.state_dir().join(state_dir::AUDIT);
+        let opened = Ring::open(&*self.env.disk, &dir, chain, sequence)
+            .map_err(|e| keys::refused(&e, "put the audit ring back from a backup of the same time"))?;
+        for alarm in &opened.alarms {
+            self.alarm(alarm.to_string());
+        }
+        let policy = match self.plan.audit.sync {
+            AuditSync::Never => SyncPolicy::Never,
+            AuditSync::Interval(interval) => SyncPolicy::Interval(interval),
+            AuditSync::Each => SyncPolicy::Each,
+        };
+        let audit = Arc::new(AuditDevice::new(opened.ring, Arc::clone(&self.env.clock), policy));
+        self.hands.audit = Some(Arc::clone(&audit));
+        Ok(audit)
+    }
+
+    fn heal_slots(&mut self) -> Option<Event> {
+        let (Some(found), Some(unlocked)) = (&self.hands.found, &self.hands.unlocked) else { return None };
+        let files = SlotFiles::new(&*self.env.disk, self.plan.state_dir());
+        if let Err(e) = files.heal(found, unlocked) {
+            self.alarm(format!("the slot files have one copy only, and the other cannot be written: {e}"));
+        }
+        None
+    }
+
+    async fn certify(&mut self) -> Event {
+        let Some(store) = &self.hands.store else { return Event::Failed(out_of_order("certify")) };
+        match certificates::ensure(store, &self.plan.listen.names, &*self.env.entropy).await {
+            Ok(certificates) => {
+                let ca = certificates.ca.fingerprint().0;
+                self.hands.certificates = Some(certificates);
+                // The root key has done its work; what the store needs of it is in its keyring.
+                self.hands.unlocked = None;
+                self.hands.found = None;
+                self.publish_endpoint();
+                self.phase("certified");
+                Event::Certified { ca }
+            }
+            Err(fact) => {
+                let hint = "see [listen] names, and whether the disk is full".into();
+                Event::Failed(Halt::Refused { fact: format!("the server certificate: {fact}"), hint })
+            }
+        }
+    }
+
+    async fn lay_ground(&mut self) -> Event {
+        let Some(vault) = &self.hands.vault else { return Event::NoGround };
+        match lay_ground(vault, &self.plan).await {
+            Ok(ground) => {
+                self.hands.ground = Some(ground);
+                Event::GroundLaid
+            }
+            Err(e) => {
+                self.warn(told("mounts and signing key are not there yet", &e));
+                Event::NoGround
+            }
+        }
+    }
+
+    async fn keep_credentials(&mut self) -> Event {
+        let (Some(vault), Some(ground)) = (&self.hands.vault, &self.hands.ground) else {
+            return Event::CredentialsLacking;
+        };
+        match keep_credentials(vault, &self.plan, ground, &*self.env.entropy).await {
+            Ok(_) => {
+                self.hands.credentials = true;
+                Event::CredentialsKept
+            }
+            Err(e) => {
+                self.warn(told("credentials are not all there yet", &e));
+                Event::CredentialsLacking
+            }
+        }
+    }
+
+    /// Provides for several services together.
+    async fn provide(&mut self, wanted: Vec<(ServiceName, bool)>) -> Vec<Event> {
+        let (Some(vault), Some(ground), Some(store), Some(certificates)) =
+            (&self.hands.vault, &self.hands.ground, &self.hands.store, &self.hands.certificates)
+        else {
+            return wanted.into_iter().map(|(service, _)| Event::NotProvided { service }).collect();
+        };
+        let receipts = Receipts::new(store.clone());
+        let pem = certificates.ca.pem();
+        let keeper = Keeper {
+            channel: &self.channel,
+            receipts: &receipts,
+            boot: self.env.clock.boot_id(),
+            ca_pem: pem.as_bytes(),
+        };
+        let (plan, entropy, entities) = (&self.plan, &*self.env.entropy, &self.hands.entities);
+        let (keeper, known) = (&keeper, &entities);
+        let outcomes = join_all(wanted.into_iter().map(|(name, anew)| async move {
+            let outcome = one(vault, plan, ground, entropy, keeper, known.get(&name), &name, anew).await;
+            (name, outcome)
+        }))
+        .await;
+        let mut events = Vec::with_capacity(outcomes.len());
+        for (service, outcome) in outcomes {
+            events.push(self.provided(service, outcome));
+        }
+        self.reduce_when_done();
+        events
+    }
+
+    fn provided(&mut self, service: ServiceName, outcome: Result<(String, Kept), ProvisionError>) -> Event {
+        match outcome {
+            Ok((entity, Kept { receipt, issued })) => {
+                let digest = receipt.digest();
+                let place = receipt.place.clone().into();
+                self.hands.entities.insert(service.clone(), entity);
+                let now = self.env.clock.boottime();
+                self.hands.watched.insert(service.clone(), Watched { receipt, renewed: now, seen: now });
+                self.observer.note(Note::Token { service: service.clone(), place, issued });
+                Event::Provided { service, receipt: digest }
+            }
+            Err(e) => {
+                self.warn(told(&format!("{service} has no token yet"), &e));
+                Event::NotProvided { service }
+            }
+        }
+    }
+
+    /// When everything was made once, the boot gives up the power to make it.
+    fn reduce_when_done(&mut self) {
+        let all = self.plan.services.iter().all(|s| self.hands.entities.contains_key(&s.name));
+        if all && self.hands.credentials && self.hands.ground.is_some() {
+            self.hands.vault = self.hands.vault.take().map(pipeline::InProcess::reduce);
+        }
+    }
+
+    fn begin_probe(&mut self, gate: GateName, at: usize) {
+        let plan = self.plan.gates.iter().find(|g| g.name == gate);
+        let Some((Some(Need::Probe(probe)), deadline)) = plan.map(|g| (g.needs.get(at).cloned(), g.deadline)) else {
+            return;
+        };
+        let (disk, send) = (Arc::clone(&self.env.disk), self.probes.0.clone());
+        self.probing.push(tokio::spawn(async move {
+            let seen = probe_until(&*disk, &probe, deadline).await.map_err(|e| format!("{probe}: {e}"));
+            if send.send((gate, at, seen)).await.is_err() {
+                tracing::debug!("a probe ended after its device");
+            }
+        }));
+    }
+
+    async fn set_gates(&mut self, open: &std::collections::BTreeSet<GateName>, evidence: Option<Evidence>) {
+        let before = self.board.borrow().open();
+        self.board.send_modify(|board| match evidence {
+            Some(evidence) => board.set(open, evidence),
+            None => board.shut_all(),
+        });
+        let board = self.board.borrow().clone();
+        for alarm in self.hints.follow(&board).await {
+            self.alarm(told("a hint port is not ours", &alarm));
+        }
+        let at_ms = self.at_ms();
+        for gate in open.difference(&before) {
+            self.observer.note(Note::GateOpen { gate: gate.clone(), at_ms });
+        }
+        for gate in before.difference(open) {
+            self.observer.note(Note::GateShut { gate: gate.clone() });
+        }
+    }
+
+    async fn close_store(&mut self) {
+        self.probing.drain(..).for_each(|p| p.abort());
+        let hands = std::mem::take(&mut self.hands);
+        let Hands { core, audit, store, .. } = hands;
+        if let Some(core) = core
+            && let Err(e) = core.close().await
+        {
+            self.warn(format!("what was gathered is not written down: {}", e.logged()));
+        }
+        if let Some(audit) = audit
+            && let Err(e) = audit.close()
+        {
+            self.warn(told("the last audit records are not written", &e));
+        }
+        if let Some(store) = store {
+            store.close();
+        }
+    }
+}
+
+/// Identity and token of one service.
+#[expect(clippy::too_many_arguments, reason = "one call, split off so that it can run beside others")]
+async fn one<V: Vault>(
+    vault: &V,
+    plan: &crate::plan::Plan,
+    ground: &crate::provision::Ground,
+    entropy: &dyn host::Entropy,
+    keeper: &Keeper<'_>,
+    entity: Option<&String>,
+    name: &ServiceName,
+    anew: bool,
+) -> Result<(String, Kept), ProvisionError> {
+    let service = plan
+        .service(name)
+        .ok_or_else(|| ProvisionError::Answer { path: name.to_string(), reason: "the plan has no such service" })?;
+    let entity = match entity {
+        Some(entity) => entity.clone(),
+        None => keep_identity(vault, service, ground, entropy).await?,
+    };
+    let kept = keeper.keep_token(vault, service, &entity, anew).await?;
+    Ok((entity, kept))
+}
+
+/// A fault with its causes, in one line.
+pub(super) fn told(what: &str, error: &dyn std::error::Error) -> String {
+    match keys::refused(error, "") {
+        Halt::Refused { fact, .. } => format!("{what}: {fact}"),
+        other => format!("{what}: {other}"),
+    }
+}
+
+fn out_of_order(what: &str) -> Halt {
+    Halt::Refused { fact: format!("internal fault: {what} out of its order"), hint: "please report this".into() }
+}
+
+fn unopened(error: &OpenError) -> Halt {
+    let hint = match error {
+        OpenError::Foreign { .. } => "slots and store are of different devices: put back those that belong together",
+        OpenError::WrongRoot => {
+            "the slots are not those of this store, or the keyring was changed: put both back from one backup"
+        }
+        OpenError::Tampered { .. } => "keep a copy for investigation, then put the store back from a backup",
+        OpenError::Locked { .. } => "stop the other process that has the store open",
+        _ => "see the cause; a backup of the state directory can be put back whole",
+    };
+    keys::refused(error, hint)
+}
