@@ -216,4 +216,6 @@ pub struct Dangers {
     pub readable_tokens: bool,
     /// HTTP without TLS, on loopback only.
     pub plain_http: bool,
+    /// A key file under the production profile, for tests of devices.
+    pub software_key: bool,
 }

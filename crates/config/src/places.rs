@@ -90,7 +90,9 @@ impl Places {
             PlanFault::NoRecipient => (section("recovery"), "name at least one age1... recipient".into()),
             PlanFault::SoftwareKey(_) => (
                 section("source"),
-                "set kind = \"exec\" with the program that reads the hardware; to look around, `edgekeep up --demo`".into(),
+                "set kind = \"exec\" with the program that reads the hardware; to look around, \
+                 `edgekeep up --demo`; to test a device, danger_software_key = true"
+                    .into(),
             ),
             PlanFault::NoMount(_) => (&self.file, "this is a fault of edgekeep; please report it".into()),
             PlanFault::RelativePath(_) => (&self.file, "write a path that begins with /".into()),

@@ -104,7 +104,8 @@ impl Plan {
             Some(RecoverySpec::Age(recipients)) if recipients.is_empty() => faults.push(PlanFault::NoRecipient),
             Some(_) => {}
         }
-        if let (Profile::Production, SourceSpec::Software { file }) = (self.profile, &self.source) {
+        let allowed = self.dangers.software_key;
+        if let (Profile::Production, SourceSpec::Software { file }, false) = (self.profile, &self.source, allowed) {
             faults.push(PlanFault::SoftwareKey(file.clone()));
         }
         for (kind, text) in [(MountKind::KvV1, "kv version 1"), (MountKind::Userpass, "userpass")] {
@@ -216,5 +217,7 @@ mod tests {
         let mut plan = demo_plan("/d".as_ref(), "/r".as_ref());
         plan.profile = Profile::Production;
         assert!(matches!(plan.faults()[..], [PlanFault::SoftwareKey(_)]));
+        plan.dangers.software_key = true;
+        assert_eq!(plan.faults(), []);
     }
 }

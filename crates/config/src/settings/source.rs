@@ -21,10 +21,7 @@ pub(super) fn read(mut section: Section<'_>, places: &mut Places, dangers: &mut 
     };
     let source = match kind.value.as_str() {
         "exec" => exec(&mut section, &kind.place, dangers),
-        "software" => section.path("path").map(|p| SourceSpec::Software { file: p.value }).or_else(|| {
-            section.fault(&kind.place, "the software source has no path", "set path = \"/absolute/key/file\"");
-            None
-        }),
+        "software" => software(&mut section, &kind.place, dangers),
         other => {
             let remedy = "known are \"exec\" (a program that reads the hardware) and \"software\" (tests)";
             section.fault(&kind.place, format!("unknown kind {}", shown(other)), remedy);
@@ -52,6 +49,15 @@ fn exec(section: &mut Section<'_>, kind_at: &Place, dangers: &mut Dangers) -> Op
         None => from_edgex(section, kind_at)?,
     };
     Some(SourceSpec::Exec { path, env, deadline })
+}
+
+fn software(section: &mut Section<'_>, kind_at: &Place, dangers: &mut Dangers) -> Option<SourceSpec> {
+    dangers.software_key = section.flag("danger_software_key").is_some_and(|f| f.value);
+    let path = section.path("path");
+    if path.is_none() && !section.has("path") {
+        section.fault(kind_at, "the software source has no path", "set path = \"/absolute/key/file\"");
+    }
+    path.map(|p| SourceSpec::Software { file: p.value })
 }
 
 /// The hook's whole environment: nothing else is handed to it.
