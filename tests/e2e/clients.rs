@@ -1,0 +1,66 @@
+//! EdgeX's own configuration, 18 services, by clients that know nothing of edgekeep.
+
+use std::process::Command;
+
+use crate::device::Device;
+use crate::part;
+
+/// Each of the 18 tokens reads and writes its own secrets, and is refused every other's: all pairs.
+#[test]
+fn all_pairs_by_hvac() {
+    if part::is_skipped("clients") {
+        return;
+    }
+    let mut device = Device::edgex();
+    device.up();
+    let script = part::root().join("tests/e2e/clients/all_pairs_hvac.py");
+    let output =
+        part::must(Command::new(part::in_venv("python")).arg(script).arg(device.url()).arg(device.secrets_dir()));
+    let summary: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!(summary["services"], 18);
+    assert!(summary["pairs"].as_u64().unwrap() >= 17 * 17, "{summary}");
+}
+
+/// The same by the real OpenBao's command, with the variables that `edgekeep env` prints for it.
+#[test]
+fn own_secrets_and_not_the_next_ones_by_bao() {
+    if part::is_skipped("clients") {
+        return;
+    }
+    let mut device = Device::edgex();
+    device.up();
+    let services: Vec<String> = std::fs::read_dir(device.secrets_dir())
+        .unwrap()
+        .map(|e| e.unwrap().file_name().into_string().unwrap())
+        .collect();
+    assert_eq!(services.len(), 18);
+    let bao = |service: &str, arguments: &[&str]| {
+        Command::new(part::in_venv("bao"))
+            .args(arguments)
+            .env_clear()
+            .env("HOME", device.dir())
+            .env("VAULT_ADDR", device.url())
+            .env("VAULT_CACERT", device.ca(service))
+            .env("VAULT_TOKEN", device.token(service))
+            .output()
+            .unwrap()
+    };
+    for (i, service) in services.iter().enumerate() {
+        let next = &services[(i + 1) % services.len()];
+        let own = format!("secret/edgex/{service}/by-bao");
+        let put = bao(service, &["kv", "put", &own, "owner=me"]);
+        assert!(put.status.success(), "{service}: {put:?}");
+        let got = bao(service, &["kv", "get", "-field=owner", &own]);
+        assert_eq!(String::from_utf8_lossy(&got.stdout).trim(), "me", "{service}: {got:?}");
+        let other = bao(service, &["read", &format!("secret/edgex/{next}/by-bao")]);
+        assert!(!other.status.success(), "{service} read {next}'s secret");
+        let said = String::from_utf8_lossy(&other.stderr);
+        assert!(said.contains("403") && said.contains("permission denied"), "{service}: {said}");
+    }
+    let lookup = bao(&services[0], &["token", "lookup", "-format=json"]);
+    assert!(lookup.status.success(), "{lookup:?}");
+    let lookup: serde_json::Value = serde_json::from_slice(&lookup.stdout).unwrap();
+    assert_eq!(lookup["data"]["renewable"], true);
+    let renewed = bao(&services[0], &["token", "renew"]);
+    assert!(renewed.status.success(), "{renewed:?}");
+}

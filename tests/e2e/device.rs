@@ -1,0 +1,226 @@
+//! One device: a configuration, a data directory on disk, a run directory on a tmpfs, and the executable.
+
+use std::fmt::Write;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use crate::part;
+
+/// The executable under test.
+pub const EDGEKEEP: &str = env!("CARGO_BIN_EXE_edgekeep");
+
+pub struct Device {
+    dir: tempfile::TempDir,
+    run: tempfile::TempDir,
+    /// Of 127.0.0.0/8, this device's own: no two tests share a port.
+    pub ip: String,
+    child: Option<Child>,
+    /// What stands before the executable: another boot id, another network.
+    before: Vec<String>,
+    boots: u32,
+}
+
+impl Device {
+    /// A device with these sections besides the usual ones.
+    pub fn new(sections: &str) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let run = tempfile::Builder::new().prefix("edgekeep-e2e-").tempdir_in("/dev/shm").unwrap();
+        let ip = loopback();
+        let text = format!(
+            "data_dir = {data:?}\nrun_dir = {run:?}\n\
+             [source]\nkind = \"software\"\npath = {key:?}\ndanger_software_key = true\n\
+             [recovery]\nnone = true\n\
+             [listen]\naddress = \"{ip}:8200\"\nnames = [\"{ip}\", \"localhost\"]\n{sections}",
+            data = dir.path().join("data"),
+            run = run.path().join("run"),
+            key = dir.path().join("device.key"),
+        );
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(dir.path().join("edgekeep.toml"), text).unwrap();
+        Self { dir, run, ip, child: None, before: Vec::new(), boots: 0 }
+    }
+
+    /// A device with these services.
+    pub fn with_services(names: &[&str]) -> Self {
+        let mut sections = String::new();
+        for name in names {
+            writeln!(sections, "[[service]]\nname = \"{name}\"").unwrap();
+        }
+        Self::new(&sections)
+    }
+
+    /// A device that reads EdgeX's own files: all 18 services, their credentials.
+    pub fn edgex() -> Self {
+        Self::new(&format!(
+            "[edgex]\ntoken_config = {:?}\nsecretstore_setup = {:?}\ntoken_provider = {:?}\n",
+            part::sample("edgex-token-config.json"),
+            part::sample("edgex-secretstore-setup.yaml"),
+            part::sample("edgex-file-token-provider.yaml"),
+        ))
+    }
+
+    pub fn config(&self) -> PathBuf {
+        self.dir.path().join("edgekeep.toml")
+    }
+
+    pub fn data_dir(&self) -> PathBuf {
+        self.dir.path().join("data")
+    }
+
+    pub fn run_dir(&self) -> PathBuf {
+        self.run.path().join("run")
+    }
+
+    pub fn secrets_dir(&self) -> PathBuf {
+        self.run_dir().join("secrets")
+    }
+
+    pub fn url(&self) -> String {
+        format!("https://{}:8200", self.ip)
+    }
+
+    pub fn ca(&self, service: &str) -> PathBuf {
+        self.secrets_dir().join(service).join("ca.pem")
+    }
+
+    pub fn token(&self, service: &str) -> String {
+        let text = std::fs::read(self.secrets_dir().join(service).join("secrets-token.json")).unwrap();
+        let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        json["auth"]["client_token"].as_str().unwrap().to_owned()
+    }
+
+    /// Starts `edgekeep up` and waits until the last gate is open.
+    pub fn up(&mut self) {
+        self.start();
+        self.wait_for_gate("ready-to-run");
+    }
+
+    /// Starts `edgekeep up` and does not wait.
+    pub fn start(&mut self) {
+        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
+        let child = self
+            .edgekeep()
+            .args(["up", "--config"])
+            .arg(self.config())
+            .stdin(Stdio::null())
+            .stdout(log.try_clone().unwrap())
+            .stderr(log)
+            .spawn()
+            .unwrap();
+        self.child = Some(child);
+    }
+
+    pub fn wait_for_gate(&mut self, gate: &str) {
+        let run_dir = self.run_dir();
+        let output = self
+            .edgekeep()
+            .args(["wait", "--gate", gate, "--timeout", "60s", "--run-dir"])
+            .arg(&run_dir)
+            .output()
+            .unwrap();
+        let ended = self.child.as_mut().and_then(|c| c.try_wait().unwrap());
+        assert!(output.status.success(), "{gate}: {output:?}; up: {ended:?}\n{}", self.said());
+    }
+
+    /// From now on the device runs in another boot of the kernel: its id is bind-mounted over, in a mount namespace. What a
+    /// tmpfs held is gone.
+    pub fn reboot(&mut self) {
+        self.boots += 1;
+        let file = self.dir.path().join("boot-id");
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(&file, format!("00000000-0000-4000-8000-{:012}\n", self.boots)).unwrap();
+        let script = "mount --bind \"$0\" /proc/sys/kernel/random/boot_id && exec \"$@\"";
+        self.before = ["unshare", "--mount", "sh", "-c", script].map(str::to_owned).to_vec();
+        self.before.push(file.display().to_string());
+        #[allow(clippy::disallowed_methods)]
+        std::fs::remove_dir_all(self.run_dir()).unwrap();
+    }
+
+    /// The device serves in another network, at this address.
+    pub fn listen_in(&mut self, ip: &Path, network: &str, address: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap().replace(&self.ip, address);
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(self.config(), text).unwrap();
+        address.clone_into(&mut self.ip);
+        self.before = [&ip.display().to_string(), "netns", "exec", network].map(str::to_owned).to_vec();
+    }
+
+    /// The executable, in this device's boot and network.
+    fn edgekeep(&self) -> Command {
+        let mut words = self.before.iter().map(String::as_str).chain([EDGEKEEP]);
+        let mut command = Command::new(words.next().expect("the executable at least"));
+        command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.as_ref().unwrap().id()
+    }
+
+    /// SIGKILL.
+    pub fn kill(&mut self) {
+        let mut child = self.child.take().unwrap();
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+
+    /// SIGTERM, and the exit code.
+    pub fn stop(&mut self) -> Option<i32> {
+        let mut child = self.child.take().unwrap();
+        part::must(Command::new("kill").arg(child.id().to_string()));
+        child.wait().unwrap().code()
+    }
+
+    /// A client command as a service.
+    pub fn as_service(&self, service: &str, arguments: &[&str]) -> Output {
+        Command::new(EDGEKEEP)
+            .args(["--as", service])
+            .args(arguments)
+            .env_clear()
+            .env("EDGEKEEP_RUN_DIR", self.run_dir())
+            .stdin(Stdio::null())
+            .output()
+            .unwrap()
+    }
+
+    /// The text of one field of a secret, read as a service.
+    pub fn field(&self, service: &str, path: &str, field: &str) -> String {
+        let output = self.as_service(service, &["kv", "get", &format!("-field={field}"), path]);
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
+    }
+
+    /// All that `up` has said.
+    pub fn said(&self) -> String {
+        std::fs::read_to_string(self.log()).unwrap_or_default()
+    }
+
+    fn log(&self) -> PathBuf {
+        self.dir.path().join("log")
+    }
+
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+}
+
+impl Drop for Device {
+    fn drop(&mut self) {
+        if let Some(mut child) = self.child.take() {
+            child.kill().ok();
+            child.wait().ok();
+        }
+        if std::thread::panicking() {
+            eprintln!("--- what edgekeep said\n{}", self.said());
+        }
+    }
+}
+
+/// An address of 127.0.0.0/8 that no other test of any running process has.
+fn loopback() -> String {
+    static NEXT: AtomicU32 = AtomicU32::new(1);
+    let n = NEXT.fetch_add(1, Ordering::Relaxed);
+    let pid = std::process::id();
+    format!("127.{}.{}.{}", 1 + (pid >> 8) % 250, pid & 255, 1 + n % 250)
+}

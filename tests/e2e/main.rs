@@ -1,0 +1,14 @@
+//! The whole executable, driven as its users drive it, against real clients and real servers.
+//!
+//! A component that is missing fails the test by its name; `EDGEKEEP_TEST_SKIP=redis,postgres,...` skips it by name, and the
+//! threats that it covers count as open in that run.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
+
+mod device;
+mod part;
+
+mod clients;
+mod credentials;
+mod namespaces;
+mod restarts;
