@@ -78,7 +78,7 @@ pub(crate) async fn authenticate<'r>(
     let received = routed.trace.received;
     let engine = routed.trace.mounted.as_ref().and_then(|m| m.engine());
     let access = engine.map_or(Access::Ordinary, |e| e.access(received.request.operation, routed.path));
-    match (received.presented(), received.boot) {
+    match (received.presented(), &received.boot) {
         (Some(presented), _) => match services.bearer(presented, txn).await {
             Ok(Some(bearer)) => {
                 routed.trace.actor = Actor::Token(bearer.live);
@@ -90,9 +90,9 @@ pub(crate) async fn authenticate<'r>(
             }
             Err(e) => Err(routed.trace.refuse(e)),
         },
-        (None, Some(role)) => {
-            routed.trace.actor = Actor::Boot(role);
-            Ok(Authenticated { routed, access, acl: Some(services.boot_acl(role)) })
+        (None, Some(boot)) => {
+            routed.trace.actor = Actor::Boot(boot.role);
+            Ok(Authenticated { routed, access, acl: Some(Arc::clone(&boot.acl)) })
         }
         (None, None) => stranger(routed, access, "no token"),
     }

@@ -7,9 +7,9 @@ use api::Request;
 use host::Entropy;
 
 use crate::announce::announce;
-use crate::authn::{BootRole, authenticate};
+use crate::authn::authenticate;
 use crate::authz::authorize;
-use crate::boot::InProcess;
+use crate::boot::{Boot, BootMounts, InProcess, PathNotPlain};
 use crate::directory::Directory;
 use crate::engine::{Access, Engine};
 use crate::error::EngineError;
@@ -54,9 +54,12 @@ impl Core {
         self.handle_as(request, None).await
     }
 
-    /// The door for the unattended start. Only code within this process can call it; no request can.
-    pub fn in_process(self: &Arc<Self>) -> InProcess {
-        InProcess::new(Arc::clone(self), &self.reduced)
+    /// The door for the unattended start, to the mounts of its plan. Only code within this process can call it; no request can.
+    ///
+    /// # Errors
+    /// [`PathNotPlain`] for a mount whose path a policy cannot hold.
+    pub fn in_process(self: &Arc<Self>, mounts: &BootMounts) -> Result<InProcess, PathNotPlain> {
+        InProcess::new(Arc::clone(self), mounts)
     }
 
     /// Does what is due: writes gathered renewals down, sweeps dead tokens and the data of mounts that are gone. To be called
@@ -95,13 +98,15 @@ impl Core {
         self.reduced.store(true, Ordering::Release);
     }
 
-    pub(crate) async fn handle_as(&self, request: Request, boot: Option<BootRole>) -> Recorded {
+    pub(crate) fn is_reduced(&self) -> bool {
+        self.reduced.load(Ordering::Acquire)
+    }
+
+    pub(crate) async fn handle_as(&self, request: Request, boot: Option<Boot>) -> Recorded {
         let id = self.next_id();
         if self.is_sealing() {
             return Recorded::sealed(id);
         }
-        // A door that was opened before the reduction has no more than one opened after it.
-        let boot = boot.map(|role| if self.reduced.load(Ordering::Acquire) { BootRole::Keep } else { role });
         let ground = &self.services.ground;
         let mut received = Received {
             request: &request,
@@ -177,7 +182,11 @@ impl Core {
         }
     }
 
-    fn next_id(&self) -> RequestId {
+    pub(crate) fn audit(&self) -> &dyn AuditSink {
+        &*self.audit
+    }
+
+    pub(crate) fn next_id(&self) -> RequestId {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(&*self.services.ground.entropy)
     }
 }

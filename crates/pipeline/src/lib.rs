@@ -23,6 +23,7 @@ mod core;
 mod directory;
 mod engine;
 mod error;
+mod generate_root;
 mod lease;
 mod mounts;
 mod outcome;
@@ -38,7 +39,7 @@ mod txn;
 
 pub use authn::{Actor, BootRole};
 pub use authz::Authorized;
-pub use boot::InProcess;
+pub use boot::{BootMounts, InProcess, PathNotPlain};
 pub use core::Core;
 pub use directory::{Alias, Directory, NoDirectory, Standing};
 pub use engine::{Access, BoxFuture, Engine, Operation};

@@ -7,7 +7,8 @@ use host::WallTime;
 use policy::{Action, Granted};
 use store::StoreTime;
 
-use crate::authn::{Actor, BootRole};
+use crate::authn::Actor;
+use crate::boot::Boot;
 use crate::error::EngineError;
 use crate::mounts::Mounted;
 use crate::services::Presented;
@@ -21,7 +22,7 @@ pub(crate) struct Received<'r> {
     pub(crate) at: WallTime,
     pub(crate) now: StoreTime,
     /// Set by the in-process door alone; no byte from a wire can set it.
-    pub(crate) boot: Option<BootRole>,
+    pub(crate) boot: Option<Boot>,
     /// Where the presented token would be kept.
     pub(crate) token: Option<TokenId>,
     /// Whether a use of the token was paid for this request.

@@ -10,8 +10,6 @@ use policy::{Compiled, DEFAULT_NAME, ROOT_NAME};
 use secret::Token;
 use store::{Store, StorePath};
 
-use crate::authn::BootRole;
-use crate::boot::BootPolicies;
 use crate::directory::{Alias, Directory, Standing};
 use crate::error::EngineError;
 use crate::mounts::{IDENTITY, Mounts};
@@ -30,7 +28,6 @@ pub struct Services {
     pub mounts: Arc<Mounts>,
     pub(crate) directory: OnceLock<Arc<dyn Directory>>,
     identity_generation: AtomicU64,
-    boot: BootPolicies,
 }
 
 /// A presented token.
@@ -57,7 +54,6 @@ impl Services {
             mounts: Arc::new(Mounts::new()),
             directory: OnceLock::new(),
             identity_generation: AtomicU64::new(0),
-            boot: BootPolicies::new(),
             ground,
         })
     }
@@ -131,10 +127,6 @@ impl Services {
         let compiled = Compiled::merge(policies.iter().map(|p| &**p), &standing.identity)
             .map_err(|e| EngineError::internal(format!("the policies of a token cannot stand together: {e}")))?;
         Ok(Acl { compiled: Arc::new(compiled), identity_policies: of_entity })
-    }
-
-    pub(crate) fn boot_acl(&self, role: BootRole) -> Arc<Compiled> {
-        self.boot.of(role)
     }
 
     /// The policies that a token has through its entity at this moment, sorted.
