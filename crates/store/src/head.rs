@@ -108,7 +108,7 @@ impl HeadRecord {
         Self::parse(&keys.head().open(*nonce, head, text).ok()?)
     }
 
-    fn clear(&self) -> Vec<u8> {
+    pub(crate) fn clear(&self) -> Vec<u8> {
         let Head { sequence, boot, store_epoch, profile, slots } = &self.public;
         let mut out = Vec::with_capacity(CLEAR_BYTES + TAG_BYTES);
         out.extend_from_slice(&sequence.to_be_bytes());

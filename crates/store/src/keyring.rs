@@ -94,7 +94,7 @@ impl Keyring {
         Self::parse(&clear).ok_or(KeyringError::Malformed)
     }
 
-    fn parse(clear: &[u8]) -> Option<Self> {
+    pub(crate) fn parse(clear: &[u8]) -> Option<Self> {
         let mut rest = clear;
         let names = take_key(&mut rest)?;
         let head = take_key(&mut rest)?;

@@ -15,6 +15,8 @@ pub mod backend;
 mod batch;
 mod cache;
 mod entry;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 #[cfg(test)]
 mod golden;
 mod head;
@@ -33,6 +35,8 @@ pub mod sqlite;
 mod store;
 mod time;
 mod writer;
+#[cfg(test)]
+mod writer_faults;
 
 pub use batch::{Batch, CommitError, Committed, Cond, Entry, Op, ReadError, Version};
 pub use head::{BootEpoch, Head, Profile, SlotSet};

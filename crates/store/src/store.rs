@@ -1,5 +1,6 @@
 //! The store's face: what callers may ask of an unsealed store.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex, RwLock};
 use std::thread::JoinHandle;
@@ -34,6 +35,8 @@ struct Inner {
     requests: Mutex<Option<SyncSender<Request>>>,
     readers: RwLock<Option<Readers>>,
     thread: Mutex<Option<JoinHandle<()>>>,
+    /// Bytes of values in batches that wait for their commit.
+    waiting_bytes: AtomicUsize,
 }
 
 impl Store {
@@ -107,6 +110,7 @@ impl Store {
     pub async fn commit(&self, batch: Batch) -> Result<Committed, CommitError> {
         let keys = self.inner.shared.keys().ok_or(CommitError::Sealed)?;
         let hidden = hide(&keys, batch)?;
+        let _waiting = Waiting::enter(&self.inner.waiting_bytes, hidden.value_bytes)?;
         self.write(Write::Batch(hidden)).await
     }
 
@@ -208,6 +212,7 @@ impl Store {
                 requests: Mutex::new(Some(requests)),
                 readers: RwLock::new(readers),
                 thread: Mutex::new(Some(thread)),
+                waiting_bytes: AtomicUsize::new(0),
             }),
         })
     }
@@ -285,6 +290,26 @@ impl Drop for Inner {
     }
 }
 
+/// A batch's share of the bytes that may wait; given back when it is answered, or nobody waits for the answer any more.
+struct Waiting<'a> {
+    all: &'a AtomicUsize,
+    bytes: usize,
+}
+
+impl<'a> Waiting<'a> {
+    fn enter(all: &'a AtomicUsize, bytes: usize) -> Result<Self, CommitError> {
+        let entered = Self { all, bytes };
+        let before = all.fetch_add(bytes, Ordering::Relaxed);
+        if before.saturating_add(bytes) > MAX_WAITING_BYTES { Err(CommitError::Busy) } else { Ok(entered) }
+    }
+}
+
+impl Drop for Waiting<'_> {
+    fn drop(&mut self) {
+        self.all.fetch_sub(self.bytes, Ordering::Relaxed);
+    }
+}
+
 /// Why no data key was added.
 #[derive(Debug, thiserror::Error)]
 pub enum RotateError {
@@ -341,5 +366,7 @@ fn hide(keys: &Keys, batch: Batch) -> Result<HiddenBatch, CommitError> {
 const MAX_OPS: usize = 1024;
 /// Most bytes of values in one batch.
 const MAX_BATCH_BYTES: usize = 4 * 1024 * 1024;
+/// Most bytes of values in all batches that wait: 16 MiB of the device's memory, whatever clients do.
+const MAX_WAITING_BYTES: usize = 16 * 1024 * 1024;
 /// Most requests that wait for the writer.
 const QUEUE: usize = 512;

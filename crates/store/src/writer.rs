@@ -335,6 +335,7 @@ impl Writer {
     }
 
     fn keyring(&mut self) -> Result<Vec<u8>, ReadError> {
+        self.shared.keys().ok_or(ReadError::Sealed)?;
         let record = self.backend.record(Record::Keyring, keyring::MAX_BYTES).map_err(unreadable)?;
         record
             .filter(|record| sha256(&[record]) == self.head.keyring_digest)

@@ -267,3 +267,32 @@ fn many_writers_at_once_each_get_their_answer() {
     assert_eq!(list(&store, "").len(), 8);
     assert_eq!(get(&store, "t3/19").as_deref(), Some("3.19"));
 }
+
+#[test]
+fn too_many_bytes_that_wait_are_refused_and_nothing_is_lost_by_it() {
+    let bed = Bed::new();
+    let store = bed.create();
+    let four = |n: usize| {
+        let of = |i| Op::Put(path(&format!("b{n}/{i}")), SecretBytes::new(vec![1; 1 << 20]));
+        Batch { conds: vec![], ops: (0..4).map(of).collect() }
+    };
+    let mut done = 0;
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..16)
+            .map(|n| {
+                let store = &store;
+                scope.spawn(move || block_on(store.commit(four(n))))
+            })
+            .collect();
+        for thread in threads {
+            match thread.join().unwrap() {
+                Ok(_) => done += 1,
+                Err(CommitError::Busy) => {}
+                Err(other) => panic!("{other:?}"),
+            }
+        }
+    });
+    assert!(done >= 4, "four batches fit: {done}");
+    assert_eq!(list(&store, "").len(), done);
+    block_on(store.commit(four(99))).unwrap();
+}
