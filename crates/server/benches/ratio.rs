@@ -62,10 +62,11 @@ struct Running {
 }
 
 impl Running {
-    fn start<F: Future<Output = SocketAddr>>(begin: impl FnOnce() -> F + Send + 'static) -> Self {
+    fn start<F: Future<Output = SocketAddr>>(name: &str, begin: impl FnOnce() -> F + Send + 'static) -> Self {
         let (ask, mut asked) = mpsc::channel::<oneshot::Sender<f64>>(1);
         let (tell, told) = std::sync::mpsc::channel();
-        thread::spawn(move || {
+        let serving = thread::Builder::new().name(name.to_owned());
+        let spawned = serving.spawn(move || {
             tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap().block_on(async {
                 tell.send(begin().await).unwrap();
                 while let Some(answer) = asked.recv().await {
@@ -74,12 +75,13 @@ impl Running {
                 }
             });
         });
+        spawned.unwrap();
         Self { address: told.recv().unwrap(), ask }
     }
 
     fn ours(device: &ServerCertificate, tls: bool) -> Self {
         let identity = Identity::of_device(device).unwrap();
-        Self::start(move || async move {
+        Self::start("ours", move || async move {
             let dir = tempfile::tempdir().unwrap();
             let security =
                 if tls { Security::Device { versions: TlsVersions::Tls13 } } else { Security::DangerPlainHttp };
@@ -111,7 +113,7 @@ impl Running {
             .with_single_cert(chain, key)
             .unwrap();
         let acceptor = tls.then(|| tokio_rustls::TlsAcceptor::from(Arc::new(config)));
-        Self::start(move || async move {
+        Self::start("bare", move || async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
             let address = listener.local_addr().unwrap();
             tokio::spawn(async move {

@@ -31,7 +31,7 @@ where
         // RFC 9110, 6.6.1: no Date from a device that may not know it.
         .auto_date_header(false);
     let activity = Arc::clone(&session.activity);
-    let observed = Observed { stream: TokioIo::new(stream), activity: Arc::clone(&activity) };
+    let observed = Observed::new(TokioIo::new(stream), Arc::clone(&activity));
     let service = service_fn(|request| Arc::clone(&session).serve(request));
     let mut connection = pin!(http.serve_connection(observed, service));
     let mut watchdog = pin!(tokio::time::sleep_until(activity.deadline(limits)));

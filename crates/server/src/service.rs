@@ -8,8 +8,10 @@ use std::task::Poll;
 
 use api::{PeerAddress, Request};
 use http::Response;
-use http::header::{CONNECTION, HeaderValue, TRANSFER_ENCODING};
+use http::header::{CONNECTION, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::request::Parts;
 use hyper::body::Incoming;
+use zeroize::Zeroizing;
 
 use crate::activity::{Activity, Doing};
 use crate::admin::{self, AdminPort};
@@ -47,7 +49,7 @@ impl<H: Handler> Session<H> {
         self: Arc<Self>,
         request: http::Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
-        self.activity.enter(Doing::Request);
+        self.activity.go_on(Doing::Request);
         let framed_by_chunks = request.headers().contains_key(TRANSFER_ENCODING);
         let mut response = self.answer(request).await;
         if framed_by_chunks {
@@ -59,18 +61,15 @@ impl<H: Handler> Session<H> {
         Ok(response)
     }
 
+    /// What seldom happens is boxed: hyper moves the future of every request into its place, and a read of what the cache
+    /// holds should not move the room for a body, two timers and a task.
     async fn answer(&self, request: http::Request<Incoming>) -> Response<ReplyBody> {
         let shared = &self.shared;
         let (parts, body) = request.into_parts();
         if let Some((by, port)) = &self.admin
             && parts.uri.path().starts_with("/admin/")
         {
-            let answer =
-                admin::answer(&**port, by, &parts.method, parts.uri.path(), &parts.headers, body, &shared.bodies);
-            return match tokio::time::timeout(shared.limits.request, answer).await {
-                Ok(response) => response,
-                Err(_) => self.late(),
-            };
+            return Box::pin(self.administer(by, &**port, &parts, body)).await;
         }
         let head = match Head::parse(&parts) {
             Ok(head) => head,
@@ -84,29 +83,36 @@ impl<H: Handler> Session<H> {
             }
         };
         let (body, room) = if head.takes_body() {
-            match tokio::time::timeout(shared.limits.request, body::read(&parts.headers, body, &shared.bodies)).await {
-                Ok(Ok((body, room))) => (body, Some(room)),
-                Ok(Err(fault)) => return self.malformed(fault),
-                Err(_) => return self.malformed(Malformed::BodyLate),
+            match Box::pin(self.read_body(&parts.headers, body)).await {
+                Ok((body, room)) => (body, Some(room)),
+                Err(fault) => return self.malformed(fault),
             }
         } else {
-            (Default::default(), None)
+            (Zeroizing::default(), None)
         };
         let request = match head.with_body(body, self.peer.clone()) {
             Ok(request) => request,
             Err(fault) => return self.malformed(fault),
         };
         shared.counters.requests.add();
-        self.handle(core, request, room).await
+        // What the cache answers is ready at the first look, and costs no task.
+        let mut work = Box::pin(core.handle(request));
+        match poll_once(work.as_mut()).await {
+            Ok(Poll::Ready(answer)) => reply::answer(answer, self.tls),
+            Ok(Poll::Pending) => Box::pin(self.outlive(work, room)).await,
+            Err(Panicked) => {
+                tracing::error!("a request ended without an answer: it panicked");
+                reply::broken(self.tls)
+            }
+        }
     }
 
-    /// Runs the handler to its end, whatever becomes of the client. What the cache answers is ready at the first look and
-    /// costs no task; what must wait is given a task of its own, which a closed connection does not take down.
-    async fn handle(&self, core: Arc<H>, request: Request, room: Option<body::Room>) -> Response<ReplyBody> {
-        let mut work = Box::pin(core.handle(request));
-        if let Poll::Ready(answer) = poll_once(work.as_mut()).await {
-            return reply::answer(answer, self.tls);
-        }
+    /// Waits for work that has a task of its own, so that a client that goes away, or a limit that is reached, does not take
+    /// it down half done and unrecorded.
+    async fn outlive<W>(&self, work: Pin<Box<W>>, room: Option<body::Room>) -> Response<ReplyBody>
+    where
+        W: Future<Output = Answer> + Send + 'static,
+    {
         let alive = self.alive.clone();
         let task = tokio::spawn(async move {
             let answer = work.await;
@@ -119,6 +125,30 @@ impl<H: Handler> Session<H> {
                 tracing::error!(%failed, "a request ended without an answer");
                 reply::broken(self.tls)
             }
+            Err(_) => self.late(),
+        }
+    }
+
+    async fn read_body(
+        &self,
+        headers: &HeaderMap,
+        body: Incoming,
+    ) -> Result<(Zeroizing<Vec<u8>>, body::Room), Malformed> {
+        let read = body::read(headers, body, &self.shared.bodies);
+        tokio::time::timeout(self.shared.limits.request, read).await.unwrap_or(Err(Malformed::BodyLate))
+    }
+
+    async fn administer(
+        &self,
+        by: &AdminPeer,
+        port: &dyn AdminPort,
+        parts: &Parts,
+        body: Incoming,
+    ) -> Response<ReplyBody> {
+        let shared = &self.shared;
+        let answer = admin::answer(port, by, &parts.method, parts.uri.path(), &parts.headers, body, &shared.bodies);
+        match tokio::time::timeout(shared.limits.request, answer).await {
+            Ok(response) => response,
             Err(_) => self.late(),
         }
     }
@@ -136,6 +166,14 @@ impl<H: Handler> Session<H> {
     }
 }
 
-async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Poll<F::Output> {
-    poll_fn(|cx| Poll::Ready(future.as_mut().poll(cx))).await
+/// Polls once. A panic ends this request and not its connection, as one in a task of its own would.
+async fn poll_once<F: Future>(mut future: Pin<&mut F>) -> Result<Poll<F::Output>, Panicked> {
+    poll_fn(|cx| {
+        // The future is not polled again after a panic, so nothing sees what it left half done.
+        let polled = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| future.as_mut().poll(cx)));
+        Poll::Ready(polled.map_err(|_| Panicked))
+    })
+    .await
 }
+
+struct Panicked;

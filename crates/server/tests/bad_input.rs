@@ -180,9 +180,11 @@ async fn pipelined_requests_are_answered_in_order() {
 async fn a_handler_that_panics_takes_nobody_with_it() {
     let bench = Bench::plain(Limits::default());
     let mut stream = bench.connect().await;
-    let said = ask(&mut stream, &get("/v1/panic")).await;
-    assert_eq!(status(&said), 500);
-    assert!(said.ends_with("{\"errors\":[\"internal error\"]}\n"), "{said}");
+    for path in ["/v1/panic", "/v1/panic-at-once"] {
+        let said = ask(&mut stream, &get(path)).await;
+        assert_eq!(status(&said), 500);
+        assert!(said.ends_with("{\"errors\":[\"internal error\"]}\n"), "{said}");
+    }
     still_serves(&bench).await;
 }
 

@@ -43,6 +43,7 @@ impl Handler for Echo {
                 self.finished.fetch_add(1, Ordering::SeqCst);
                 Reply::no_content()
             }
+            "panic-at-once" => panic!("a handler that fails"),
             "panic" => {
                 tokio::task::yield_now().await;
                 panic!("a handler that fails")
