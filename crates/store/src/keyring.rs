@@ -15,9 +15,11 @@ use secret::crypto::{Gcm, Hmac, NONCE_BYTES, TAG_BYTES, hkdf_sha256};
 use secret::{RootKey, Secret};
 use zeroize::Zeroizing;
 
+use crate::StorePath;
 use crate::labels;
 use crate::lock::Locked;
-use crate::names::Names;
+use crate::memo::Memo;
+use crate::names::{HiddenPath, Names};
 
 /// More terms than a device makes in its life; a longer record is refused before it is looked at.
 pub(crate) const MAX_TERMS: usize = 1024;
@@ -131,6 +133,7 @@ impl Keyring {
             snapshots: self.snapshots,
             macs: self.macs,
             purposes: RwLock::default(),
+            memo: Memo::default(),
         }
     }
 }
@@ -157,6 +160,7 @@ pub(crate) struct Keys {
     snapshots: Secret<32>,
     macs: Secret<32>,
     purposes: RwLock<HashMap<&'static str, Arc<Hmac>>>,
+    memo: Memo,
 }
 
 impl Keys {
@@ -166,6 +170,11 @@ impl Keys {
 
     pub(crate) fn names(&self) -> &Names {
         &self.names
+    }
+
+    /// The hidden form of a path, from memory if it was worked out lately; `None` for the root, which holds no entry.
+    pub(crate) fn hidden(&self, path: &StorePath) -> Option<Arc<HiddenPath>> {
+        self.memo.hidden(path, || self.names.hide(path))
     }
 
     /// Encrypts the head.

@@ -24,6 +24,7 @@ mod index;
 mod keyring;
 mod labels;
 mod lock;
+mod memo;
 mod names;
 mod open;
 mod path;

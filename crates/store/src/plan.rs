@@ -4,6 +4,7 @@
 //! order, and one path is written once: the last operation decides.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use host::Entropy;
 use secret::SecretBytes;
@@ -29,7 +30,7 @@ pub(crate) struct HiddenBatch {
 /// An operation whose path is hidden; a value is put, none deletes.
 #[derive(Debug)]
 pub(crate) struct HiddenOp {
-    pub(crate) path: HiddenPath,
+    pub(crate) path: Arc<HiddenPath>,
     pub(crate) value: Option<SecretBytes>,
 }
 

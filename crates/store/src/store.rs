@@ -64,16 +64,16 @@ impl Store {
     pub async fn get(&self, path: &StorePath) -> Result<Option<Entry>, ReadError> {
         let shared = &self.inner.shared;
         let keys = shared.keys().ok_or(ReadError::Sealed)?;
-        let Some(hidden) = keys.names().hide(path) else { return Ok(None) };
-        let name = hidden.entry;
+        let Some(hidden) = keys.hidden(path) else { return Ok(None) };
+        let name = &hidden.entry;
         let id = name.id();
         let Some(leaf) = shared.look(|p| p.index.leaf(&id)).ok_or(ReadError::Sealed)? else { return Ok(None) };
         if let Some(bytes) = shared.cached(&id, &leaf.tag) {
-            return Ok(Some(entry_in(&keys, &name, &leaf, Some(&bytes))?));
+            return Ok(Some(entry_in(&keys, name, &leaf, Some(&bytes))?));
         }
-        match self.get_cold(&keys, &name, leaf).await? {
+        match self.get_cold(&keys, name, leaf).await? {
             Some(entry) => Ok(Some(entry)),
-            None => self.ask(|reply| Request::Read(name, reply)).await?,
+            None => self.ask(|reply| Request::Read(name.clone(), reply)).await?,
         }
     }
 
@@ -336,9 +336,9 @@ fn hide(keys: &Keys, batch: Batch) -> Result<HiddenBatch, CommitError> {
     let mut hidden = HiddenBatch { absent: Vec::new(), versions: Vec::new(), ops: Vec::new(), value_bytes: 0 };
     for cond in conds {
         match cond {
-            Cond::Absent(path) => hidden.absent.extend(keys.names().hide(&path).map(|h| h.entry.id())),
+            Cond::Absent(path) => hidden.absent.extend(keys.hidden(&path).map(|h| h.entry.id())),
             Cond::VersionIs(path, version) => {
-                let found = keys.names().hide(&path).ok_or(CommitError::Conflict)?; // the root holds no entry
+                let found = keys.hidden(&path).ok_or(CommitError::Conflict)?; // the root holds no entry
                 hidden.versions.push((found.entry.id(), version));
             }
         }
@@ -353,7 +353,7 @@ fn hide(keys: &Keys, batch: Batch) -> Result<HiddenBatch, CommitError> {
         if length > MAX_VALUE_BYTES || hidden.value_bytes > MAX_BATCH_BYTES {
             return Err(CommitError::TooLarge);
         }
-        match (keys.names().hide(&path), &value) {
+        match (keys.hidden(&path), &value) {
             (Some(path), _) => hidden.ops.push(HiddenOp { path, value }),
             (None, Some(_)) => return Err(CommitError::TooLarge), // the root has no place for a value
             (None, None) => {}

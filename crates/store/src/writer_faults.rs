@@ -124,7 +124,7 @@ fn run(defect: Defect) -> (Vec<Option<Result<(), CommitError>>>, bool) {
     let (requests, queue) = sync_channel(8);
     let mut answers = Vec::new();
     for name in ["a", "b"] {
-        let path = keys.names().hide(&StorePath::new([name]).unwrap()).unwrap();
+        let path = keys.hidden(&StorePath::new([name]).unwrap()).unwrap();
         let op = HiddenOp { path, value: Some(secret::SecretBytes::new(vec![1])) };
         let batch = HiddenBatch { absent: vec![], versions: vec![], ops: vec![op], value_bytes: 1 };
         let (reply, answer) = oneshot::channel();
