@@ -305,11 +305,11 @@ impl UnlockError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NoSlotOfKind { .. } => {
-                "set `source` to the kind that the store was made with, or add a slot with `edgekeep operator slot add`"
+                "set `source` to the kind that the store was made with, or unseal with the recovery key: `edgekeep recover`"
             }
             Self::WrongIkm { .. } => {
                 "is this the device, and the key file or hook, that the store was made with? Otherwise unseal with the \
-                 recovery key: `edgekeep operator recover`"
+                 recovery key: `edgekeep recover`"
             }
             Self::Tampered { .. } => {
                 "someone wrote to the slot files: keep a copy for investigation, then put back slots.a and slots.b from this \
