@@ -64,7 +64,7 @@ where
     while let Some(frame) = body.frame().await {
         let Ok(mut data) = frame.map_err(|_| Malformed::BodyBroken)?.into_data() else { continue };
         let length = bytes.len() + data.remaining();
-        if length > MAX_BODY_BYTES {
+        if length > MAX_BODY_BYTES && host::in_force("bodies-bounded") {
             return Err(Malformed::BodyTooLarge);
         }
         if length > bytes.capacity() {

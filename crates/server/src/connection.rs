@@ -76,11 +76,12 @@ where
                     // hyper closes an idle connection at once; TLS may still want to say goodbye.
                     watchdog.as_mut().reset(Instant::now() + limits.stall);
                 }
-                Verdict::Cut => {
+                Verdict::Cut if host::in_force("stalled-connections-cut") => {
                     session.shared.counters.cut.add();
                     tracing::debug!(peer = ?session.peer, "connection cut: it did not move");
                     return;
                 }
+                Verdict::Cut => watchdog.as_mut().reset(Instant::now() + limits.stall),
             },
             Event::Close => {
                 told = true;

@@ -53,6 +53,7 @@ impl Tcp {
             return Err(ListenRefused::NoAddress);
         }
         if matches!(security, Security::DangerPlainHttp)
+            && host::in_force("clear-text-refused")
             && let Some(address) = addresses.iter().find(|a| !a.ip().to_canonical().is_loopback())
         {
             return Err(ListenRefused::ClearText { address: *address });

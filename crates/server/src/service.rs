@@ -52,7 +52,7 @@ impl<H: Handler> Session<H> {
         self.activity.go_on(Doing::Request);
         let framed_by_chunks = request.headers().contains_key(TRANSFER_ENCODING);
         let mut response = self.answer(request).await;
-        if framed_by_chunks {
+        if framed_by_chunks && host::in_force("chunked-requests-end-the-connection") {
             // RFC 9112, 6.3: where a Content-Length came with it (hyper has dropped it), the connection must end here, or a
             // proxy that believed the length would take the rest for another's request. It is rare enough to do always.
             response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
@@ -113,6 +113,9 @@ impl<H: Handler> Session<H> {
     where
         W: Future<Output = Answer> + Send + 'static,
     {
+        if !host::in_force("begun-work-is-finished") {
+            return reply::answer(work.await, self.tls);
+        }
         let alive = self.alive.clone();
         let task = tokio::spawn(async move {
             let answer = work.await;

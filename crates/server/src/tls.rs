@@ -123,8 +123,8 @@ pub(crate) fn acceptor(shown: Arc<Shown>, versions: TlsVersions) -> TlsAcceptor 
     // Recorded traffic must stay closed to a quantum computer of later years; the plain curves are for older clients.
     provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
     let versions: &[_] = match versions {
-        TlsVersions::Tls13 => &[&rustls::version::TLS13],
-        TlsVersions::DangerTls12 => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        TlsVersions::Tls13 if host::in_force("tls-1.3-only") => &[&rustls::version::TLS13],
+        _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
     };
     let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(versions)
