@@ -2,13 +2,15 @@
 //! and tells the machine what came of it.
 //!
 //! ```text
-//! up(plan, environment, observer) -> Running          everything that can be done at once
+//! claim(plan, environment, observer) -> Claimed       the lock, the place for tokens, the gates' socket
+//! claimed.start(front) -> Running                     everything that can be done at once
 //! running.wait() ; running.tick()                     what comes later: retries, probes, renewals, sealing
 //! ```
 //! The driver decides nothing about order. It sends an event that proves something only when that is durable.
 
 mod certificates;
 mod environment;
+mod front;
 mod join;
 mod keys;
 mod running;
@@ -19,5 +21,6 @@ mod upkeep;
 mod work;
 
 pub use environment::{Assemble, Environment, Note, Observer, Quiet};
-pub use running::{Running, UpError, up};
+pub use front::{Front, Serving};
+pub use running::{Claimed, Running, UpError, claim, up};
 pub use state_dir::{DestroyError, destroy_state};

@@ -16,6 +16,7 @@ use tokio::task::JoinHandle;
 
 use super::certificates::Certificates;
 use super::environment::{Environment, Note, Observer};
+use super::front::{Front, Serving};
 use super::keys::refused;
 use super::upkeep::Watched;
 use crate::gate::{BindError, Board, GateSocket, Hints};
@@ -38,6 +39,8 @@ pub struct Running {
     gate_socket: JoinHandle<()>,
     later: Vec<(BootTime, Action)>,
     pub(super) started: BootTime,
+    pub(super) front: Option<Arc<dyn Front>>,
+    pub(super) serving: Serving,
     ticked: Option<BootTime>,
     /// Held for as long as the process works on this data directory.
     _lock: Box<dyn Send>,
@@ -68,7 +71,35 @@ pub(super) struct Hands {
 ///
 /// # Errors
 /// [`UpError`] when there is nothing to run: a plan with faults, a data directory in use, no place for tokens. Nothing was made.
-pub async fn up(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> Result<Running, UpError> {
+pub async fn up(plan: Plan, env: Environment, observer: Box<dyn Observer>) -> Result<Running, UpError> {
+    Ok(claim(plan, env, observer)?.start(None).await)
+}
+
+/// A device that is ours to start: nobody else works on its data directory, and nothing of it was opened yet.
+#[derive(Debug)]
+pub struct Claimed(Running);
+
+impl Claimed {
+    /// The plan.
+    pub fn plan(&self) -> &Plan {
+        &self.0.plan
+    }
+
+    /// Does everything that can be done at once. Without a front the device is provided for, and nobody can ask it anything.
+    pub async fn start(self, front: Option<Arc<dyn Front>>) -> Running {
+        let mut running = self.0;
+        running.front = front;
+        running.feed(Event::Started).await;
+        running
+    }
+}
+
+/// Takes the lock of the data directory and the gates' socket, and prepares the place for tokens. Must be called within a tokio
+/// runtime.
+///
+/// # Errors
+/// As [`up`].
+pub fn claim(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> Result<Claimed, UpError> {
     let started = env.clock.boottime();
     let faults = plan.faults();
     if !faults.is_empty() {
@@ -88,7 +119,7 @@ pub async fn up(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -
     let socket = GateSocket::bind(&*env.disk, &plan.listen.gate_socket, env.us)?;
     let gate_socket = tokio::spawn(socket.serve(receiver));
     let plan = Arc::new(plan);
-    let mut running = Running {
+    let running = Running {
         machine: Some(Machine::new(Arc::clone(&plan))),
         hands: Hands::default(),
         channel,
@@ -99,14 +130,15 @@ pub async fn up(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -
         gate_socket,
         later: Vec::new(),
         started,
+        front: None,
+        serving: Serving::default(),
         ticked: None,
         _lock: lock,
         plan,
         env,
         observer,
     };
-    running.feed(Event::Started).await;
-    Ok(running)
+    Ok(Claimed(running))
 }
 
 fn lock(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<Box<dyn Send>, UpError> {
@@ -130,6 +162,11 @@ fn lock(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<B
 }
 
 impl Running {
+    /// What the device should look like.
+    pub fn plan(&self) -> &Plan {
+        &self.plan
+    }
+
     /// Where the machine stands.
     pub fn state(&self) -> &State {
         // Only `step` takes it out, and puts it back.
@@ -302,9 +339,11 @@ impl Running {
         let Some(pem) = self.ca().map(Ca::pem) else { return };
         let ca = self.plan.run_dir.join(delivery::CA_FILE);
         let endpoint = Endpoint {
-            address: match &self.plan.listen.tcp {
-                Some(tcp) => format!("https://{tcp}"),
-                None => format!("unix:{}", self.plan.listen.api_socket.display()),
+            address: match (self.serving.tcp.first(), &self.plan.listen.tcp) {
+                // The kernel's choice of a port, where it had one; otherwise the plan's words, which may be a name.
+                (Some(bound), Some(tcp)) if tcp.ends_with(":0") => format!("https://{bound}"),
+                (_, Some(tcp)) => format!("https://{tcp}"),
+                (_, None) => format!("unix:{}", self.plan.listen.api_socket.display()),
             },
             server_name: self.plan.listen.names.first().cloned().unwrap_or_default(),
             ca: ca.clone(),
@@ -332,6 +371,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         self.gate_socket.abort();
         self.probing.iter().for_each(JoinHandle::abort);
+        // Dropped without a shutdown: as after a crash nothing is written down, but the file is let go for the next one.
+        if let Some(store) = &self.hands.store {
+            store.close();
+        }
     }
 }
 

@@ -15,7 +15,7 @@ use super::upkeep::Watched;
 use super::{certificates, keys, state_dir};
 use crate::gate::{Evidence, probe_until};
 use crate::machine::{Action, Epoch, Event, Halt};
-use crate::plan::{AuditSync, GateName, Need, ServiceName};
+use crate::plan::{AuditSync, GateName, MountKind, Need, ServiceName};
 use crate::provision::{Keeper, Kept, ProvisionError, Receipts, keep_credentials, keep_identity, lay_ground};
 
 impl Running {
@@ -38,10 +38,7 @@ impl Running {
                 Action::OpenStore => Some(self.open_store().await.unwrap_or_else(Event::Failed)),
                 Action::HealSlots => self.heal_slots(),
                 Action::EnsureCertificate => Some(self.certify().await),
-                Action::Serve => {
-                    self.phase("serving");
-                    None
-                }
+                Action::Serve => self.serve().await.err().map(Event::Failed),
                 Action::LayGround { .. } => Some(self.lay_ground().await),
                 Action::KeepCredentials { .. } => Some(self.keep_credentials().await),
                 Action::Probe { gate, at } => {
@@ -208,7 +205,10 @@ impl Running {
             fact: format!("the store's tables cannot be opened: {}", e.logged()),
             hint: "see the log".into(),
         })?;
-        self.hands.vault = Some(core.in_process());
+        let vault = core
+            .in_process(&boot_mounts(&self.plan))
+            .map_err(|e| keys::refused(&e, "give mounts plain names in edgekeep.toml"))?;
+        self.hands.vault = Some(vault);
         self.hands.core = Some(core);
         if let Err(e) = state_dir::settle(&*self.env.disk, &self.plan) {
             self.warn(format!("a note of the first boot is left behind: {e}"));
@@ -253,7 +253,6 @@ impl Running {
                 // The root key has done its work; what the store needs of it is in its keyring.
                 self.hands.unlocked = None;
                 self.hands.found = None;
-                self.publish_endpoint();
                 self.phase("certified");
                 Event::Certified { ca }
             }
@@ -262,6 +261,19 @@ impl Running {
                 Event::Failed(Halt::Refused { fact: format!("the server certificate: {fact}"), hint })
             }
         }
+    }
+
+    /// Listens, and says where: only then is anything done whose end would open a gate.
+    async fn serve(&mut self) -> Result<(), Halt> {
+        if let Some(front) = self.front.clone() {
+            let (Some(core), Some(certificates)) = (&self.hands.core, &self.hands.certificates) else {
+                return Err(out_of_order("serve"));
+            };
+            self.serving = front.open(core, &certificates.server).await?;
+        }
+        self.publish_endpoint();
+        self.phase("serving");
+        Ok(())
     }
 
     async fn lay_ground(&mut self) -> Event {
@@ -385,6 +397,10 @@ impl Running {
 
     async fn close_store(&mut self) {
         self.probing.drain(..).for_each(|p| p.abort());
+        if let Some(front) = self.front.clone() {
+            // What was begun is finished while there are keys.
+            front.close().await;
+        }
         let hands = std::mem::take(&mut self.hands);
         let Hands { core, audit, store, .. } = hands;
         if let Some(core) = core
@@ -432,6 +448,13 @@ pub(super) fn told(what: &str, error: &dyn std::error::Error) -> String {
         Halt::Refused { fact, .. } => format!("{what}: {fact}"),
         other => format!("{what}: {other}"),
     }
+}
+
+fn boot_mounts(plan: &crate::plan::Plan) -> pipeline::BootMounts {
+    let of = |kind, prefix: &str| {
+        plan.mounts.iter().filter(|m| m.kind == kind).map(|m| format!("{prefix}{}/", m.path)).collect()
+    };
+    pipeline::BootMounts { secrets: of(MountKind::KvV1, ""), logins: of(MountKind::Userpass, "auth/") }
 }
 
 fn out_of_order(what: &str) -> Halt {

@@ -1,11 +1,18 @@
 //! `edgekeep up`: the whole road from a bare device to provisioned services, in one command.
 
+mod admin;
+mod build;
 mod check;
+mod engines;
+mod front;
+mod run;
+mod story;
 
 use std::path::{Path, PathBuf};
 
+use boot::plan::Plan;
 use clap::Args;
-use config::{Config, Inputs};
+use config::{Config, Faults, Inputs};
 use host::{Disk, OsDisk};
 
 use crate::failure::Failure;
@@ -34,21 +41,67 @@ pub(crate) struct Up {
 }
 
 pub(super) fn run(up: Up) -> Result<(), Failure> {
+    log();
+    if up.demo {
+        let plan = demo(&up)?;
+        return on_runtime(run::run(plan, || demo(&up)));
+    }
     let file = up.config.clone().or_else(|| std::env::var_os("EDGEKEEP_CONFIG").map(PathBuf::from));
     let file = file.unwrap_or_else(|| CONFIG_FILE.into());
-    let config = load(&file, up.edgex_config.as_deref(), up.data_dir.as_deref())?;
+    let read = || load(&file, up.edgex_config.as_deref(), up.data_dir.as_deref());
+    let config = read()?;
     if up.check {
         crate::output::line(&check::text(&config, &file));
         return Ok(());
     }
-    Err(Failure::fault("not wired yet"))
+    for note in &config.notes {
+        tracing::warn!("{note}");
+    }
+    on_runtime(run::run(config.plan, || read().map(|config| config.plan)))
+}
+
+/// The demo: what it keeps is in the directory where it is started, what it hands out on a tmpfs.
+fn demo(up: &Up) -> Result<Plan, Failure> {
+    let data_dir = absolute(up.data_dir.as_deref().unwrap_or(Path::new(DEMO_DIR)))?;
+    let run_dir = match crate::locate::environment().value("EDGEKEEP_RUN_DIR").filter(|d| !d.is_empty()) {
+        Some(dir) => absolute(Path::new(dir))?,
+        None => {
+            let chosen = crate::locate::fresh_run_dir()?;
+            if let Some(note) = chosen.note {
+                tracing::warn!("{note}");
+            }
+            chosen.path
+        }
+    };
+    let wish = config::Demo { data_dir: &data_dir, run_dir: &run_dir, listen: up.listen.as_deref() };
+    config::demo(&wish).map_err(|faults| faulty(&faults))
+}
+
+/// One thread serves a device; it is measured to be enough, and every thread costs a stack.
+fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| Failure::fault(format!("the asynchronous runtime does not start: {e}")))?
+        .block_on(work)
+}
+
+/// The log goes to standard error, without colours unless somebody looks at it.
+fn log() {
+    let level = std::env::var("EDGEKEEP_LOG").unwrap_or_else(|_| "warn".into());
+    let filter = tracing_subscriber::EnvFilter::try_new(&level).unwrap_or_else(|_| "warn".into());
+    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_target(false);
+    // Only a second call could fail, and there is none.
+    let _ = log.with_writer(std::io::stderr).try_init();
+}
+
+fn absolute(path: &Path) -> Result<PathBuf, Failure> {
+    std::path::absolute(path).map_err(|e| Failure::usage(format!("{} is no path: {e}", path.display())))
 }
 
 /// Reads a configuration, or says all that is wrong with it.
 pub(super) fn load(file: &Path, edgex: Option<&Path>, data_dir: Option<&Path>) -> Result<Config, Failure> {
-    let absolute = |path: &Path| {
-        std::path::absolute(path).map_err(|e| Failure::usage(format!("{} is no path: {e}", path.display())))
-    };
     let (edgex, data_dir) = (edgex.map(absolute).transpose()?, data_dir.map(absolute).transpose()?);
     if matches!(OsDisk.meta(file), Ok(None)) {
         return Err(Failure::usage(format!("there is no configuration at {}; nothing was done", file.display()))
@@ -64,16 +117,18 @@ pub(super) fn load(file: &Path, edgex: Option<&Path>, data_dir: Option<&Path>) -
         data_dir: data_dir.as_deref(),
         terminal: crate::output::is_terminal(),
     };
-    config::load(&inputs).map_err(|faults| {
-        let count = faults.as_slice().len();
-        crate::output::error(&faults.to_string());
-        Failure::usage(format!(
-            "{count} {} in the configuration; nothing was done",
-            if count == 1 { "fault" } else { "faults" }
-        ))
+    config::load(&inputs).map_err(|faults| faulty(&faults))
+}
+
+/// All faults on standard error, and their number.
+fn faulty(faults: &Faults) -> Failure {
+    let count = faults.as_slice().len();
+    crate::output::error(&faults.to_string());
+    let word = if count == 1 { "fault" } else { "faults" };
+    Failure::usage(format!("{count} {word} in the configuration; nothing was done"))
         .hint("each is shown above with its place and its remedy")
-    })
 }
 
 /// Where a configuration is looked for.
 pub(super) const CONFIG_FILE: &str = "/etc/edgekeep/edgekeep.toml";
+const DEMO_DIR: &str = "edgekeep-data";

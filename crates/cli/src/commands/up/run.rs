@@ -1,0 +1,188 @@
+//! The device while it runs: one task owns it, and takes signals, wishes of the admin socket and the passing of time in turn.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use boot::driver::{Environment, Front, Running, UpError};
+use boot::machine::{Halt, State};
+use boot::plan::{GateName, Plan};
+use delivery::OsMedium;
+use host::{Clock, Disk, OsClock, OsDisk, OsEntropy};
+use seal::RecoveryKey;
+use server::{AdminStatus, GateStatus, Signal, Signals};
+
+use super::admin::{self, Asked, Desk, Refusal, Wish};
+use super::front::{self, ServerFront};
+use super::story::Story;
+use super::{build, engines};
+use crate::failure::{Code, Failure};
+
+/// Carries a plan out and serves until it is told to end. `again` reads the configuration anew, for SIGHUP.
+pub(super) async fn run(plan: Plan, again: impl Fn() -> Result<Plan, Failure>) -> Result<(), Failure> {
+    // Before anything is made: a port that is taken is the commonest slip.
+    front::check_address(&plan)?;
+    let memory_locked = crate::process::lock_memory();
+    let mut signals = Signals::new().map_err(|e| Failure::fault(format!("signals cannot be taken over: {e}")))?;
+    let clock: Arc<dyn Clock> =
+        Arc::new(OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?);
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let story = Story::default();
+    let environment = Environment {
+        clock: Arc::clone(&clock),
+        entropy: Arc::new(OsEntropy),
+        disk: Arc::clone(&disk),
+        medium: Arc::new(OsMedium),
+        us: crate::process::uid(),
+        vfs: None,
+        build_date: build::date(),
+        engines: engines::assemble()?,
+    };
+    let (port, mut desk) = admin::open();
+    // The lock on the data directory comes first: a second edgekeep must not take the sockets of the one that runs.
+    let claimed = boot::driver::claim(plan, environment, Box::new(story.listener())).map_err(|e| not_up(&e))?;
+    let front = ServerFront::start(claimed.plan(), port, server::Machine { clock, disk })?;
+    let mut running = claimed.start(Some(Arc::clone(&front) as Arc<dyn Front>)).await;
+
+    if let Some(halt) = running.halted().cloned() {
+        if !may_be_recovered(&running, &halt) {
+            running.shutdown().await;
+            front.drain().await;
+            return Err(stopped(&halt));
+        }
+        crate::failure::report(&stopped(&halt));
+        crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
+    } else {
+        let address = front.address().map(|a| format!("https://{a}"));
+        crate::output::line(&story.tell(running.plan(), address.as_deref(), memory_locked, &program()));
+    }
+    serve(&mut running, &mut signals, &mut desk, &story, &front, again).await;
+    running.shutdown().await;
+    front.drain().await;
+    Ok(())
+}
+
+/// Until SIGTERM or SIGINT.
+async fn serve(
+    running: &mut Running,
+    signals: &mut Signals,
+    desk: &mut Desk,
+    story: &Story,
+    front: &ServerFront,
+    again: impl Fn() -> Result<Plan, Failure>,
+) {
+    loop {
+        desk.show(status(running, story));
+        tokio::select! {
+            () = running.wait() => {}
+            Some(asked) = desk.wishes.recv() => grant(running, asked).await,
+            signal = signals.next() => match signal {
+                Signal::Terminate => return,
+                Signal::Reload => reload(running.plan(), front, &again).await,
+            },
+        }
+        running.tick().await;
+    }
+}
+
+async fn grant(running: &mut Running, Asked { wish, done }: Asked) {
+    let outcome = match wish {
+        Wish::Seal => {
+            running.seal().await;
+            Ok(())
+        }
+        Wish::Recover(text) => match std::str::from_utf8(text.expose()).map(RecoveryKey::parse) {
+            Ok(Ok(key)) => running.recover(&key).await.map_err(Refusal::Halted),
+            Ok(Err(e)) => Err(Refusal::NotAKey(e.to_string())),
+            Err(_) => Err(Refusal::NotAKey("the recovery key is text".into())),
+        },
+    };
+    if done.send(outcome).is_err() {
+        tracing::debug!("who asked at the admin socket is gone");
+    }
+}
+
+/// What can change while edgekeep runs: the operator's certificate. What cannot is said, and nothing is half applied.
+async fn reload(plan: &Plan, front: &ServerFront, again: &impl Fn() -> Result<Plan, Failure>) {
+    match again() {
+        Ok(new) => {
+            if let Err(e) = front.reload(&new).await {
+                tracing::error!(hint = e.hint, "the certificate stays as it was: {}", e.fact);
+                return;
+            }
+            let same = format!("{:?}", Unreloadable(plan)) == format!("{:?}", Unreloadable(&new));
+            if same {
+                tracing::info!("reloaded: the certificate of [listen]");
+            } else {
+                tracing::warn!("reloaded: the certificate of [listen]; all other changes wait for a restart");
+            }
+        }
+        Err(e) => tracing::error!(hint = e.hint, "the configuration stays as it was: {}", e.fact),
+    }
+}
+
+/// A plan without what a reload can change.
+struct Unreloadable<'a>(&'a Plan);
+
+impl std::fmt::Debug for Unreloadable<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let mut plan = self.0.clone();
+        plan.listen.operator_tls = None;
+        plan.fmt(f)
+    }
+}
+
+fn status(running: &Running, story: &Story) -> AdminStatus {
+    let (state, reason) = match running.state() {
+        State::Serving(_) => ("unsealed", None),
+        State::Sealed => ("sealed", Some("it was sealed on command; restart edgekeep to unseal".to_owned())),
+        State::Halted(halt) => ("sealed", Some(format!("{halt}; {}", halt.hint()))),
+        _ => ("starting", None),
+    };
+    let open = story.open_gates();
+    let gate = |name: &GateName| GateStatus {
+        name: name.to_string(),
+        open: open.iter().any(|o| o == name.as_str()),
+        waits_for: None,
+    };
+    AdminStatus {
+        state,
+        reason,
+        profile: Some(running.plan().profile.as_str()),
+        gates: running.plan().gates.iter().map(|g| gate(&g.name)).collect(),
+        lacking: crate::lacking::of_plan(running.plan()),
+    }
+}
+
+/// Whether a recovery key could help: slots and store are there, and the source is what fails.
+fn may_be_recovered(running: &Running, halt: &Halt) -> bool {
+    let dir = running.plan().state_dir();
+    let there = |name: &str| matches!(OsDisk.meta(&dir.join(name)), Ok(Some(_)));
+    matches!(halt, Halt::Refused { .. }) && there("store.db") && (there("slots.a") || there("slots.b"))
+}
+
+fn stopped(halt: &Halt) -> Failure {
+    Failure::new(Code::NotReady, format!("edgekeep is sealed: {halt}")).hint(halt.hint())
+}
+
+fn not_up(error: &UpError) -> Failure {
+    let code = match error {
+        UpError::InUse { .. } => Code::NotReady,
+        _ => Code::Usage,
+    };
+    Failure::of(code, error).hint(error.hint())
+}
+
+/// How this program would be called again from here.
+fn program() -> String {
+    let called = std::env::args().next().unwrap_or_default();
+    let here = |exe: &Path| {
+        let dir = std::env::current_dir().ok()?;
+        Some(format!("./{}", exe.strip_prefix(dir).ok()?.display()))
+    };
+    match std::env::current_exe() {
+        // Called by its name alone, it is on the search path.
+        _ if !called.contains('/') && !called.is_empty() => called,
+        Ok(exe) => here(&exe).unwrap_or_else(|| exe.display().to_string()),
+        Err(_) => "edgekeep".into(),
+    }
+}
