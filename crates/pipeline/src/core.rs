@@ -54,11 +54,17 @@ impl Core {
         self.handle_as(request, None).await
     }
 
-    /// The door for the unattended start, to the mounts of its plan. Only code within this process can call it; no request can.
+    /// The door for the unattended start, to the usual mounts: `secret/` and `auth/userpass/`. Only code within this process can
+    /// call it; no request can.
+    pub fn in_process(self: &Arc<Self>) -> InProcess {
+        InProcess::new(Arc::clone(self), &BootMounts::default()).expect("the usual mounts are plain")
+    }
+
+    /// The same, to the mounts that a plan names.
     ///
     /// # Errors
     /// [`PathNotPlain`] for a mount whose path a policy cannot hold.
-    pub fn in_process(self: &Arc<Self>, mounts: &BootMounts) -> Result<InProcess, PathNotPlain> {
+    pub fn in_process_at(self: &Arc<Self>, mounts: &BootMounts) -> Result<InProcess, PathNotPlain> {
         InProcess::new(Arc::clone(self), mounts)
     }
 

@@ -102,11 +102,13 @@ impl Engine for SysEngine {
         "system"
     }
 
-    fn access(&self, _operation: api::Operation, path: &str) -> Access {
+    fn access(&self, operation: api::Operation, path: &str) -> Access {
+        let is_read = operation == api::Operation::Read;
         match path {
-            "init" | "seal-status" | "unseal" | "leader" | "health" | "internal/ui/mounts" => Access::Anonymous,
+            "init" | "seal-status" | "unseal" | "leader" | "health" => Access::Anonymous,
+            "internal/ui/mounts" if is_read => Access::Anonymous,
+            _ if is_read && path.starts_with("internal/ui/mounts/") => Access::Anonymous,
             "seal" => Access::Sudo,
-            _ if path.starts_with("internal/ui/mounts/") => Access::Anonymous,
             _ if path.starts_with("auth/") => Access::Sudo,
             _ => Access::Ordinary,
         }

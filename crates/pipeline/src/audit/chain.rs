@@ -14,7 +14,7 @@ pub(crate) const LINK_BYTES: usize = 32;
 pub struct ChainKey(Hmac);
 
 impl ChainKey {
-    /// From a key of the keyring (`store.mac("audit-chain", &[])` gives its 32 bytes).
+    /// From a key of the keyring (`Store::audit_key`).
     pub fn new(key: &[u8; 32]) -> Self {
         Self(Hmac::new(key))
     }

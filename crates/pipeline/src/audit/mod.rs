@@ -23,7 +23,7 @@ pub use chain::ChainKey;
 pub use device::{AuditDevice, SyncPolicy};
 pub use frame::{Kind, MAX_BODY_BYTES};
 pub use open::{Alarm, OpenError, Opened};
-pub use read::{Entry, ReadRingError, Verification, verify};
+pub use read::{Entry, ReadRingError, Verification, verify, verify_segment};
 pub use ring::{Beginning, CreateError, Ring, RingSize};
 
 #[cfg(test)]

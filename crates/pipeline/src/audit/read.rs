@@ -119,6 +119,28 @@ pub fn verify(
     Ok(found)
 }
 
+/// Proves one segment by itself, as from a copy: `None` if its header is not this store's. Total on any bytes.
+pub fn verify_segment(
+    image: &[u8],
+    slot: u32,
+    key: &ChainKey,
+    mut see: impl FnMut(Entry<'_>),
+) -> Option<Verification> {
+    let HeaderFound::Valid(header) = Header::parse(image, slot, key) else { return None };
+    let mut found = Verification { first_sequence: header.first_sequence, ..Verification::default() };
+    let w = walk(image, &header, key, |f| {
+        found.records += 1;
+        found.last_sequence = f.sequence;
+        show(f, slot == RESERVE_SLOT, &mut see);
+    });
+    found.store_sequence = w.store_sequence;
+    found.torn = matches!(w.tail, Tail::Torn { .. });
+    if w.tail == Tail::Broken {
+        found.alarms.push(Alarm::ChainBroken { slot, sequence: w.next_sequence });
+    }
+    Some(found)
+}
+
 /// A segment that was left without a closing record is followed by one that says why.
 fn left_on_purpose(image: &[u8], header: &Header, key: &ChainKey) -> bool {
     let mut first = None;

@@ -101,6 +101,8 @@ pub struct TokenEntry {
     pub keep_until_ms: Option<u64>,
     /// When this entry was written.
     pub written_ms: u64,
+    /// In which life of the process.
+    pub life: u64,
     /// The last renewal by the wall clock, nanoseconds since 1970.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub renewed_wall: Option<i128>,

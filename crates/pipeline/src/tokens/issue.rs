@@ -101,6 +101,7 @@ impl Tokens {
             expires_ms: (!new.for_ever).then(|| now.plus(ttl.as_duration()).0),
             keep_until_ms: None,
             written_ms: now.0,
+            life: self.life(),
             renewed_wall: None,
             boot: new.this_boot_only.then(|| self.boot_id.clone()),
         };

@@ -43,7 +43,8 @@ impl Tokens {
                 true
             }
         };
-        self.exact_since_ms.store(if clean { 0 } else { self.now().0 }, Ordering::Release);
+        self.after_clean_stop.store(clean, Ordering::Release);
+        self.life.store(store.head()?.sequence, Ordering::Release);
         Ok(())
     }
 
@@ -55,7 +56,7 @@ impl Tokens {
         while self.write_notes(|_, _| true).await? > 0 {}
         // Entries written in an earlier, unclean life are exact only once they are rewritten; while any counts by
         // `keep_until` the mark would shorten it.
-        if self.exact_since_ms.load(Ordering::Acquire) > 0 && !self.rewrite_inexact().await? {
+        if !self.rewrite_inexact().await? {
             return Ok(());
         }
         let ops = vec![Op::Put(mark(), SecretBytes::new(b"1".to_vec()))];
@@ -88,11 +89,20 @@ impl Tokens {
         if let Some(note) = self.notes().get(&id).filter(|n| n.at_ms >= entry.written_ms) {
             return (Some(note.expires_ms), Some(note.wall));
         }
-        if entry.written_ms >= self.exact_since_ms.load(Ordering::Acquire) {
+        if self.is_exact(entry) {
             (entry.expires_ms, entry.renewed_wall)
         } else {
             (entry.keep_until_ms.or(entry.expires_ms), entry.renewed_wall)
         }
+    }
+
+    pub(super) fn life(&self) -> u64 {
+        self.life.load(Ordering::Acquire)
+    }
+
+    /// Whether no renewal of the entry can have been lost in a crash.
+    fn is_exact(&self, entry: &TokenEntry) -> bool {
+        entry.life == self.life() || self.after_clean_stop.load(Ordering::Acquire)
     }
 
     async fn notes_urgent(&self) -> Result<bool, EngineError> {
@@ -135,7 +145,8 @@ impl Tokens {
             entry.expires_ms = Some(note.expires_ms);
             entry.renewed_wall = Some(note.wall);
             // The moment of the note, not of the writing: a renewal that comes between the two is newer than this entry.
-            entry.written_ms = note.at_ms.max(self.exact_since_ms.load(Ordering::Acquire));
+            entry.written_ms = note.at_ms;
+            entry.life = self.life();
             renew::set_head_room(&mut entry, ahead);
             batch.conds.push(Cond::VersionIs(id.path(), found.version));
             batch.ops.push(Op::Put(id.path(), entry.encode()));
@@ -162,7 +173,9 @@ impl Tokens {
 
     /// Rewrites entries that count by `keep_until` so that they count exactly; `false` if there are too many for one stop.
     async fn rewrite_inexact(&self) -> Result<bool, EngineError> {
-        let since = self.exact_since_ms.load(Ordering::Acquire);
+        if self.after_clean_stop.load(Ordering::Acquire) {
+            return Ok(true);
+        }
         let names = self.ground.store.list(&entry::tokens_dir()).await?;
         if names.len() > NOTES_AT_ONCE {
             return Ok(false);
@@ -171,9 +184,9 @@ impl Tokens {
         for id in names.iter().filter_map(|n| TokenId::parse(n)) {
             let Some(found) = self.ground.store.get(&id.path()).await? else { continue };
             let mut entry = TokenEntry::decode(found.value.expose())?;
-            if entry.written_ms < since && entry.keep_until_ms != entry.expires_ms {
+            if !self.is_exact(&entry) && entry.keep_until_ms != entry.expires_ms {
                 entry.expires_ms = entry.keep_until_ms;
-                entry.written_ms = since;
+                entry.life = self.life();
                 batch.conds.push(Cond::VersionIs(id.path(), found.version));
                 batch.ops.push(Op::Put(id.path(), entry.encode()));
             }

@@ -27,7 +27,7 @@ mod revoke;
 mod spend;
 
 use std::collections::HashMap;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use secret::Token;
@@ -54,8 +54,10 @@ pub struct Tokens {
     generation: AtomicU64,
     /// Renewals that are not written down yet.
     noted: Mutex<HashMap<TokenId, keep::Note>>,
-    /// Entries written before this moment may have lost renewals in a crash. Zero after a clean stop.
-    exact_since_ms: AtomicU64,
+    /// This life of the process: the store's sequence number when it began, which no other life that wrote anything has.
+    life: AtomicU64,
+    /// The life before stopped cleanly, so that no renewal was lost.
+    after_clean_stop: AtomicBool,
     sweep: tokio::sync::Mutex<keep::Sweep>,
 }
 
@@ -67,8 +69,8 @@ impl Tokens {
             live: Mutex::default(),
             generation: AtomicU64::new(0),
             noted: Mutex::default(),
-            // Until `open` has found the mark of a clean stop, nothing is exact.
-            exact_since_ms: AtomicU64::new(u64::MAX),
+            life: AtomicU64::new(0),
+            after_clean_stop: AtomicBool::new(false),
             sweep: tokio::sync::Mutex::default(),
         }
     }

@@ -67,6 +67,7 @@ impl Tokens {
         } else {
             let ahead = ttl.as_seconds();
             entry.written_ms = now.0;
+            entry.life = self.life();
             set_head_room(&mut entry, ahead);
             txn.require(id.path(), Some(live.version()));
             txn.put_at(id.path(), entry.encode());

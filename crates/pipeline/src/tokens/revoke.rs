@@ -71,5 +71,5 @@ impl Tokens {
     }
 }
 
-/// Tokens in one commit: three operations each stay below the store's 1024.
-const TREE_AT_ONCE: usize = 300;
+/// Tokens in one commit: a condition and three operations each stay below the store's 1024.
+const TREE_AT_ONCE: usize = 200;
