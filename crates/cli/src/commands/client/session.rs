@@ -66,7 +66,8 @@ impl<V: Vault> Session<V> {
             }
             Status(500..) => Failure::fault(or(format!("the store answers {}", reply.status.0)))
                 .hint("the log of the store tells the reason"),
-            Status(code) => Failure::new(Code::Refused, or(format!("cannot {verb} {path} (status {code})"))),
+            Status(code) => Failure::new(Code::Refused, or(format!("cannot {verb} {path} (status {code})")))
+                .hint("correct what the store names, and try again"),
         }
     }
 }
