@@ -60,7 +60,7 @@ impl House {
         house.as_boot("POST", "sys/auth/userpass", json!({"type": "userpass"})).is(204);
         let all = r#"path "*" { capabilities = ["create","read","update","delete","list","sudo"] }"#;
         house.as_boot("PUT", "sys/policies/acl/all", json!({"policy": all})).is(204);
-        let made = house.as_boot("POST", "auth/token/create-orphan", json!({"policies": ["all"]}));
+        let made = house.as_boot("POST", "auth/token/create", json!({"no_parent": true, "policies": ["all"]}));
         house.token = made.token();
         house
     }

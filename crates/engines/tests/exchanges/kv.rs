@@ -39,7 +39,7 @@ fn refusals_as_openbao_words_them() {
 fn a_value_comes_back_byte_for_byte_with_its_lease() {
     let h = House::new();
     let text = r#"{"n":12345678901234567890123, "f": 1.50,"z":null}"#;
-    let token = h.as_boot("POST", "auth/token/create-orphan", json!({"policies": ["all"]})).token();
+    let token = h.as_boot("POST", "auth/token/create", json!({"no_parent": true, "policies": ["all"]})).token();
     for (text, lease) in
         [(text, 2_764_800), (r#"{"x":1,"ttl":"1h"}"#, 3600), (r#"{"lease":"30m","ttl":"bogus"}"#, 1800)]
     {
