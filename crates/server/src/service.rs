@@ -8,7 +8,7 @@ use std::task::Poll;
 
 use api::{PeerAddress, Request};
 use http::Response;
-use http::header::{CONNECTION, HeaderMap, HeaderValue, TRANSFER_ENCODING};
+use http::header::HeaderMap;
 use http::request::Parts;
 use hyper::body::Incoming;
 use zeroize::Zeroizing;
@@ -50,13 +50,7 @@ impl<H: Handler> Session<H> {
         request: http::Request<Incoming>,
     ) -> Result<Response<ReplyBody>, Infallible> {
         self.activity.go_on(Doing::Request);
-        let framed_by_chunks = request.headers().contains_key(TRANSFER_ENCODING);
-        let mut response = self.answer(request).await;
-        if framed_by_chunks && host::in_force("chunked-requests-end-the-connection") {
-            // RFC 9112, 6.3: where a Content-Length came with it (hyper has dropped it), the connection must end here, or a
-            // proxy that believed the length would take the rest for another's request. It is rare enough to do always.
-            response.headers_mut().insert(CONNECTION, HeaderValue::from_static("close"));
-        }
+        let response = self.answer(request).await;
         self.activity.enter(Doing::Reply);
         Ok(response)
     }

@@ -144,8 +144,8 @@ async fn a_flood_of_chunks_ends_at_the_limit() {
     still_serves(&bench).await;
 }
 
-/// CL.TE: a proxy that believes the length would send the rest as the beginning of another's request. The reply ends the
-/// connection, so the rest is nobody's request.
+/// CL.TE: a proxy that believes the length would send the rest as the beginning of another's request (RFC 9112, 6.3). hyper
+/// ends the connection with the reply, so the rest is nobody's request; this holds it to that.
 #[tokio::test]
 async fn smuggling_by_two_lengths_ends_the_connection() {
     for both in
