@@ -6,10 +6,11 @@ use std::task::Poll;
 
 /// All outputs, in order.
 pub(super) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) -> Vec<F::Output> {
-    let mut waiting: Vec<(Pin<Box<F>>, Option<F::Output>)> = futures.into_iter().map(|f| (Box::pin(f), None)).collect();
+    let mut waiting: Vec<Pin<Box<F>>> = futures.into_iter().map(Box::pin).collect();
+    let mut outputs: Vec<Option<F::Output>> = waiting.iter().map(|_| None).collect();
     poll_fn(|cx| {
         let mut done = true;
-        for (future, output) in &mut waiting {
+        for (future, output) in waiting.iter_mut().zip(&mut outputs) {
             if output.is_none() {
                 match future.as_mut().poll(cx) {
                     Poll::Ready(value) => *output = Some(value),
@@ -20,7 +21,7 @@ pub(super) async fn join_all<F: Future>(futures: impl IntoIterator<Item = F>) ->
         if done { Poll::Ready(()) } else { Poll::Pending }
     })
     .await;
-    waiting.into_iter().filter_map(|(_, output)| output).collect()
+    outputs.into_iter().flatten().collect()
 }
 
 #[cfg(test)]

@@ -85,7 +85,7 @@ fn ring_size(plan: &Plan) -> RingSize {
 pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<(), Halt> {
     let disk = &*env.disk;
     let io = |what: &'static str| move |e: std::io::Error| refused(&e, what);
-    let new = state_dir::begin(disk, plan, &Making { outside: outside(plan, env)? })
+    let new = state_dir::begin(disk, plan, &Making::new(plan, &outside(plan, env)?))
         .map_err(io("data_dir must be writable, with room for the store and the audit ring"))?;
 
     let mut source = source(plan, env);
@@ -130,13 +130,7 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
 
 /// What will be made outside of the state directory and is not there yet. A file that is there already is nobody's leftover.
 fn outside(plan: &Plan, env: &Environment) -> Result<Vec<std::path::PathBuf>, Halt> {
-    let mut paths = Vec::new();
-    if let SourceSpec::Software { file } = &plan.source {
-        paths.push(file.clone());
-    }
-    if let Some(RecoverySpec::File(file)) = &plan.recovery {
-        paths.push(file.clone());
-    }
+    let paths = state_dir::outside(plan);
     for path in &paths {
         let there = env.disk.meta(path).map_err(|e| refused(&e, "see whether the directory exists"))?;
         if there.is_some() {

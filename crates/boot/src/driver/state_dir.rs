@@ -7,7 +7,7 @@ use host::{Disk, FileKind};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Part, Remains};
-use crate::plan::Plan;
+use crate::plan::{Plan, RecoverySpec, SourceSpec};
 
 /// The directory in which a first boot makes everything.
 pub(super) const NEW: &str = "data.new";
@@ -52,11 +52,32 @@ pub(super) fn look(disk: &dyn Disk, plan: &Plan) -> io::Result<Remains> {
     Ok(Remains { parts, leftover })
 }
 
-/// Files outside of the state directory that a first boot is about to make; none of them is there yet.
+/// Files outside of the state directory that a first boot is about to make; none of them is there yet. Below the data directory
+/// they are named from there.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Making {
-    pub(super) outside: Vec<PathBuf>,
+    outside: Vec<PathBuf>,
+}
+
+impl Making {
+    pub(super) fn new(plan: &Plan, outside: &[PathBuf]) -> Self {
+        let short = |p: &PathBuf| p.strip_prefix(&plan.data_dir).unwrap_or(p).to_path_buf();
+        Self { outside: outside.iter().map(short).collect() }
+    }
+}
+
+/// Files outside of the state directory that the plan makes at a first boot: a software key, a recovery file.
+pub(super) fn outside(plan: &Plan) -> Vec<PathBuf> {
+    let key = match &plan.source {
+        SourceSpec::Software { file } => Some(file.clone()),
+        SourceSpec::Exec { .. } => None,
+    };
+    let recovery = match &plan.recovery {
+        Some(RecoverySpec::File(file)) => Some(file.clone()),
+        _ => None,
+    };
+    key.into_iter().chain(recovery).collect()
 }
 
 /// Begins a first boot: `data.new`, and in it the note of what will be made outside. Durable on return.
@@ -76,7 +97,9 @@ pub(super) fn clear_leftover(disk: &dyn Disk, plan: &Plan, published: bool) -> i
     if !published {
         let noted = disk.read(&new.join(MAKING), 64 * 1024).ok();
         let making: Making = noted.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
-        for path in making.outside {
+        // Only what the plan would make today: a note cannot name just any file for removal.
+        let ours = outside(plan);
+        for path in making.outside.iter().map(|p| plan.data_dir.join(p)).filter(|p| ours.contains(p)) {
             if disk.meta(&path)?.is_some_and(|m| m.kind == FileKind::File) {
                 disk.remove_file(&path)?;
             }
@@ -126,7 +149,7 @@ pub fn destroy_state(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
     if disk.meta(&state).map_err(|e| failed(&state, e))?.is_some() {
         disk.sync_dir(&state).map_err(|e| failed(&state, e))?;
     }
-    if let crate::plan::SourceSpec::Software { file } = &plan.source
+    if let SourceSpec::Software { file } = &plan.source
         && disk.meta(file).map_err(|e| failed(file, e))?.is_some()
     {
         disk.remove_file(file).map_err(|e| failed(file, e))?;
@@ -193,7 +216,7 @@ mod unit {
         let dir = tempfile::tempdir().unwrap();
         let plan = plan(&dir);
         let (key, other) = (dir.path().join("software.key"), dir.path().join("other"));
-        begin(&OsDisk, &plan, &Making { outside: vec![key.clone()] }).unwrap();
+        begin(&OsDisk, &plan, &Making::new(&plan, std::slice::from_ref(&key))).unwrap();
         put(&key);
         put(&other);
         assert!(look(&OsDisk, &plan).unwrap().leftover);
@@ -202,16 +225,27 @@ mod unit {
     }
 
     #[test]
+    fn a_forged_note_removes_no_other_file() {
+        let dir = tempfile::tempdir().unwrap();
+        let plan = plan(&dir);
+        let victim = dir.path().join("victim");
+        put(&victim);
+        begin(&OsDisk, &plan, &Making::new(&plan, &[victim.clone(), "../victim".into()])).unwrap();
+        clear_leftover(&OsDisk, &plan, false).unwrap();
+        assert!(OsDisk.meta(&victim).unwrap().is_some());
+    }
+
+    #[test]
     fn a_published_state_keeps_what_was_made_outside() {
         let dir = tempfile::tempdir().unwrap();
         let plan = plan(&dir);
         let key = dir.path().join("software.key");
-        begin(&OsDisk, &plan, &Making { outside: vec![key.clone()] }).unwrap();
+        begin(&OsDisk, &plan, &Making::new(&plan, std::slice::from_ref(&key))).unwrap();
         put(&key);
         publish(&OsDisk, &plan).unwrap();
         settle(&OsDisk, &plan).unwrap();
         // Another attempt was begun and cut; its note names the same file.
-        begin(&OsDisk, &plan, &Making { outside: vec![key.clone()] }).unwrap();
+        begin(&OsDisk, &plan, &Making::new(&plan, std::slice::from_ref(&key))).unwrap();
         clear_leftover(&OsDisk, &plan, true).unwrap();
         assert!(OsDisk.meta(&key).unwrap().is_some());
     }

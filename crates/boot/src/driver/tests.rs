@@ -1,1 +1,433 @@
+//! Whole devices: real files, real SQLite, real engines; the clock alone is held.
 
+use std::collections::BTreeMap;
+use std::fmt::Write as _;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use api::{ApiPath, Body, Operation, Request, Status};
+use delivery::{Backing, Medium};
+use host::{Disk, OsDisk, WallTime};
+use seal::RecoveryKey;
+use secret::Token;
+use tempfile::TempDir;
+use testkit::{FakeClock, SeededEntropy};
+use zeroize::Zeroizing;
+
+use super::*;
+use crate::machine::{Halt, State};
+use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
+use crate::testing::demo_plan;
+
+struct Memory;
+impl Medium for Memory {
+    fn backing(&self, _: &Path) -> io::Result<Backing> {
+        Ok(Backing::Memory)
+    }
+}
+
+/// Hears everything, and keeps the recovery key as a person would.
+#[derive(Clone, Default)]
+struct Ears {
+    notes: Arc<Mutex<Vec<Note>>>,
+    key: Arc<Mutex<Option<Zeroizing<String>>>>,
+}
+
+impl Observer for Ears {
+    fn note(&mut self, note: Note) {
+        self.notes.lock().unwrap().push(note);
+    }
+
+    fn show_recovery_key(&mut self, key: &RecoveryKey) -> io::Result<()> {
+        *self.key.lock().unwrap() = Some(key.format());
+        Ok(())
+    }
+}
+
+impl Ears {
+    fn heard(&self, what: impl Fn(&Note) -> bool) -> usize {
+        self.notes.lock().unwrap().iter().filter(|n| what(n)).count()
+    }
+}
+
+pub(super) fn engines() -> Assemble {
+    let pool = Arc::new(engines::ThreadPool::new(1, 8).unwrap());
+    Arc::new(move |services| {
+        let facts = engines::Facts {
+            version: "test".into(),
+            build_date: "1970-01-01T00:00:00Z".into(),
+            cluster_name: "test".into(),
+            cluster_id: "test".into(),
+            shares: None,
+        };
+        engines::all(services, facts, Arc::clone(&pool) as Arc<dyn engines::HashPool>)
+    })
+}
+
+/// A device with two services and a shared credential.
+struct Device {
+    dir: TempDir,
+    clock: Arc<FakeClock>,
+    entropy: Arc<SeededEntropy>,
+    plan: Plan,
+    ears: Ears,
+}
+
+impl Device {
+    fn new() -> Self {
+        let dir = testkit::scratch_dir();
+        let mut plan = demo_plan(&dir.path().join("device"), &dir.path().join("run"));
+        plan.audit = AuditPlan { segments: 2, segment_bytes: 64 * 1024, ..AuditPlan::default() };
+        let all = plan.services.iter().map(|s| s.name.clone()).collect();
+        plan.credentials = vec![CredentialPlan::redis(all)];
+        let (clock, entropy) = (Arc::new(FakeClock::at(0)), Arc::new(SeededEntropy::new(7)));
+        Self { dir, clock, entropy, plan, ears: Ears::default() }
+    }
+
+    fn environment(&self) -> Environment {
+        Environment {
+            clock: Arc::clone(&self.clock) as Arc<dyn host::Clock>,
+            entropy: Arc::clone(&self.entropy) as Arc<dyn host::Entropy>,
+            disk: Arc::new(OsDisk),
+            medium: Arc::new(Memory),
+            us: rustix::process::geteuid().as_raw(),
+            vfs: None,
+            build_date: WallTime(0),
+            engines: engines(),
+        }
+    }
+
+    async fn up(&mut self) -> Running {
+        self.ears = Ears::default();
+        up(self.plan.clone(), self.environment(), Box::new(self.ears.clone())).await.unwrap()
+    }
+
+    fn state(&self, name: &str) -> PathBuf {
+        self.plan.state_dir().join(name)
+    }
+
+    fn token(&self, service: &str) -> Token {
+        let path = self.plan.run_dir.join("secrets").join(service).join("secrets-token.json");
+        let text = OsDisk.read(&path, 10_000).unwrap();
+        let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
+        Token::parse(file["auth"]["client_token"].as_str().unwrap()).unwrap()
+    }
+}
+
+async fn ask(running: &Running, token: &Token, operation: Operation, path: &str, body: &str) -> Status {
+    let request = Request::new(operation, ApiPath::parse(path).unwrap())
+        .with_token(Token::parse(token.expose()).unwrap())
+        .with_body(Body::new(Zeroizing::new(body.as_bytes().to_vec())));
+    running.core().unwrap().handle(request).await.into_reply().status
+}
+
+async fn lives(running: &Running, token: &Token) -> bool {
+    ask(running, token, Operation::Read, "auth/token/lookup-self", "").await == Status::OK
+}
+
+fn open(running: &Running) -> Vec<String> {
+    running.gates().borrow().open().iter().map(ToString::to_string).collect()
+}
+
+const BOTH: [&str; 2] = ["ready-to-run", "tokens-ready"];
+
+#[tokio::test]
+async fn a_bare_device_becomes_one_with_open_gates() {
+    let mut device = Device::new();
+    let running = device.up().await;
+    assert_eq!(running.halted(), None);
+    assert_eq!(open(&running), BOTH);
+    let (sensor, uploader) = (device.token("sensor"), device.token("uploader"));
+    let own = "secret/edgex/sensor/x";
+    assert_eq!(ask(&running, &sensor, Operation::Write, own, r#"{"a":"1"}"#).await, Status::NO_CONTENT);
+    assert_eq!(ask(&running, &sensor, Operation::Read, own, "").await, Status::OK);
+    assert_eq!(ask(&running, &uploader, Operation::Read, own, "").await, Status::FORBIDDEN);
+    assert_eq!(ask(&running, &sensor, Operation::Read, "secret/edgex/sensor/redisdb", "").await, Status::OK);
+    assert_eq!(ask(&running, &sensor, Operation::Read, "identity/oidc/token/sensor", "").await, Status::OK);
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn the_story_of_a_first_boot() {
+    let mut device = Device::new();
+    let running = device.up().await;
+    let mut story = String::new();
+    for note in device.ears.notes.lock().unwrap().iter() {
+        // The clock stands still, so every time is 0 and the order alone is told.
+        match note {
+            Note::Phase { name, .. } => writeln!(story, "phase      {name}"),
+            Note::Token { service, place, issued } => {
+                let how = if *issued { "issued" } else { "kept" };
+                writeln!(story, "token      {service} {how} {}", place.display())
+            }
+            Note::GateOpen { gate, .. } => writeln!(story, "gate open  {gate}"),
+            other => writeln!(story, "{other:?}"),
+        }
+        .unwrap();
+    }
+    running.shutdown().await;
+    let story = story.replace(&device.dir.path().display().to_string(), "");
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/boot/first-boot.txt");
+    if std::env::var_os("EDGEKEEP_GOLDEN").is_some() {
+        OsDisk.replace(&golden, story.as_bytes(), 0o644, None).unwrap();
+    }
+    let wanted = OsDisk.read(&golden, 100_000).unwrap();
+    assert_eq!(story, std::str::from_utf8(&wanted).unwrap(), "EDGEKEEP_GOLDEN=1 writes it anew");
+}
+
+#[tokio::test]
+async fn a_restart_within_a_boot_keeps_every_token_and_issues_none() {
+    let mut device = Device::new();
+    device.up().await.shutdown().await;
+    let before = device.token("sensor");
+    let running = device.up().await;
+    assert_eq!(open(&running), BOTH);
+    assert_eq!(device.ears.heard(|n| matches!(n, Note::Token { issued: true, .. })), 0);
+    assert_eq!(device.token("sensor").expose(), before.expose());
+    assert!(lives(&running, &before).await);
+    // A crash instead of a shutdown: dropped as it stands.
+    drop(running);
+    let running = device.up().await;
+    assert_eq!(device.token("sensor").expose(), before.expose());
+    assert!(lives(&running, &before).await);
+}
+
+#[tokio::test]
+async fn a_new_boot_refuses_every_older_token_and_issues_anew() {
+    let mut device = Device::new();
+    device.up().await.shutdown().await;
+    let old = device.token("sensor");
+    device.clock.reboot();
+    let running = device.up().await;
+    assert_eq!(open(&running), BOTH);
+    assert_ne!(device.token("sensor").expose(), old.expose());
+    assert!(!lives(&running, &old).await);
+    assert!(lives(&running, &device.token("sensor")).await);
+}
+
+#[tokio::test]
+async fn a_token_file_that_is_removed_shuts_the_gate_and_is_issued_anew() {
+    let mut device = Device::new();
+    let mut running = device.up().await;
+    let old = device.token("sensor");
+    OsDisk.remove_tree(&running.token_directory(&"sensor".parse().unwrap())).unwrap();
+    device.clock.advance(Duration::from_secs(1));
+    running.tick().await;
+    assert_eq!(device.ears.heard(|n| matches!(n, Note::GateShut { .. })), 2);
+    assert_eq!(open(&running), BOTH, "and open again, in the same tick");
+    assert!(!lives(&running, &old).await, "the lost token is revoked when the new one is receipted");
+    assert!(lives(&running, &device.token("sensor")).await);
+}
+
+#[tokio::test]
+async fn a_service_that_was_off_for_200_hours_finds_a_live_token() {
+    let mut device = Device::new();
+    let mut running = device.up().await;
+    let token = device.token("uploader");
+    for _ in 0..200 * 6 {
+        device.clock.advance(Duration::from_secs(600));
+        running.tick().await;
+    }
+    assert_eq!(device.token("uploader").expose(), token.expose());
+    assert!(lives(&running, &token).await);
+    assert_eq!(open(&running), BOTH);
+}
+
+#[tokio::test]
+async fn sealing_shuts_the_gates_and_unsealing_kills_no_token() {
+    let mut device = Device::new();
+    let mut running = device.up().await;
+    let token = device.token("sensor");
+    running.seal().await;
+    assert!(matches!(running.state(), State::Sealed) && running.core().is_none() && running.store().is_none());
+    assert!(open(&running).is_empty());
+    running.unseal().await;
+    assert_eq!(open(&running), BOTH);
+    assert!(lives(&running, &token).await);
+}
+
+#[tokio::test]
+async fn two_cannot_work_on_one_directory() {
+    let mut device = Device::new();
+    let _running = device.up().await;
+    let second = up(device.plan.clone(), device.environment(), Box::new(Quiet)).await;
+    assert!(matches!(second, Err(UpError::InUse { .. })), "{second:?}");
+}
+
+#[tokio::test]
+async fn a_plan_with_faults_makes_nothing() {
+    let mut device = Device::new();
+    device.plan.recovery = None;
+    let refused = up(device.plan.clone(), device.environment(), Box::new(Quiet)).await;
+    assert!(matches!(refused, Err(UpError::Plan(_))), "{refused:?}");
+    assert_eq!(OsDisk.list(device.dir.path()).unwrap().len(), 0);
+}
+
+/// Every file below a directory, with its bytes.
+fn files(dir: &Path) -> BTreeMap<PathBuf, Vec<u8>> {
+    let mut all = BTreeMap::new();
+    for name in OsDisk.list(dir).unwrap() {
+        let path = dir.join(name);
+        if OsDisk.meta(&path).unwrap().unwrap().kind == host::FileKind::Dir {
+            all.extend(files(&path));
+        } else {
+            all.insert(path.clone(), OsDisk.read(&path, 1 << 24).unwrap().to_vec());
+        }
+    }
+    all
+}
+
+#[tokio::test]
+async fn every_deleted_subset_is_refused_by_name_and_nothing_is_lost() {
+    let parts = ["slots.a", "slots.b", "store.db", "audit"];
+    for bits in 1u8..15 {
+        let mut device = Device::new();
+        device.up().await.shutdown().await;
+        for (i, part) in parts.iter().enumerate() {
+            if bits & (1 << i) != 0 {
+                OsDisk.remove_tree(&device.state(part)).unwrap();
+            }
+        }
+        let before = files(&device.plan.data_dir);
+        let running = device.up().await;
+        let deleted = |p: &str| bits & (1 << parts.iter().position(|q| *q == p).unwrap()) != 0;
+        let (a, b, store, audit) = (deleted("slots.a"), deleted("slots.b"), deleted("store.db"), deleted("audit"));
+        let halt = running.halted().cloned();
+        match (a && b, store, audit) {
+            (false, false, false) => {
+                assert_eq!((halt, open(&running)), (None, BOTH.map(String::from).to_vec()));
+                let (x, y) = (device.state("slots.a"), device.state("slots.b"));
+                assert_eq!(OsDisk.read(&x, 10_000).unwrap(), OsDisk.read(&y, 10_000).unwrap(), "healed");
+                assert!(device.ears.heard(|n| matches!(n, Note::Warning(_))) > 0, "and said so");
+                continue;
+            }
+            (false, false, true) => assert_eq!(halt, Some(Halt::AuditMissing)),
+            (false, true, _) => assert_eq!(halt, Some(Halt::StoreMissing)),
+            (true, false, _) => assert_eq!(halt, Some(Halt::SlotsMissing)),
+            (true, true, _) => assert!(matches!(halt, Some(Halt::OnlyRemains { .. })), "{halt:?}"),
+        }
+        assert!(open(&running).is_empty());
+        drop(running);
+        assert_eq!(files(&device.plan.data_dir), before, "nothing was made, changed or removed");
+    }
+}
+
+#[tokio::test]
+async fn a_demo_store_is_not_opened_by_production() {
+    let mut device = Device::new();
+    device.up().await.shutdown().await;
+    device.plan.profile = Profile::Production;
+    // A production plan has no software key, so the refusal of the plan comes first; by the recovery key it would not.
+    let refused = up(device.plan.clone(), device.environment(), Box::new(Quiet)).await;
+    assert!(matches!(refused, Err(UpError::Plan(_))), "{refused:?}");
+}
+
+#[tokio::test]
+async fn another_key_a_foreign_store_and_an_old_slot_set_are_told_apart() {
+    let (mut one, mut two) = (Device::new(), Device::new());
+    two.entropy = Arc::new(SeededEntropy::new(8));
+    one.up().await.shutdown().await;
+    two.up().await.shutdown().await;
+    let copy = |from: PathBuf, to: PathBuf| {
+        let bytes = OsDisk.read(&from, 1 << 24).unwrap();
+        OsDisk.replace(&to, &bytes, 0o600, None).unwrap();
+    };
+    // The store of the other device under these slots.
+    let kept = OsDisk.read(&one.state("store.db"), 1 << 24).unwrap().to_vec();
+    copy(two.state("store.db"), one.state("store.db"));
+    let running = one.up().await;
+    let fact = running.halted().unwrap().to_string();
+    assert!(fact.contains("is that of store"), "{fact}");
+    drop(running);
+    OsDisk.replace(&one.state("store.db"), &kept, 0o600, None).unwrap();
+    // The key of the other device.
+    copy(two.plan.data_dir.join("software.key"), one.plan.data_dir.join("software.key"));
+    let running = one.up().await;
+    let fact = running.halted().unwrap().to_string();
+    assert!(fact.contains("is not the one that the slot was made with"), "{fact}");
+}
+
+#[tokio::test]
+async fn the_recovery_key_opens_a_device_whose_source_is_lost() {
+    let mut device = Device::new();
+    device.plan.recovery = Some(RecoverySpec::Terminal);
+    device.up().await.shutdown().await;
+    let text = device.ears.key.lock().unwrap().take().unwrap();
+    OsDisk.remove_file(&device.plan.data_dir.join("software.key")).unwrap();
+    let mut running = device.up().await;
+    assert!(open(&running).is_empty());
+    running.recover(&RecoveryKey::generate(&SeededEntropy::new(99))).await.unwrap_err();
+    assert!(open(&running).is_empty());
+    running.recover(&RecoveryKey::parse(&text).unwrap()).await.unwrap();
+    assert_eq!(open(&running), BOTH);
+}
+
+#[tokio::test]
+async fn no_terminal_no_store() {
+    let mut device = Device::new();
+    device.plan.recovery = Some(RecoverySpec::Terminal);
+    let running = up(device.plan.clone(), device.environment(), Box::new(Quiet)).await.unwrap();
+    assert!(matches!(running.halted(), Some(Halt::Refused { .. })));
+    assert_eq!(OsDisk.list(&device.plan.data_dir).unwrap(), ["lock"], "nothing else is there");
+}
+
+/// A device on a disk that records; everything of it lies in the recorded directory, the tokens' tmpfs too.
+fn recorded(disk: &testkit::CrashDisk, clock: &Arc<FakeClock>, seed: u64) -> (Plan, Environment) {
+    let mut plan = demo_plan(&disk.path("device"), &disk.path("run"));
+    plan.audit = AuditPlan { segments: 2, segment_bytes: 64 * 1024, ..AuditPlan::default() };
+    plan.credentials = vec![CredentialPlan::redis(plan.services.iter().map(|s| s.name.clone()).collect())];
+    let env = Environment {
+        clock: Arc::clone(clock) as Arc<dyn host::Clock>,
+        entropy: Arc::new(SeededEntropy::new(seed)),
+        disk: Arc::new(disk.clone()),
+        medium: Arc::new(Memory),
+        us: rustix::process::geteuid().as_raw(),
+        vfs: Some(disk.vfs().into()),
+        build_date: WallTime(0),
+        engines: engines(),
+    };
+    (plan, env)
+}
+
+/// Power is cut after some event of a first boot, the device starts again in another boot of the kernel, and must come to the
+/// same end: gates open, tokens alive, the store whole, nothing left over.
+#[tokio::test]
+async fn a_power_cut_at_any_moment_of_the_first_boot_ends_in_the_same_device() {
+    let first = testkit::CrashDisk::new();
+    let clock = Arc::new(FakeClock::at(0));
+    let (plan, env) = recorded(&first, &clock, 7);
+    let running = up(plan, env, Box::new(Quiet)).await.unwrap();
+    assert_eq!(open(&running), BOTH);
+    drop(running);
+
+    let mut first_boots = 0;
+    for at in 0..=first.events() {
+        // One way of losing what was not synced at each moment, all of them in turn.
+        let unsynced = testkit::Unsynced::ALL[at % 4];
+        let names = testkit::NameRule::ALL[at / 4 % 2];
+        let image = first.image(&testkit::Cut { at, unsynced, names, seed: at as u64 });
+        first_boots += usize::from(!image.has("device/data"));
+        let second = testkit::CrashDisk::holding(&image);
+        // The run directory is memory: it is gone with the power.
+        OsDisk.remove_tree(&second.path("run")).unwrap();
+        let clock = Arc::new(FakeClock::at(0));
+        clock.reboot();
+        let (plan, env) = recorded(&second, &clock, 8);
+        let running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+        assert_eq!(running.halted(), None, "cut after event {at}, {unsynced:?}, {names:?}");
+        assert_eq!(open(&running), BOTH, "cut after event {at}, {unsynced:?}, {names:?}");
+        for service in ["sensor", "uploader"] {
+            let path = plan.run_dir.join("secrets").join(service).join("secrets-token.json");
+            let file: serde_json::Value = serde_json::from_slice(&OsDisk.read(&path, 10_000).unwrap()).unwrap();
+            let token = Token::parse(file["auth"]["client_token"].as_str().unwrap()).unwrap();
+            assert!(lives(&running, &token).await, "cut after event {at}");
+            let secret = format!("secret/edgex/{service}/redisdb");
+            assert_eq!(ask(&running, &token, Operation::Read, &secret, "").await, Status::OK);
+        }
+        assert!(OsDisk.meta(&plan.data_dir.join("data.new")).unwrap().is_none());
+        drop(running);
+    }
+    assert!(first_boots > 10, "cuts on both sides of the rename were played");
+}

@@ -206,7 +206,7 @@ impl Running {
             hint: "see the log".into(),
         })?;
         let vault = core
-            .in_process(&boot_mounts(&self.plan))
+            .in_process_at(&boot_mounts(&self.plan))
             .map_err(|e| keys::refused(&e, "give mounts plain names in edgekeep.toml"))?;
         self.hands.vault = Some(vault);
         self.hands.core = Some(core);

@@ -93,10 +93,7 @@ async fn keep_entity<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> R
         return Ok(entity);
     }
     calls.write(&path, &json!({ "policies": policies, "metadata": metadata })).await?;
-    calls
-        .read(&path)
-        .await?
-        .ok_or_else(|| ProvisionError::Answer { path, reason: "the entity that was made is not there" })
+    calls.read(&path).await?.ok_or(ProvisionError::Answer { path, reason: "the entity that was made is not there" })
 }
 
 /// The user lets a service log in by itself where that is wanted; its password is generated, and nobody knows it.

@@ -138,3 +138,111 @@ pub(crate) fn recipient(service: &ServicePlan) -> Result<Recipient, ProvisionErr
         reason: "the service's name cannot be a directory's",
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+    use std::sync::{Arc, Mutex};
+
+    use delivery::{DeliverError, Delivered};
+    use host::{Clock as _, OsDisk, WallTime};
+    use testkit::{FakeClock, SeededEntropy};
+
+    use super::*;
+    use crate::provision::fake::FakeVault;
+    use crate::testing::demo_plan;
+
+    /// Remembers what it delivered, and can refuse.
+    #[derive(Default)]
+    struct Pigeon {
+        last: Mutex<Option<Delivered>>,
+        refuses: bool,
+    }
+
+    impl Channel for Pigeon {
+        fn deliver(&self, to: &Recipient, parcel: &Parcel) -> Result<Delivered, DeliverError> {
+            if self.refuses {
+                return Err(DeliverError::OnDisk { path: PathBuf::from(to.service()) });
+            }
+            let digest = secret::crypto::sha256(&[parcel.expose_token_json()]);
+            let delivered = Delivered { place: to.service().into(), digest };
+            *self.last.lock().unwrap() = Some(delivered.clone());
+            Ok(delivered)
+        }
+
+        fn verify(&self, _to: &Recipient, delivered: &Delivered) -> Result<Standing, DeliverError> {
+            let same = self.last.lock().unwrap().as_ref() == Some(delivered);
+            Ok(if same { Standing::Intact } else { Standing::Missing })
+        }
+
+        fn withdraw(&self, _to: &Recipient) -> Result<(), DeliverError> {
+            *self.last.lock().unwrap() = None;
+            Ok(())
+        }
+    }
+
+    struct Bench {
+        _dir: tempfile::TempDir,
+        vault: FakeVault,
+        receipts: Receipts,
+        clock: Arc<FakeClock>,
+        service: ServicePlan,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let dir = testkit::scratch_dir();
+            let (clock, entropy) = (Arc::new(FakeClock::at(0)), Arc::new(SeededEntropy::new(1)));
+            let config = store::StoreConfig::new(
+                dir.path().join("store.db"),
+                Arc::new(OsDisk),
+                Arc::clone(&clock) as Arc<dyn host::Clock>,
+                Arc::clone(&entropy) as Arc<dyn host::Entropy>,
+                WallTime(0),
+            );
+            let slots = store::SlotSet { generation: 1, digest: [0; 32] };
+            let new = store::NewStore { store_id: [1; 16], profile: store::Profile::Demo, slots };
+            let store = store::Store::create(&config, &seal::new_root_key(&*entropy), &new).unwrap();
+            let service = demo_plan("/d".as_ref(), "/r".as_ref()).services.remove(0);
+            Self { _dir: dir, vault: FakeVault::default(), receipts: Receipts::new(store), clock, service }
+        }
+
+        async fn keep(&self, channel: &Pigeon, anew: bool) -> Result<Kept, ProvisionError> {
+            let boot = self.clock.boot_id();
+            let keeper = Keeper { channel, receipts: &self.receipts, boot, ca_pem: b"ca" };
+            keeper.keep_token(&self.vault, &self.service, "entity", anew).await
+        }
+    }
+
+    #[tokio::test]
+    async fn the_old_token_dies_only_after_the_new_ones_receipt() {
+        let (bench, pigeon) = (Bench::new(), Pigeon::default());
+        let first = bench.keep(&pigeon, false).await.unwrap();
+        assert!(first.issued);
+        assert!(!bench.keep(&pigeon, false).await.unwrap().issued, "it is good");
+        let second = bench.keep(&pigeon, true).await.unwrap();
+        assert_eq!(bench.vault.alive(), std::slice::from_ref(&second.receipt.accessor));
+        assert_eq!(bench.receipts.read(&bench.service.name).await.unwrap(), Some(second.receipt));
+    }
+
+    #[tokio::test]
+    async fn a_dead_token_a_lost_file_and_another_boot_are_issued_anew() {
+        let (bench, pigeon) = (Bench::new(), Pigeon::default());
+        let first = bench.keep(&pigeon, false).await.unwrap();
+        bench.vault.kill(&first.receipt.accessor);
+        assert!(bench.keep(&pigeon, false).await.unwrap().issued);
+        *pigeon.last.lock().unwrap() = None;
+        assert!(bench.keep(&pigeon, false).await.unwrap().issued);
+        bench.clock.reboot();
+        assert!(bench.keep(&pigeon, false).await.unwrap().issued);
+    }
+
+    #[tokio::test]
+    async fn what_was_not_delivered_leaves_no_live_token_and_no_receipt() {
+        let bench = Bench::new();
+        let refusing = Pigeon { refuses: true, ..Pigeon::default() };
+        assert!(matches!(bench.keep(&refusing, false).await, Err(ProvisionError::Deliver(_))));
+        assert_eq!(bench.vault.alive(), [""; 0]);
+        assert_eq!(bench.receipts.read(&bench.service.name).await.unwrap(), None);
+    }
+}
