@@ -223,7 +223,9 @@ mod tests {
     #[test]
     fn a_folder_is_reached_by_a_rule_at_or_below_it() {
         let compiled = rules(&["secret/edgex/a/* read", "kv/x read", "auth/+/login update", "hidden/* deny"]);
-        for (folder, known) in [("secret/", true), ("kv/", true), ("auth/userpass/", true), ("hidden/", false), ("sys/", false)] {
+        for (folder, known) in
+            [("secret/", true), ("kv/", true), ("auth/userpass/", true), ("hidden/", false), ("sys/", false)]
+        {
             assert_eq!(compiled.reaches(folder), known, "{folder}");
         }
     }
