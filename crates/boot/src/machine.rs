@@ -124,7 +124,9 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
             (State::Releasing(Releasing { failed }), vec![Action::Release { after: pause(failed) }])
         }
 
-        (State::Unlocking, Event::Unlocked { profile, .. }) if profile != plan.profile => {
+        (State::Unlocking, Event::Unlocked { profile, .. })
+            if profile != plan.profile && host::in_force("profiles-never-mix") =>
+        {
             halt(Halt::Profile { found: profile, asked: plan.profile }, true)
         }
         (State::Unlocking, Event::Unlocked { heal, .. }) => (State::Opening(Opening { heal }), vec![Action::OpenStore]),

@@ -53,10 +53,10 @@ pub fn check_parents(disk: &dyn Disk, path: &Path, us: u32) -> Result<(), PlaceE
         if meta.kind != FileKind::Dir {
             return Err(PlaceError::NotADirectory { path: dir.into(), link: meta.kind == FileKind::Symlink });
         }
-        if meta.owner.uid != 0 && meta.owner.uid != us {
+        if meta.owner.uid != 0 && meta.owner.uid != us && host::in_force("token-parents-owned") {
             return Err(PlaceError::ForeignOwner { path: dir.into(), uid: meta.owner.uid });
         }
-        if meta.mode & 0o022 != 0 && meta.mode & 0o1000 == 0 {
+        if meta.mode & 0o022 != 0 && meta.mode & 0o1000 == 0 && host::in_force("token-parents-closed") {
             return Err(PlaceError::Writable { path: dir.into(), mode: meta.mode });
         }
     }

