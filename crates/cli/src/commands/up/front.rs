@@ -130,10 +130,12 @@ fn operator(plan: &Plan) -> Result<Option<Identity>, Failure> {
 
 fn refused(error: &ListenError) -> Failure {
     let failure = Failure::of(Code::NotReady, error);
-    match error.hint() {
-        Some(hint) => failure.hint(hint),
-        None => failure.hint("see [listen] in edgekeep.toml"),
-    }
+    failure.hint(match error {
+        ListenError::Tcp { cause, .. } if cause.kind() == std::io::ErrorKind::AddrInUse => {
+            "see with `ss -ltnp` who listens there; or set another [listen] address (a demo: --listen 127.0.0.1:8201)"
+        }
+        _ => error.hint().unwrap_or("see [listen] in edgekeep.toml"),
+    })
 }
 
 fn halt(fact: &str, hint: &str) -> Halt {

@@ -43,8 +43,8 @@ pub(crate) struct Up {
 pub(super) fn run(up: Up) -> Result<(), Failure> {
     log();
     if up.demo {
-        let plan = demo(&up)?;
-        return on_runtime(run::run(plan, || demo(&up)));
+        let (plan, note) = demo(&up)?;
+        return on_runtime(run::run(plan, note, || demo(&up).map(|(plan, _)| plan)));
     }
     let file = up.config.clone().or_else(|| std::env::var_os("EDGEKEEP_CONFIG").map(PathBuf::from));
     let file = file.unwrap_or_else(|| CONFIG_FILE.into());
@@ -57,24 +57,22 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    on_runtime(run::run(config.plan, || read().map(|config| config.plan)))
+    on_runtime(run::run(config.plan, None, || read().map(|config| config.plan)))
 }
 
 /// The demo: what it keeps is in the directory where it is started, what it hands out on a tmpfs.
-fn demo(up: &Up) -> Result<Plan, Failure> {
+fn demo(up: &Up) -> Result<(Plan, Option<&'static str>), Failure> {
     let data_dir = absolute(up.data_dir.as_deref().unwrap_or(Path::new(DEMO_DIR)))?;
-    let run_dir = match crate::locate::environment().value("EDGEKEEP_RUN_DIR").filter(|d| !d.is_empty()) {
-        Some(dir) => absolute(Path::new(dir))?,
+    let (run_dir, note) = match crate::locate::environment().value("EDGEKEEP_RUN_DIR").filter(|d| !d.is_empty()) {
+        Some(dir) => (absolute(Path::new(dir))?, None),
         None => {
             let chosen = crate::locate::fresh_run_dir()?;
-            if let Some(note) = chosen.note {
-                tracing::warn!("{note}");
-            }
-            chosen.path
+            (chosen.path, chosen.note)
         }
     };
     let wish = config::Demo { data_dir: &data_dir, run_dir: &run_dir, listen: up.listen.as_deref() };
-    config::demo(&wish).map_err(|faults| faulty(&faults))
+    let plan = config::demo(&wish).map_err(|faults| faulty(&faults))?;
+    Ok((plan, note))
 }
 
 /// One thread serves a device; it is measured to be enough, and every thread costs a stack.

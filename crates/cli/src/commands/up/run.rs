@@ -17,8 +17,13 @@ use super::story::Story;
 use super::{build, engines};
 use crate::failure::{Code, Failure};
 
-/// Carries a plan out and serves until it is told to end. `again` reads the configuration anew, for SIGHUP.
-pub(super) async fn run(plan: Plan, again: impl Fn() -> Result<Plan, Failure>) -> Result<(), Failure> {
+/// Carries a plan out and serves until it is told to end. `note` is told with what was done; `again` reads the configuration
+/// anew, for SIGHUP.
+pub(super) async fn run(
+    plan: Plan,
+    note: Option<&str>,
+    again: impl Fn() -> Result<Plan, Failure>,
+) -> Result<(), Failure> {
     // Before anything is made: a port that is taken is the commonest slip.
     front::check_address(&plan)?;
     let memory_locked = crate::process::lock_memory();
@@ -27,6 +32,7 @@ pub(super) async fn run(plan: Plan, again: impl Fn() -> Result<Plan, Failure>) -
         Arc::new(OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?);
     let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let story = Story::default();
+    note.into_iter().for_each(|n| story.warn(n));
     let environment = Environment {
         clock: Arc::clone(&clock),
         entropy: Arc::new(OsEntropy),

@@ -33,6 +33,11 @@ impl Story {
         Listener(self.clone())
     }
 
+    /// Something to be told with the rest.
+    pub(super) fn warn(&self, text: &str) {
+        self.told(|t| t.warnings.push(text.to_owned()));
+    }
+
     /// The gates that are open, by name.
     pub(super) fn open_gates(&self) -> Vec<String> {
         self.told(|t| t.gates.iter().map(|(name, _)| name.to_string()).collect())
@@ -122,11 +127,11 @@ fn screen(told: &Told, plan: &Plan, address: Option<&str>, memory_locked: bool, 
     if tokens.len() > MAX_TOKENS {
         line("", format!("and {} more in {}", tokens.len() - MAX_TOKENS, plan.run_dir.join("secrets").display()));
     }
-    for (gate, at_ms) in &told.gates {
-        line("gate", format!("{gate} is open after {at_ms} ms"));
-    }
-    for gate in plan.gates.iter().filter(|g| told.gates.iter().all(|(name, _)| *name != g.name)) {
-        line("gate", format!("{} is shut", gate.name));
+    for gate in &plan.gates {
+        match told.gates.iter().find(|(name, _)| *name == gate.name) {
+            Some((name, at_ms)) => line("gate", format!("{name} is open after {at_ms} ms")),
+            None => line("gate", format!("{} is shut", gate.name)),
+        }
     }
     for warning in &told.warnings {
         line("warning", warning.clone());
