@@ -17,13 +17,18 @@ fn with_root() -> (House, String) {
 fn state_is_told_to_anybody_without_envelope() {
     let (house, _) = with_root();
     let health = house.get("sys/health", "").is(200).data;
-    assert_eq!((&health["initialized"], &health["sealed"], &health["standby"]), (&json!(true), &json!(false), &json!(false)));
+    assert_eq!(
+        (&health["initialized"], &health["sealed"], &health["standby"]),
+        (&json!(true), &json!(false), &json!(false))
+    );
     assert_eq!(health["server_time_utc"], 1_795_316_206);
     let status = house.get("sys/seal-status", "").is(200).data;
     assert_eq!((&status["sealed"], &status["recovery_seal"], &status["t"]), (&json!(false), &json!(true), &json!(0)));
     assert_eq!(house.get("sys/leader", "").is(200).data["ha_enabled"], false);
     assert_eq!(house.get("sys/init", "").is(200).data, json!({ "initialized": true }));
-    house.post("sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 }), "").told(400, "Vault is already initialized");
+    house
+        .post("sys/init", json!({ "secret_shares": 1, "secret_threshold": 1 }), "")
+        .told(400, "Vault is already initialized");
     let unseal = |body: Value| house.post("sys/unseal", body, "");
     assert_eq!(unseal(json!({ "key": "abcd" })).is(200).data["sealed"], false);
     unseal(json!({})).told(400, "'key' must be specified");
@@ -114,19 +119,32 @@ fn mount_survives_a_crash_and_its_data_are_swept_when_it_goes() {
 #[test]
 fn auth_mounts_need_sudo_and_end_their_logins() {
     let (house, root) = with_root();
-    house.policy("mounter", r#"path "sys/auth/*" { capabilities = ["create", "update", "read", "delete"] }
-        path "sys/mounts/*" { capabilities = ["create", "update", "read", "delete"] }"#, &root);
+    house.policy(
+        "mounter",
+        r#"path "sys/auth/*" { capabilities = ["create", "update", "read", "delete"] }
+        path "sys/mounts/*" { capabilities = ["create", "update", "read", "delete"] }"#,
+        &root,
+    );
     let mounter = house.token(&["mounter"], &root);
     house.post("sys/auth/userpass", json!({ "type": "userpass" }), &mounter).is(403);
     house.post("sys/mounts/auth/userpass", json!({ "type": "userpass" }), &mounter).is(400);
     house.call("DELETE", "sys/mounts/auth/token", Value::Null, &mounter).is(400);
     house.post("sys/auth/userpass", json!({ "type": "userpass" }), &root).is(204);
-    house.post("sys/auth/userpass", json!({ "type": "userpass" }), &root).told(400, "path is already in use at userpass/");
-    assert!(house.get("sys/auth", &root).is(200).data["userpass/"]["accessor"].as_str().unwrap().starts_with("auth_userpass_"));
+    house
+        .post("sys/auth/userpass", json!({ "type": "userpass" }), &root)
+        .told(400, "path is already in use at userpass/");
+    assert!(
+        house.get("sys/auth", &root).is(200).data["userpass/"]["accessor"]
+            .as_str()
+            .unwrap()
+            .starts_with("auth_userpass_")
+    );
     house.post("sys/auth/tt", json!({ "type": "kv" }), &root).told(400, "plugin not found in the catalog: kv");
     house.post("sys/auth/tt", json!({ "type": "token" }), &root).told(400, "cannot be instantiated");
     house.call("DELETE", "sys/auth/token", Value::Null, &root).told(400, "cannot be disabled");
-    house.post("auth/userpass/users/u", json!({ "password": "pw-of-a-person", "token_policies": "default" }), &root).is(204);
+    house
+        .post("auth/userpass/users/u", json!({ "password": "pw-of-a-person", "token_policies": "default" }), &root)
+        .is(204);
     let login = house.post("auth/userpass/login/u", json!({ "password": "pw-of-a-person" }), "").is(200);
     let token = login.auth["client_token"].as_str().unwrap().to_owned();
     assert_eq!(house.get("auth/token/lookup-self", &token).is(200).data["display_name"], "userpass-u");
@@ -154,11 +172,20 @@ fn capabilities_are_told_by_path() {
     house.policy("p1", r#"path "secret/*" { capabilities = ["read", "list"] }"#, &root);
     let token = house.token(&["p1"], &root);
     let own = |body: Value| house.post("sys/capabilities-self", body, &token);
-    assert_eq!(own(json!({ "path": "secret/x" })).is(200).data, json!({ "secret/x": ["list", "read"], "capabilities": ["list", "read"] }));
-    assert_eq!(own(json!({ "paths": ["secret/x", "zz"] })).is(200).data, json!({ "secret/x": ["list", "read"], "zz": ["deny"] }));
+    assert_eq!(
+        own(json!({ "path": "secret/x" })).is(200).data,
+        json!({ "secret/x": ["list", "read"], "capabilities": ["list", "read"] })
+    );
+    assert_eq!(
+        own(json!({ "paths": ["secret/x", "zz"] })).is(200).data,
+        json!({ "secret/x": ["list", "read"], "zz": ["deny"] })
+    );
     own(json!({})).told(400, "paths must be supplied");
     let of = |path: &str, body: Value| house.post(&format!("sys/{path}"), body, &root);
-    assert_eq!(of("capabilities", json!({ "token": token, "path": "secret/x" })).is(200).data["secret/x"], json!(["list", "read"]));
+    assert_eq!(
+        of("capabilities", json!({ "token": token, "path": "secret/x" })).is(200).data["secret/x"],
+        json!(["list", "read"])
+    );
     of("capabilities", json!({ "token": "bad", "path": "x" })).told(400, "invalid token");
     of("capabilities-accessor", json!({ "accessor": "bad", "path": "x" })).told(400, "invalid accessor");
     assert_eq!(of("capabilities-self", json!({ "path": "x" })).is(200).data["x"], json!(["root"]));
@@ -172,7 +199,10 @@ fn clients_learn_of_mounts_that_they_have_rights_on() {
     house.policy("p1", r#"path "secret/edgex/a/*" { capabilities = ["read"] }"#, &root);
     let token = house.token(&["p1"], &root);
     let one = house.get("sys/internal/ui/mounts/secret/edgex/a/x", &token).is(200).data;
-    assert_eq!((&one["path"], &one["type"], &one["options"]["version"]), (&json!("secret/"), &json!("kv"), &json!("1")));
+    assert_eq!(
+        (&one["path"], &one["type"], &one["options"]["version"]),
+        (&json!("secret/"), &json!("kv"), &json!("1"))
+    );
     house.get("sys/internal/ui/mounts/other/x", &token).is(403);
     house.get("sys/internal/ui/mounts/other/x", "").told(403, "permission denied");
     let seen = house.get("sys/internal/ui/mounts", &token).is(200).data;

@@ -57,7 +57,9 @@ fn sudo_gives_policies_but_never_root() {
     let (house, root, _) = with_maker();
     house.policy("boss", r#"path "auth/token/create" { capabilities = ["update", "sudo"] }"#, &root);
     let boss = house.token(&["boss"], &root);
-    house.post("auth/token/create", json!({ "policies": ["anything"], "no_parent": true, "period": "1h" }), &boss).is(200);
+    house
+        .post("auth/token/create", json!({ "policies": ["anything"], "no_parent": true, "period": "1h" }), &boss)
+        .is(200);
     house
         .post("auth/token/create", json!({ "policies": ["root"] }), &boss)
         .told(400, "root tokens may not be created without parent token being root");
@@ -88,7 +90,8 @@ fn expiring_root_makes_no_root_for_ever() {
 #[test]
 fn times_are_capped_with_a_warning() {
     let (house, root, _) = with_maker();
-    let made = house.post("auth/token/create", json!({ "policies": ["p"], "explicit_max_ttl": "10s", "ttl": "1h" }), &root);
+    let made =
+        house.post("auth/token/create", json!({ "policies": ["p"], "explicit_max_ttl": "10s", "ttl": "1h" }), &root);
     assert_eq!(made.auth["lease_duration"], 10);
     assert_eq!(
         made.warnings,
@@ -178,10 +181,12 @@ fn crash_takes_no_promise_back() {
 fn crash_lengthens_a_life_by_at_most_the_head_room() {
     let (house, root, _) = with_maker();
     let renewable = house.post("auth/token/create", json!({ "policies": ["default"], "ttl": "1h" }), &root).token();
-    let fixed =
-        house.post("auth/token/create", json!({ "policies": ["default"], "ttl": "1h", "renewable": false }), &root).token();
-    let limited =
-        house.post("auth/token/create", json!({ "policies": ["default"], "ttl": "1h", "explicit_max_ttl": "1h" }), &root).token();
+    let fixed = house
+        .post("auth/token/create", json!({ "policies": ["default"], "ttl": "1h", "renewable": false }), &root)
+        .token();
+    let limited = house
+        .post("auth/token/create", json!({ "policies": ["default"], "ttl": "1h", "explicit_max_ttl": "1h" }), &root)
+        .token();
     let house = house.crash();
     house.pass(3600);
     house.get("auth/token/lookup-self", &fixed).is(403);
@@ -277,7 +282,10 @@ fn uses_are_paid_before_the_request_and_the_last_is_served() {
     assert_eq!(house.get("auth/token/lookup-self", &token).is(200).data["num_uses"], 1);
     house.get("auth/token/lookup-self", &token).is(200);
     house.get("auth/token/lookup-self", &token).is(403);
-    assert!(house.post("auth/token/lookup", json!({ "token": token }), &root).status == 403, "it is gone, not only used up");
+    assert!(
+        house.post("auth/token/lookup", json!({ "token": token }), &root).status == 403,
+        "it is gone, not only used up"
+    );
 }
 
 #[test]
@@ -292,15 +300,17 @@ fn crash_gives_no_use_twice() {
 fn limited_token_makes_no_children() {
     let (house, root, _) = with_maker();
     let token = house.post("auth/token/create", json!({ "policies": ["maker"], "num_uses": 5 }), &root).token();
-    house
-        .post("auth/token/create", json!({}), &token)
-        .told(400, "restricted use token cannot generate child tokens");
+    house.post("auth/token/create", json!({}), &token).told(400, "restricted use token cannot generate child tokens");
 }
 
 #[test]
 fn tokens_of_boot_end_with_the_kernels_boot() {
     let (house, root, _) = with_maker();
-    let service = house.as_boot("POST", "auth/token/create", json!({ "policies": ["default"], "no_parent": true, "period": "1h" }));
+    let service = house.as_boot(
+        "POST",
+        "auth/token/create",
+        json!({ "policies": ["default"], "no_parent": true, "period": "1h" }),
+    );
     let service = service.token();
     let operator = house.token(&["default"], &root);
     let house = house.crash();
@@ -344,7 +354,11 @@ fn token_in_the_in_process_door_has_its_own_power_alone() {
     let asks = house::request("POST", "sys/policies/acl/q", json!({ "policy": "path \"x\" {}" }), &weak);
     assert_eq!(testkit::block_on(house.boot().call(asks)).unwrap().status.0, 403);
     let dead = house::request("POST", "sys/policies/acl/q", json!({ "policy": "path \"x\" {}" }), "s.nosuchtoken");
-    assert_eq!(testkit::block_on(house.boot().call(dead)).unwrap().status.0, 403, "a dead token does not fall back to boot");
+    assert_eq!(
+        testkit::block_on(house.boot().call(dead)).unwrap().status.0,
+        403,
+        "a dead token does not fall back to boot"
+    );
 }
 
 #[test]
@@ -355,7 +369,10 @@ fn roles_bound_what_is_made() {
     house.post("auth/token/roles/r1", role, &root).is(204);
     house.post("auth/token/roles/r1", json!({}), &root).is(204);
     let read = house.get("auth/token/roles/r1", &root).is(200).data;
-    assert_eq!((&read["allowed_policies"], &read["period"], &read["orphan"]), (&json!(["p1"]), &json!(7200), &json!(true)));
+    assert_eq!(
+        (&read["allowed_policies"], &read["period"], &read["orphan"]),
+        (&json!(["p1"]), &json!(7200), &json!(true))
+    );
     let made = house.post("auth/token/create/r1", json!({}), &maker).is(200).auth;
     assert_eq!((&made["policies"], &made["lease_duration"]), (&json!(["default", "p1"]), &json!(7200)));
     assert_eq!(made["orphan"], true);
@@ -363,7 +380,9 @@ fn roles_bound_what_is_made() {
         400,
         "token policies ([\"default\" \"p2\"]) must be subset of the role's allowed policies ([\"default\" \"p1\"]) or glob policies ([])",
     );
-    house.post("auth/token/create/r1", json!({ "entity_alias": "bob" }), &root).told(400, "invalid 'entity_alias' value");
+    house
+        .post("auth/token/create/r1", json!({ "entity_alias": "bob" }), &root)
+        .told(400, "invalid 'entity_alias' value");
     let named = house.post("auth/token/create/r1", json!({ "entity_alias": "xavier" }), &root).is(200).auth;
     assert_ne!(named["entity_id"], "");
     house.post("auth/token/roles/r2", json!({ "disallowed_policies": ["p1"] }), &root).is(204);
@@ -389,7 +408,10 @@ fn answers_are_openbaos() {
     post("renew-self", json!({})).told(400, "lease is not renewable");
     post("revoke", json!({})).told(400, "missing token ID");
     post("revoke", json!({ "token": "nope" })).is(204);
-    assert_eq!(post("revoke-accessor", json!({ "accessor": "nope" })).is(200).warnings, ["No token found with this accessor"]);
+    assert_eq!(
+        post("revoke-accessor", json!({ "accessor": "nope" })).is(200).warnings,
+        ["No token found with this accessor"]
+    );
     let seen = post("lookup-accessor", json!({ "accessor": accessor })).is(200).data;
     assert_eq!((&seen["id"], &seen["ttl"], &seen["path"]), (&json!(""), &json!(3600), &json!("auth/token/create")));
     assert_eq!(seen["expire_time"], "2026-11-22T03:56:46.000000000Z");

@@ -136,7 +136,7 @@ impl Answer {
     }
 
     #[track_caller]
-    pub fn is_absent(self) {
+    pub fn absent(self) {
         assert_eq!(self, Answer(404, json!({ "errors": [] })));
     }
 

@@ -9,8 +9,8 @@ fn entity(h: &House, name: &str) -> String {
 #[test]
 fn entities_by_name_and_id() {
     let h = House::new();
-    h.get("identity/entity/name/svc").is_absent();
-    h.ask("LIST", "identity/entity/name", Value::Null).is_absent();
+    h.get("identity/entity/name/svc").absent();
+    h.ask("LIST", "identity/entity/name", Value::Null).absent();
     let body = json!({"metadata": {"name": "svc"}, "policies": ["p1"]});
     let made = h.ask("POST", "identity/entity/name/svc", body.clone()).is(200);
     assert_eq!((&made["name"], &made["aliases"]), (&json!("svc"), &Value::Null));
@@ -26,11 +26,11 @@ fn entities_by_name_and_id() {
     let listed = h.ask("LIST", "identity/entity/id", Value::Null).is(200);
     assert_eq!(listed, json!({"keys": [id], "key_info": {id: {"name": "svc"}}}));
     h.ask("POST", &format!("identity/entity/id/{id}"), json!({"name": "svc2"})).is(204);
-    h.get("identity/entity/name/svc").is_absent();
+    h.get("identity/entity/name/svc").absent();
     h.get("identity/entity/name/svc2").is(200);
     h.ask("DELETE", "identity/entity/name/svc2", Value::Null).is(204);
     h.ask("DELETE", "identity/entity/name/svc2", Value::Null).is(204);
-    h.get(&format!("identity/entity/id/{id}")).is_absent();
+    h.get(&format!("identity/entity/id/{id}")).absent();
 }
 
 #[test]
@@ -45,7 +45,7 @@ fn refusals_as_openbao_words_them() {
     h.ask("POST", &format!("identity/entity/id/{id}"), json!({"name": "E1"}))
         .refuses(400, "entity name is already in use");
     h.get("identity/nosuch").refuses(404, "1 error occurred:\n\t* unsupported path\n\n");
-    h.get("identity/entity/name/e3").is_absent();
+    h.get("identity/entity/name/e3").absent();
 }
 
 #[test]
@@ -67,7 +67,7 @@ fn an_alias_is_bound_once_and_again_is_204() {
     assert_eq!(h.ask("POST", "identity/entity-alias", moved).is(200), json!({"canonical_id": other, "id": alias}));
     assert_eq!(h.get("identity/entity/name/svc").is(200)["aliases"], json!([]));
     h.ask("DELETE", &format!("identity/entity-alias/id/{alias}"), Value::Null).is(204);
-    h.get(&format!("identity/entity-alias/id/{alias}")).is_absent();
+    h.get(&format!("identity/entity-alias/id/{alias}")).absent();
     h.ask("POST", "identity/entity-alias", body).is(200);
 }
 

@@ -7,21 +7,21 @@ use super::house::{House, request};
 #[test]
 fn writes_reads_lists_and_deletes() {
     let h = House::new();
-    h.get("secret/a").is_absent();
-    h.ask("LIST", "secret", Value::Null).is_absent();
+    h.get("secret/a").absent();
+    h.ask("LIST", "secret", Value::Null).absent();
     h.ask("POST", "secret/a", json!({"x": 1})).is(204);
     assert_eq!(h.get("secret/a").is(200), json!({"x": 1}));
     h.ask("PUT", "secret/a/b", json!({"x": "2"})).is(204);
     h.ask("POST", "secret/c/d/e", json!({"x": "2"})).is(204);
     assert_eq!(h.ask("LIST", "secret", Value::Null).is(200), json!({"keys": ["a", "a/", "c/"]}));
     assert_eq!(h.ask("LIST", "secret/a", Value::Null).is(200), json!({"keys": ["b"]}));
-    h.ask("LIST", "secret/nosuch", Value::Null).is_absent();
-    h.get("secret/a/").is_absent();
+    h.ask("LIST", "secret/nosuch", Value::Null).absent();
+    h.get("secret/a/").absent();
     h.ask("DELETE", "secret/a/", Value::Null).is(204);
     assert_eq!(h.get("secret/a").is(200), json!({"x": 1}), "a folder's name is not an entry's");
     h.ask("DELETE", "secret/a", Value::Null).is(204);
     h.ask("DELETE", "secret/a", Value::Null).is(204);
-    h.get("secret/a").is_absent();
+    h.get("secret/a").absent();
     assert_eq!(h.get("secret/a/b").is(200), json!({"x": "2"}));
 }
 
@@ -32,7 +32,7 @@ fn refusals_as_openbao_words_them() {
     h.ask("POST", "secret/a", Value::Null).refuses(400, "missing data fields");
     h.ask("POST", "secret/a/", json!({"x": 1})).refuses(400, "cannot write to a path ending in '/'");
     h.ask("POST", "secret/a", json!([1])).is(400);
-    h.get("secret/a").is_absent();
+    h.get("secret/a").absent();
 }
 
 #[test]
@@ -56,6 +56,6 @@ fn two_mounts_do_not_see_each_other() {
     let h = House::new();
     h.as_boot("POST", "sys/mounts/other", json!({"type": "kv", "options": {"version": "1"}})).is(204);
     h.ask("POST", "secret/a", json!({"x": 1})).is(204);
-    h.get("other/a").is_absent();
-    h.ask("LIST", "other", Value::Null).is_absent();
+    h.get("other/a").absent();
+    h.ask("LIST", "other", Value::Null).absent();
 }

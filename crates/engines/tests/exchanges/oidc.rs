@@ -132,7 +132,7 @@ fn a_due_rotation_happens_at_the_next_signature() {
 #[test]
 fn keys_and_roles_as_openbao_words_them() {
     let h = House::new();
-    h.ask("LIST", "identity/oidc/key", Value::Null).is_absent();
+    h.ask("LIST", "identity/oidc/key", Value::Null).absent();
     h.ask("POST", KEY, json!({"algorithm": "bogus"})).refuses(400, "unknown signing algorithm \"bogus\"");
     h.ask("POST", KEY, json!({"algorithm": "RS256"})).is(400);
     let long = json!({"algorithm": "ES384", "rotation_period": "1h", "verification_ttl": "20h"});
@@ -148,7 +148,7 @@ fn keys_and_roles_as_openbao_words_them() {
     assert_eq!(h.ask("LIST", "identity/oidc/key", Value::Null).is(200), json!({"keys": ["edgex-identity"]}));
     h.ask("POST", ROLE, json!({"key": "edgex-identity", "ttl": "9999h"})).is(400);
     h.ask("POST", ROLE, json!({"key": "edgex-identity", "template": "{\"aud\": 1}"})).is(400);
-    h.get(ROLE).is_absent();
+    h.get(ROLE).absent();
     h.ask("POST", ROLE, json!({"key": "edgex-identity"})).is(204);
     let role = h.get(ROLE).is(200);
     assert_eq!((&role["ttl"], role["client_id"].as_str().unwrap().len()), (&json!(86400), 24));

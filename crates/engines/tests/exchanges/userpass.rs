@@ -14,7 +14,7 @@ const DRAWN: &str = "c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2VjcmV0c2Vj";
 #[test]
 fn users_come_and_go() {
     let h = House::new();
-    h.get(USER).is_absent();
+    h.get(USER).absent();
     h.ask("POST", USER, json!({})).refuses(400, "must provide either password or password_hash");
     h.ask("POST", USER, json!({"password": "pw", "token_period": "1h", "token_policies": ["p1", "P2"]})).is(204);
     h.ask("POST", USER, json!({"token_ttl": "5m"})).is(204);
@@ -31,7 +31,7 @@ fn users_come_and_go() {
     assert_eq!((&read["policies"], &read["token_policies"]), (&json!(["x2", "x3"]), &json!(["x2", "x3"])));
     h.ask("DELETE", USER, Value::Null).is(204);
     h.ask("DELETE", USER, Value::Null).is(204);
-    h.get(USER).is_absent();
+    h.get(USER).absent();
 }
 
 #[test]
@@ -48,7 +48,7 @@ fn refusals_as_openbao_words_them() {
     h.ask("POST", USER, json!({"password": "x", "token_period": "bogus"})).is(400);
     h.ask("POST", USER, json!({"password": "x".repeat(73)})).is(400);
     h.ask("POST", USER, json!({"password": ""})).is(400);
-    h.get(USER).is_absent();
+    h.get(USER).absent();
 }
 
 #[test]
@@ -57,7 +57,7 @@ fn limits_that_are_not_enforced_are_not_accepted() {
     h.ask("POST", USER, json!({"password": "x", "token_bound_cidrs": "10.0.0.0/8"})).is(400);
     h.ask("POST", USER, json!({"password": "x", "token_type": "batch"})).is(400);
     h.ask("POST", USER, json!({"password": "x", "token_strictly_bind_ip": true})).is(400);
-    h.get(USER).is_absent();
+    h.get(USER).absent();
 }
 
 #[test]

@@ -10,7 +10,7 @@ use api::{ApiPath, Body, Operation, Payload, Reply, Request};
 use engines::{Facts, HashPool, PoolFull};
 use host::{OsDisk, WallTime};
 use pipeline::{
-    ActorRecord, AuditRefused, AuditSink, BoxFuture, Core, InProcess, RequestRecord, ResponseRecord, Services,
+    ActorRecord, AuditRefused, AuditSink, BoxFuture, Core, Engine, InProcess, RequestRecord, ResponseRecord, Services,
 };
 use secret::{RootKey, Secret, Token};
 use serde_json::{Value, json};
@@ -28,19 +28,31 @@ pub struct House {
 
 impl House {
     pub fn new() -> Self {
+        Self::with(Vec::new())
+    }
+
+    /// With engines of the test's own besides.
+    pub fn with(more: Vec<Arc<dyn Engine>>) -> Self {
         let dir = scratch_dir();
         let clock = Arc::new(FakeClock::at(1_795_316_206));
         let entropy = Arc::new(SeededEntropy::new(7));
         let slots = SlotSet { generation: 1, digest: [3; 32] };
         let new = NewStore { store_id: ID, profile: Profile::Demo, slots };
         let store = Store::create(&config(&dir, &clock, &entropy), &root(), &new).unwrap();
-        Self::over(store, dir, clock, entropy)
+        Self::over(store, dir, clock, entropy, more)
     }
 
-    fn over(store: Store, dir: tempfile::TempDir, clock: Arc<FakeClock>, entropy: Arc<SeededEntropy>) -> Self {
+    fn over(
+        store: Store,
+        dir: tempfile::TempDir,
+        clock: Arc<FakeClock>,
+        entropy: Arc<SeededEntropy>,
+        more: Vec<Arc<dyn Engine>>,
+    ) -> Self {
         let audit = Arc::new(Tape::default());
         let services = Services::new(store.clone(), clock.clone(), entropy.clone());
-        let (engines, directory) = engines::all(&services, facts(), Arc::new(AtOnce));
+        let (mut engines, directory) = engines::all(&services, facts(), Arc::new(AtOnce));
+        engines.extend(more);
         let core = block_on(Core::open(services, engines, directory, audit.clone())).unwrap();
         Self { core, clock, audit, store, entropy, dir }
     }
@@ -68,7 +80,7 @@ impl House {
 
     fn reopen(dir: tempfile::TempDir, clock: Arc<FakeClock>, entropy: Arc<SeededEntropy>) -> Self {
         let store = Store::open(&config(&dir, &clock, &entropy), &root(), ID).unwrap();
-        Self::over(store, dir, clock, entropy)
+        Self::over(store, dir, clock, entropy, Vec::new())
     }
 
     pub fn boot(&self) -> InProcess {
@@ -151,8 +163,13 @@ pub struct Answer {
 
 impl Answer {
     fn of(reply: Reply) -> Self {
-        let mut answer =
-            Self { status: reply.status.0, data: Value::Null, auth: Value::Null, warnings: Vec::new(), errors: Vec::new() };
+        let mut answer = Self {
+            status: reply.status.0,
+            data: Value::Null,
+            auth: Value::Null,
+            warnings: Vec::new(),
+            errors: Vec::new(),
+        };
         match reply.payload {
             Payload::Empty => {}
             Payload::Errors(errors) => answer.errors = errors,
@@ -208,7 +225,12 @@ pub struct Tape {
 }
 
 impl Tape {
-    fn take(&self, kind: &str, request: &RequestRecord<'_>, response: Option<&ResponseRecord<'_>>) -> Result<(), AuditRefused> {
+    fn take(
+        &self,
+        kind: &str,
+        request: &RequestRecord<'_>,
+        response: Option<&ResponseRecord<'_>>,
+    ) -> Result<(), AuditRefused> {
         if self.refuses.load(Ordering::Acquire) {
             return Err(AuditRefused { reason: "the test says no".to_owned() });
         }
