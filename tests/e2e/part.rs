@@ -45,7 +45,8 @@ pub fn in_venv(name: &str) -> PathBuf {
 pub fn sample(name: &str) -> PathBuf {
     let path = root().join("../shared/samples").join(name);
     assert!(path.is_file(), "{name} is missing: EdgeX's sample files belong in {}", path.parent().unwrap().display());
-    path
+    // A configuration takes no path with `..`.
+    path.canonicalize().unwrap()
 }
 
 /// Runs a command to its end and shows what it said if it failed.
