@@ -11,7 +11,6 @@
 mod certificates;
 mod environment;
 mod front;
-mod join;
 mod keys;
 mod running;
 mod state_dir;

@@ -4,6 +4,7 @@
 
 pub mod driver;
 pub mod gate;
+mod join;
 pub mod machine;
 pub mod plan;
 pub mod provision;

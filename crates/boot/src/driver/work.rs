@@ -9,11 +9,11 @@ use seal::{HeadCheck, SlotFiles, UnlockError};
 use store::{OpenError, Store};
 
 use super::environment::Note;
-use super::join::join_all;
 use super::running::{Hands, Running};
 use super::upkeep::Watched;
 use super::{certificates, keys, state_dir};
 use crate::gate::{Evidence, probe_until};
+use crate::join::join_all;
 use crate::machine::{Action, Epoch, Event, Halt};
 use crate::plan::{AuditSync, GateName, MountKind, Need, ServiceName};
 use crate::provision::{Keeper, Kept, ProvisionError, Receipts, keep_credentials, keep_identity, lay_ground};

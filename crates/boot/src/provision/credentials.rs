@@ -10,6 +10,7 @@ use host::Entropy;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
+use crate::join::join_all;
 use crate::plan::{CredentialPlan, Plan};
 use crate::provision::calls::Calls;
 use crate::provision::{Ground, ProvisionError};
@@ -78,14 +79,20 @@ async fn keep<V: Vault>(
             pair
         }
     };
-    // A cut here leaves copies that are missing or old: the next run finds them so (`a_cut_between_copies_is_mended`).
-    for service in &credential.copies {
+    // A cut here leaves copies that are missing or old: the next run finds them so (`a_cut_between_copies_is_mended`). Among
+    // themselves they have no order, and together they share the store's turns.
+    let (source, at) = (&source, &at);
+    let copies = join_all(credential.copies.iter().map(|service| async move {
         let path = at(&credential.copy_path(service));
         let there = calls.read::<Pair>(&path).await?;
-        if !there.is_some_and(|copy| copy.same(&source)) {
-            calls.write_secret(&path, source.to_json()).await?;
-            written += 1;
+        if there.is_some_and(|copy| copy.same(source)) {
+            return Ok(0);
         }
+        calls.write_secret(&path, source.to_json()).await.map(|_| 1)
+    }))
+    .await;
+    for copied in copies {
+        written += copied?;
     }
     Ok(written)
 }
