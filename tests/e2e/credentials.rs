@@ -47,7 +47,7 @@ fn redis_takes_the_generated_credential() {
     let file = std::fs::File::options().create(true).append(true).open(&log).unwrap();
     let mut redis = Command::new(server);
     redis.args(["--port", "0", "--save", "", "--unixsocket"]).arg(&socket).arg("--dir").arg(dir.path());
-    redis.args(["--user", &format!("{user} on >{password} ~* &* +@all")]);
+    redis.args(["--user", &user, "on", &format!(">{password}"), "~*", "&*", "+@all"]);
     let _redis = Server(redis.stdin(Stdio::null()).stdout(file.try_clone().unwrap()).stderr(file).spawn().unwrap());
     let ping = |password: &str| {
         let output = Command::new(&cli)

@@ -8,13 +8,13 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use crate::part;
 
 /// The executable under test.
-pub const EDGEKEEP: &str = env!("CARGO_BIN_EXE_edgekeep");
+pub(crate) const EDGEKEEP: &str = env!("CARGO_BIN_EXE_edgekeep");
 
-pub struct Device {
+pub(crate) struct Device {
     dir: tempfile::TempDir,
     run: tempfile::TempDir,
     /// Of 127.0.0.0/8, this device's own: no two tests share a port.
-    pub ip: String,
+    pub(crate) ip: String,
     child: Option<Child>,
     /// What stands before the executable: another boot id, another network.
     before: Vec<String>,
@@ -23,7 +23,7 @@ pub struct Device {
 
 impl Device {
     /// A device with these sections besides the usual ones.
-    pub fn new(sections: &str) -> Self {
+    pub(crate) fn new(sections: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let run = tempfile::Builder::new().prefix("edgekeep-e2e-").tempdir_in("/dev/shm").unwrap();
         let ip = loopback();
@@ -42,7 +42,7 @@ impl Device {
     }
 
     /// A device with these services.
-    pub fn with_services(names: &[&str]) -> Self {
+    pub(crate) fn with_services(names: &[&str]) -> Self {
         let mut sections = String::new();
         for name in names {
             writeln!(sections, "[[service]]\nname = \"{name}\"").unwrap();
@@ -51,7 +51,7 @@ impl Device {
     }
 
     /// A device that reads EdgeX's own files: all 18 services, their credentials.
-    pub fn edgex() -> Self {
+    pub(crate) fn edgex() -> Self {
         Self::new(&format!(
             "[edgex]\ntoken_config = {:?}\nsecretstore_setup = {:?}\ntoken_provider = {:?}\n",
             part::sample("edgex-token-config.json"),
@@ -60,44 +60,44 @@ impl Device {
         ))
     }
 
-    pub fn config(&self) -> PathBuf {
+    pub(crate) fn config(&self) -> PathBuf {
         self.dir.path().join("edgekeep.toml")
     }
 
-    pub fn data_dir(&self) -> PathBuf {
+    pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
     }
 
-    pub fn run_dir(&self) -> PathBuf {
+    pub(crate) fn run_dir(&self) -> PathBuf {
         self.run.path().join("run")
     }
 
-    pub fn secrets_dir(&self) -> PathBuf {
+    pub(crate) fn secrets_dir(&self) -> PathBuf {
         self.run_dir().join("secrets")
     }
 
-    pub fn url(&self) -> String {
+    pub(crate) fn url(&self) -> String {
         format!("https://{}:8200", self.ip)
     }
 
-    pub fn ca(&self, service: &str) -> PathBuf {
+    pub(crate) fn ca(&self, service: &str) -> PathBuf {
         self.secrets_dir().join(service).join("ca.pem")
     }
 
-    pub fn token(&self, service: &str) -> String {
+    pub(crate) fn token(&self, service: &str) -> String {
         let text = std::fs::read(self.secrets_dir().join(service).join("secrets-token.json")).unwrap();
         let json: serde_json::Value = serde_json::from_slice(&text).unwrap();
         json["auth"]["client_token"].as_str().unwrap().to_owned()
     }
 
     /// Starts `edgekeep up` and waits until the last gate is open.
-    pub fn up(&mut self) {
+    pub(crate) fn up(&mut self) {
         self.start();
         self.wait_for_gate("ready-to-run");
     }
 
     /// Starts `edgekeep up` and does not wait.
-    pub fn start(&mut self) {
+    pub(crate) fn start(&mut self) {
         let log = std::fs::OpenOptions::new().create(true).append(true).open(self.log()).unwrap();
         let child = self
             .edgekeep()
@@ -111,7 +111,7 @@ impl Device {
         self.child = Some(child);
     }
 
-    pub fn wait_for_gate(&mut self, gate: &str) {
+    pub(crate) fn wait_for_gate(&mut self, gate: &str) {
         let run_dir = self.run_dir();
         let output = self
             .edgekeep()
@@ -125,7 +125,7 @@ impl Device {
 
     /// From now on the device runs in another boot of the kernel: its id is bind-mounted over, in a mount namespace. What a
     /// tmpfs held is gone.
-    pub fn reboot(&mut self) {
+    pub(crate) fn reboot(&mut self) {
         self.boots += 1;
         let file = self.dir.path().join("boot-id");
         #[allow(clippy::disallowed_methods)]
@@ -138,7 +138,7 @@ impl Device {
     }
 
     /// The device serves in another network, at this address.
-    pub fn listen_in(&mut self, ip: &Path, network: &str, address: &str) {
+    pub(crate) fn listen_in(&mut self, ip: &Path, network: &str, address: &str) {
         let text = std::fs::read_to_string(self.config()).unwrap().replace(&self.ip, address);
         #[allow(clippy::disallowed_methods)]
         std::fs::write(self.config(), text).unwrap();
@@ -154,26 +154,26 @@ impl Device {
         command
     }
 
-    pub fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
 
     /// SIGKILL.
-    pub fn kill(&mut self) {
+    pub(crate) fn kill(&mut self) {
         let mut child = self.child.take().unwrap();
         child.kill().unwrap();
         child.wait().unwrap();
     }
 
     /// SIGTERM, and the exit code.
-    pub fn stop(&mut self) -> Option<i32> {
+    pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take().unwrap();
         part::must(Command::new("kill").arg(child.id().to_string()));
         child.wait().unwrap().code()
     }
 
     /// A client command as a service.
-    pub fn as_service(&self, service: &str, arguments: &[&str]) -> Output {
+    pub(crate) fn as_service(&self, service: &str, arguments: &[&str]) -> Output {
         Command::new(EDGEKEEP)
             .args(["--as", service])
             .args(arguments)
@@ -185,14 +185,14 @@ impl Device {
     }
 
     /// The text of one field of a secret, read as a service.
-    pub fn field(&self, service: &str, path: &str, field: &str) -> String {
+    pub(crate) fn field(&self, service: &str, path: &str, field: &str) -> String {
         let output = self.as_service(service, &["kv", "get", &format!("-field={field}"), path]);
         assert!(output.status.success(), "{output:?}");
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
     /// All that `up` has said.
-    pub fn said(&self) -> String {
+    pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
@@ -200,7 +200,7 @@ impl Device {
         self.dir.path().join("log")
     }
 
-    pub fn dir(&self) -> &Path {
+    pub(crate) fn dir(&self) -> &Path {
         self.dir.path()
     }
 }

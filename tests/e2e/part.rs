@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 /// Whether `EDGEKEEP_TEST_SKIP` names this component. Says so when it does.
-pub fn is_skipped(name: &str) -> bool {
+pub(crate) fn is_skipped(name: &str) -> bool {
     let skipped = std::env::var("EDGEKEEP_TEST_SKIP").is_ok_and(|list| list.split(',').any(|s| s.trim() == name));
     if skipped {
         println!("skipped by EDGEKEEP_TEST_SKIP: {name}");
@@ -13,7 +13,7 @@ pub fn is_skipped(name: &str) -> bool {
 }
 
 /// The repository.
-pub fn root() -> PathBuf {
+pub(crate) fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).unwrap().to_owned()
 }
 
@@ -21,7 +21,7 @@ pub fn root() -> PathBuf {
 ///
 /// # Panics
 /// With its name and where it comes from, if it is not there.
-pub fn program(name: &str, package: &str, places: &[&str]) -> PathBuf {
+pub(crate) fn program(name: &str, package: &str, places: &[&str]) -> PathBuf {
     let path = std::env::var_os("PATH").unwrap_or_default();
     let on_path = std::env::split_paths(&path).map(|dir| dir.join(name));
     let found = on_path.chain(places.iter().map(|p| Path::new(p).join(name))).find(|p| p.is_file());
@@ -32,7 +32,7 @@ pub fn program(name: &str, package: &str, places: &[&str]) -> PathBuf {
 ///
 /// # Panics
 /// If it is not there.
-pub fn in_venv(name: &str) -> PathBuf {
+pub(crate) fn in_venv(name: &str) -> PathBuf {
     let path = root().join(".test/venv/bin").join(name);
     assert!(path.is_file(), "{} is missing: scripts/test.sh makes it", path.display());
     path
@@ -42,7 +42,7 @@ pub fn in_venv(name: &str) -> PathBuf {
 ///
 /// # Panics
 /// If they are not there.
-pub fn sample(name: &str) -> PathBuf {
+pub(crate) fn sample(name: &str) -> PathBuf {
     let path = root().join("../shared/samples").join(name);
     assert!(path.is_file(), "{name} is missing: EdgeX's sample files belong in {}", path.parent().unwrap().display());
     // A configuration takes no path with `..`.
@@ -53,7 +53,7 @@ pub fn sample(name: &str) -> PathBuf {
 ///
 /// # Panics
 /// If it fails.
-pub fn must(command: &mut Command) -> Output {
+pub(crate) fn must(command: &mut Command) -> Output {
     let output = command.stdin(Stdio::null()).output().unwrap_or_else(|e| panic!("{command:?}: {e}"));
     assert!(
         output.status.success(),
