@@ -1,0 +1,12 @@
+//! EdgeX's configuration.yaml: any text gives credentials, or faults; alias bombs end.
+#![no_main]
+
+use libfuzzer_sys::fuzz_target;
+
+fuzz_target!(|text: &str| match config::fuzzing::edgex_yaml(text) {
+    Ok(plan) => {
+        assert!(plan.services.iter().all(|s| !s.name.as_str().contains(['/', '\0'])));
+        assert!(plan.credentials.iter().all(|c| c.check().is_ok()));
+    }
+    Err(faults) => assert!(!faults.as_slice().is_empty()),
+});
