@@ -256,7 +256,7 @@ impl<'a> Section<'a> {
     pub(crate) fn finish(self, passed_over: &[&str]) {
         for entry in self.entries {
             let key = entry.key.as_str();
-            if self.asked.iter().any(|k| *k == key) || passed_over.contains(&key) {
+            if self.asked.contains(&key) || passed_over.contains(&key) {
                 continue;
             }
             let within = if self.name.is_empty() { String::new() } else { format!(" in {}", self.name) };

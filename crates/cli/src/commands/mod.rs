@@ -14,6 +14,7 @@ use clap::Subcommand;
 use crate::failure::Failure;
 
 #[derive(Subcommand)]
+#[expect(clippy::large_enum_variant, reason = "one of it is made in the life of the process")]
 pub(crate) enum Command {
     /// Make everything ready, unseal, serve, and open the gates.
     Up(up::Up),

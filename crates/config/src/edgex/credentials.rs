@@ -84,6 +84,9 @@ fn with_postgres(mut section: Section<'_>) -> bool {
     postgres
 }
 
+/// A service, and the name of its user where one is configured.
+type User = (ServiceName, Option<String>);
+
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Bus {
     None,
@@ -106,7 +109,7 @@ fn bus_type(section: &mut Section<'_>) -> Bus {
 }
 
 /// `key: { Service, Username }`; entries without a service are passed over, as in EdgeX.
-fn users(source: Source<'_>, node: Option<&Node>) -> Vec<Located<(ServiceName, Option<String>)>> {
+fn users(source: Source<'_>, node: Option<&Node>) -> Vec<Located<User>> {
     let mut out = Vec::new();
     let Some(Node { value: Value::Map(entries), .. }) = node else { return out };
     for entry in entries {
@@ -134,9 +137,9 @@ impl Entitled<'_> {
         mut self,
         source: Source<'_>,
         postgres: bool,
-        databases: &[Located<(ServiceName, Option<String>)>],
+        databases: &[Located<User>],
         bus: Bus,
-        bus_services: &[Located<(ServiceName, Option<String>)>],
+        bus_services: &[Located<User>],
         known: &KnownSecrets,
     ) -> Vec<CredentialPlan> {
         // Redis is always there, whatever the database: caches and older applications use it.
@@ -166,7 +169,7 @@ impl Entitled<'_> {
     fn copies(
         &mut self,
         source: Source<'_>,
-        configured: &[&[Located<(ServiceName, Option<String>)>]],
+        configured: &[&[Located<User>]],
         added: &[ServiceName],
         variable: &str,
     ) -> Vec<ServiceName> {

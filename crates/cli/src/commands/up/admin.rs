@@ -62,9 +62,9 @@ impl Port {
         };
         tracing::warn!(what, ?by, "asked at the admin socket");
         let (done, outcome) = oneshot::channel();
-        let gone = |_| refusal(Status::UNAVAILABLE, "edgekeep is ending");
-        self.wishes.send(Asked { wish, done }).await.map_err(|e| gone(drop(e)))?;
-        match outcome.await.map_err(|e| gone(drop(e)))? {
+        let gone = || refusal(Status::UNAVAILABLE, "edgekeep is ending");
+        self.wishes.send(Asked { wish, done }).await.map_err(|_| gone())?;
+        match outcome.await.map_err(|_| gone())? {
             Ok(()) => Ok(()),
             Err(Refusal::NotAKey(text)) => Err(refusal(Status::BAD_REQUEST, text)),
             Err(Refusal::Halted(halt)) => Err(refusal(Status::FORBIDDEN, format!("{halt}; {}", halt.hint()))),
