@@ -120,12 +120,7 @@ pub fn verify(
 }
 
 /// Proves one segment by itself, as from a copy: `None` if its header is not this store's. Total on any bytes.
-pub fn verify_segment(
-    image: &[u8],
-    slot: u32,
-    key: &ChainKey,
-    mut see: impl FnMut(Entry<'_>),
-) -> Option<Verification> {
+pub fn verify_segment(image: &[u8], slot: u32, key: &ChainKey, mut see: impl FnMut(Entry<'_>)) -> Option<Verification> {
     let HeaderFound::Valid(header) = Header::parse(image, slot, key) else { return None };
     let mut found = Verification { first_sequence: header.first_sequence, ..Verification::default() };
     let w = walk(image, &header, key, |f| {

@@ -294,7 +294,7 @@ pub(crate) mod tests {
         .concat();
         let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audit.jsonl");
         if std::env::var_os("EDGEKEEP_GOLDEN").is_some() {
-            std::fs::write(&golden, &lines).unwrap();
+            host::Disk::replace(&host::OsDisk, &golden, lines.as_bytes(), 0o644, None).unwrap();
         }
         assert_eq!(lines, std::fs::read_to_string(&golden).unwrap());
     }

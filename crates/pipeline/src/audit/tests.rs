@@ -305,7 +305,7 @@ fn a_power_cut_at_any_write_or_sync_is_mended() {
             let disk = disk.after_power_cut(|| match luck {
                 0 => false,
                 1 => true,
-                _ => dice.roll() % 3 != 0,
+                _ => !dice.roll().is_multiple_of(3),
             });
             let opened = open(&disk);
             assert_eq!(opened.alarms, [], "cut {cut}, luck {luck}");
@@ -420,7 +420,7 @@ fn hostile_bytes_never_panic() {
                     let n = (dice.roll() as usize % 64).min(bytes.len() - at);
                     bytes[at..at + n].fill(dice.roll() as u8);
                 }
-                if dice.roll() % 5 == 0 {
+                if dice.roll().is_multiple_of(5) {
                     bytes.truncate(dice.roll() as usize % bytes.len());
                 }
             });
