@@ -162,7 +162,8 @@ mod tests {
     use super::*;
 
     fn provision() -> Compiled {
-        let text = [PROVISION, &of_mount(SECRETS, "secret/").unwrap(), &of_mount(LOGINS, "auth/userpass/").unwrap()].concat();
+        let text =
+            [PROVISION, &of_mount(SECRETS, "secret/").unwrap(), &of_mount(LOGINS, "auth/userpass/").unwrap()].concat();
         let policy = Policy::parse("boot", &text).unwrap();
         Compiled::merge([&policy], &Identity::default()).unwrap()
     }
@@ -171,7 +172,9 @@ mod tests {
     fn boot_is_bound_and_never_root() {
         let acl = provision();
         assert!(!acl.is_root());
-        for path in ["sys/seal", "sys/audit/x", "auth/token/create/../x", "auth/token/revoke", "auth/approle/role/x", "kv/x"] {
+        for path in
+            ["sys/seal", "sys/audit/x", "auth/token/create/../x", "auth/token/revoke", "auth/approle/role/x", "kv/x"]
+        {
             assert_eq!(acl.capabilities(path), ["deny"], "{path}");
         }
     }
@@ -179,7 +182,9 @@ mod tests {
     #[test]
     fn what_is_kept_after_the_gates_reads_no_secret_and_writes_no_policy() {
         let acl = compile(KEEP);
-        for path in ["secret/edgex/a/b", "sys/policies/acl/x", "sys/auth/x", "auth/userpass/users/a", "identity/entity-alias"] {
+        for path in
+            ["secret/edgex/a/b", "sys/policies/acl/x", "sys/auth/x", "auth/userpass/users/a", "identity/entity-alias"]
+        {
             assert_eq!(acl.capabilities(path), ["deny"], "{path}");
         }
         assert!(acl.capabilities("auth/token/renew-accessor").contains(&"update"));
