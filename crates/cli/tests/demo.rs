@@ -173,7 +173,7 @@ fn a_second_edgekeep_takes_nothing_from_the_first() {
     assert_eq!(second.status.code(), Some(2));
     assert!(text(&second.stderr).contains("is held by another edgekeep"), "{second:?}");
     assert!(demo.run(&["wait", "--gate", "ready-to-run", "--timeout", "5s"]).status.success());
-    let destroy = demo.run(&["reprovision", "--destroys-all-secrets", "--data-dir", "edgekeep-data"]);
+    let destroy = demo.run(&["reprovision", "--demo", "--destroys-all-secrets"]);
     assert_eq!(destroy.status.code(), Some(1), "{destroy:?}");
 }
 
@@ -205,5 +205,10 @@ fn every_part_of_the_state_that_is_missing_is_told_and_nothing_is_made_anew() {
         assert_eq!(output.status.code(), Some(2), "{part}: {output:?}");
         assert!(text(&output.stderr).contains(word), "{part}: {output:?}");
         assert!(!path.exists(), "{part} is not made anew");
+        // The way out is asked for by name, and then everything is new.
+        assert_eq!(demo.run(&["reprovision", "--demo"]).status.code(), Some(64));
+        let destroyed = demo.run(&["reprovision", "--demo", "--destroys-all-secrets"]);
+        assert!(destroyed.status.success(), "{destroyed:?}");
+        assert!(demo.up().contains("made "));
     }
 }

@@ -43,11 +43,11 @@ pub(crate) struct Up {
 pub(super) fn run(up: Up) -> Result<(), Failure> {
     log();
     if up.demo {
-        let (plan, note) = demo(&up)?;
-        return on_runtime(run::run(plan, note, || demo(&up).map(|(plan, _)| plan)));
+        let demo = || demo_plan(up.data_dir.as_deref(), up.listen.as_deref());
+        let (plan, note) = demo()?;
+        return on_runtime(run::run(plan, note, || demo().map(|(plan, _)| plan)));
     }
-    let file = up.config.clone().or_else(|| std::env::var_os("EDGEKEEP_CONFIG").map(PathBuf::from));
-    let file = file.unwrap_or_else(|| CONFIG_FILE.into());
+    let file = config_file(up.config.as_deref());
     let read = || load(&file, up.edgex_config.as_deref(), up.data_dir.as_deref());
     let config = read()?;
     if up.check {
@@ -61,8 +61,11 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
 }
 
 /// The demo: what it keeps is in the directory where it is started, what it hands out on a tmpfs.
-fn demo(up: &Up) -> Result<(Plan, Option<&'static str>), Failure> {
-    let data_dir = absolute(up.data_dir.as_deref().unwrap_or(Path::new(DEMO_DIR)))?;
+pub(super) fn demo_plan(
+    data_dir: Option<&Path>,
+    listen: Option<&str>,
+) -> Result<(Plan, Option<&'static str>), Failure> {
+    let data_dir = absolute(data_dir.unwrap_or(Path::new(DEMO_DIR)))?;
     let (run_dir, note) = match crate::locate::environment().value("EDGEKEEP_RUN_DIR").filter(|d| !d.is_empty()) {
         Some(dir) => (absolute(Path::new(dir))?, None),
         None => {
@@ -70,7 +73,7 @@ fn demo(up: &Up) -> Result<(Plan, Option<&'static str>), Failure> {
             (chosen.path, chosen.note)
         }
     };
-    let wish = config::Demo { data_dir: &data_dir, run_dir: &run_dir, listen: up.listen.as_deref() };
+    let wish = config::Demo { data_dir: &data_dir, run_dir: &run_dir, listen };
     let plan = config::demo(&wish).map_err(|faults| faulty(&faults))?;
     Ok((plan, note))
 }
@@ -96,6 +99,12 @@ fn log() {
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
     std::path::absolute(path).map_err(|e| Failure::usage(format!("{} is no path: {e}", path.display())))
+}
+
+/// As named, as `EDGEKEEP_CONFIG` names it, or in its usual place.
+pub(super) fn config_file(named: Option<&Path>) -> PathBuf {
+    let file = named.map(Path::to_owned).or_else(|| std::env::var_os("EDGEKEEP_CONFIG").map(PathBuf::from));
+    file.unwrap_or_else(|| CONFIG_FILE.into())
 }
 
 /// Reads a configuration, or says all that is wrong with it.
