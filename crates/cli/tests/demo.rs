@@ -212,3 +212,47 @@ fn every_part_of_the_state_that_is_missing_is_told_and_nothing_is_made_anew() {
         assert!(demo.up().contains("made "));
     }
 }
+
+/// A production device whose key file is gone: it waits, and the recovery key opens it.
+#[test]
+fn the_recovery_key_opens_a_store_whose_source_is_gone() {
+    let mut demo = Demo::new();
+    let (home, kept) = (demo.dir.path().to_owned(), demo.run.path().join("recovery.key"));
+    let text = format!(
+        "data_dir = {:?}\n[source]\nkind = \"software\"\npath = {:?}\ndanger_software_key = true\n\
+         [recovery]\nout = {kept:?}\n[listen]\naddress = \"127.0.0.1:0\"\n[[service]]\nname = \"sensor\"\n",
+        home.join("data"),
+        home.join("device.key"),
+    );
+    std::fs::write(home.join("edgekeep.toml"), text).unwrap();
+    let start = |demo: &mut Demo| {
+        let mut command = demo.command(&["up", "--config", "edgekeep.toml"]);
+        demo.child = Some(command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    };
+    let open = |demo: &Demo| demo.run(&["wait", "--gate", "ready-to-run", "--timeout", "20s"]);
+    start(&mut demo);
+    assert!(open(&demo).status.success());
+    assert!(demo.run(&["--as", "sensor", "kv", "put", "secret/edgex/sensor/a", "x=1"]).status.success());
+    assert_eq!(demo.signal("TERM"), Some(0));
+
+    std::fs::rename(home.join("device.key"), home.join("lost")).unwrap();
+    start(&mut demo);
+    let key = std::fs::read_to_string(&kept).unwrap();
+    let recovered = loop {
+        // The admin socket appears when the process is there; until then nobody answers.
+        let output = demo.run(&["recover", "--key-file", kept.to_str().unwrap()]);
+        assert!(demo.child.as_mut().unwrap().try_wait().unwrap().is_none(), "it stays and waits");
+        if !text_of(&output).contains("cannot talk to edgekeep") {
+            break output;
+        }
+    };
+    assert!(recovered.status.success(), "{recovered:?}");
+    assert!(!text_of(&recovered).contains(key.trim()), "the key is said nowhere");
+    assert!(open(&demo).status.success());
+    let read = demo.run(&["--as", "sensor", "kv", "get", "-field=x", "secret/edgex/sensor/a"]);
+    assert_eq!(String::from_utf8(read.stdout).unwrap().trim(), "1");
+}
+
+fn text_of(output: &Output) -> String {
+    format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
+}

@@ -57,26 +57,42 @@ pub(super) async fn run(
         }
         crate::failure::report(&stopped(&halt));
         crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
-    } else {
+    } else if !is_serving(&running) {
+        crate::output::error("edgekeep waits for its key source; `edgekeep recover` opens the store without it");
+    }
+    let screen = |running: &Running| {
         let address = front.address().map(|a| format!("https://{a}"));
         crate::output::line(&story.tell(running.plan(), address.as_deref(), memory_locked, &program()));
-    }
-    serve(&mut running, &mut signals, &mut desk, &story, &front, again).await;
+    };
+    let device = Device { running: &mut running, desk: &mut desk, story: &story, front: &front };
+    serve(device, &mut signals, screen, again).await;
     running.shutdown().await;
     front.drain().await;
     Ok(())
 }
 
-/// Until SIGTERM or SIGINT.
+/// What one task owns.
+struct Device<'a> {
+    running: &'a mut Running,
+    desk: &'a mut Desk,
+    story: &'a Story,
+    front: &'a ServerFront,
+}
+
+/// Until SIGTERM or SIGINT. `screen` tells once what was done, when the store is open.
 async fn serve(
-    running: &mut Running,
+    device: Device<'_>,
     signals: &mut Signals,
-    desk: &mut Desk,
-    story: &Story,
-    front: &ServerFront,
+    screen: impl Fn(&Running),
     again: impl Fn() -> Result<Plan, Failure>,
 ) {
+    let Device { running, desk, story, front } = device;
+    let mut told = false;
     loop {
+        if !told && is_serving(running) {
+            screen(running);
+            told = true;
+        }
         desk.show(status(running, story));
         tokio::select! {
             () = running.wait() => {}
@@ -88,6 +104,10 @@ async fn serve(
         }
         running.tick().await;
     }
+}
+
+fn is_serving(running: &Running) -> bool {
+    matches!(running.state(), State::Serving(_))
 }
 
 async fn grant(running: &mut Running, Asked { wish, done }: Asked) {

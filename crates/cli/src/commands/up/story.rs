@@ -79,15 +79,8 @@ impl Observer for Listener {
                 tracing::warn!(gate = %gate, "gate shut");
                 told.gates.retain(|(name, _)| *name != gate);
             }
-            Note::Warning(text) => {
-                if told.shown {
-                    tracing::warn!("{text}");
-                } else {
-                    told.warnings.push(text);
-                }
-            }
-            Note::Alarm(text) => tracing::error!("{text}"),
-            Note::Halted(halt) => tracing::error!(hint = halt.hint(), "{halt}"),
+            // The driver has written these to the log itself.
+            Note::Warning(_) | Note::Alarm(_) | Note::Halted(_) => {}
         });
     }
 
