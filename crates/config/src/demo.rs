@@ -28,9 +28,7 @@ pub fn demo(wish: &Demo<'_>) -> Result<Plan, Faults> {
         let place = Place::Option("--listen");
         match parse_address(text) {
             Err(e) => faults.add(&place, format!("{}: {e}", shown(text)), "write host:port such as 127.0.0.1:8201"),
-            Ok((host, _))
-                if host != "localhost" && !host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback()) =>
-            {
+            Ok((host, _)) if !is_loopback(&host) && host::in_force("demo-on-loopback") => {
                 let remedy = "listen on 127.0.0.1; what others shall reach needs a configuration: `edgekeep setup`";
                 faults.add(
                     &place,
@@ -58,6 +56,10 @@ pub fn demo(wish: &Demo<'_>) -> Result<Plan, Faults> {
     };
     demo_gates(&mut plan);
     faults.finish(plan)
+}
+
+fn is_loopback(host: &str) -> bool {
+    host == "localhost" || host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_loopback())
 }
 
 fn key_file(data_dir: &Path) -> PathBuf {

@@ -59,7 +59,8 @@ impl Environment {
             }
         }
         for (name, value) in &self.variables {
-            if !name.starts_with(PREFIX) || known.contains(name) || NOT_SETTINGS.contains(&name.as_str()) {
+            let told = host::in_force("overrides-must-override");
+            if !told || !name.starts_with(PREFIX) || known.contains(name) || NOT_SETTINGS.contains(&name.as_str()) {
                 continue;
             }
             let remedy = match nearest(name, known.iter().map(String::as_str)) {

@@ -51,7 +51,9 @@ impl<'a> Reader<'a> {
                     let mut seen = std::collections::BTreeMap::new();
                     for (key, raw) in pairs {
                         let line = self.line(raw.get());
-                        if let Some(first) = seen.insert(key.clone(), line) {
+                        if let Some(first) =
+                            seen.insert(key.clone(), line).filter(|_| host::in_force("duplicate-keys-refused"))
+                        {
                             faults.push(Syntax {
                                 line,
                                 what: format!("{} is there twice, first at line {first}", crate::fault::shown(&key)),
