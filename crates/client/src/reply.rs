@@ -100,7 +100,11 @@ impl Shape<'_> {
 impl AuthShape<'_> {
     fn into_auth(self) -> Result<Auth, &'static str> {
         Ok(Auth {
-            client_token: Token::parse(&self.client_token).map_err(|_| "its auth holds no token")?,
+            // A renewal by accessor gives no token back.
+            client_token: match self.client_token.is_empty() {
+                true => Token::withheld(),
+                false => Token::parse(&self.client_token).map_err(|_| "its auth holds no token")?,
+            },
             accessor: Accessor::parse(&self.accessor)
                 .map_err(|_| "its auth holds no accessor, as for a batch token")?,
             policies: self.policies.unwrap_or_default(),
