@@ -154,6 +154,19 @@ impl Device {
         command
     }
 
+    /// The recovery key goes to this file.
+    pub(crate) fn recover_to(&mut self, file: &Path) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let text = text.replace("[recovery]\nnone = true", &format!("[recovery]\nout = {file:?}"));
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(self.config(), text).unwrap();
+    }
+
+    /// How `up` ended, in words.
+    pub(crate) fn ended(&mut self) -> String {
+        self.child.take().unwrap().wait().unwrap().to_string()
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }

@@ -11,4 +11,5 @@ mod part;
 mod clients;
 mod credentials;
 mod namespaces;
+mod residue;
 mod restarts;
