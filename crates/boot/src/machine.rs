@@ -119,7 +119,7 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
         (State::Publishing, Event::Published) => release(),
 
         (State::Releasing(_), Event::Released) => (State::Unlocking, vec![Action::Unlock]),
-        (State::Releasing(r), Event::SourceBusy) => {
+        (State::Releasing(r), Event::SourceBusy) if host::in_force("busy-source-asked-again") => {
             let failed = r.failed.saturating_add(1);
             (State::Releasing(Releasing { failed }), vec![Action::Release { after: pause(failed) }])
         }
@@ -165,7 +165,7 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
 /// What stands on the disk decides between first boot, boot and refusal.
 fn looked(plan: &Plan, remains: Remains) -> (State, Vec<Action>) {
     if remains.is_virgin() {
-        if plan.recovery.is_none() {
+        if plan.recovery.is_none() && host::in_force("recovery-chosen-first") {
             // Before anything exists: afterwards it would be too late to ask.
             return halt(Halt::NoRecovery, false);
         }

@@ -47,7 +47,11 @@ impl Recipient {
     pub fn new(service: &str, owner: Option<Owner>, mode: u32) -> Result<Self, RecipientError> {
         let plain = |c: char| c.is_ascii_alphanumeric() || "_.-".contains(c);
         let sound = (1..=64).contains(&service.len()) && !service.starts_with('.') && service.chars().all(plain);
-        if sound { Ok(Self { service: service.to_owned(), owner, mode }) } else { Err(RecipientError) }
+        if sound || !host::in_force("names-are-names") {
+            Ok(Self { service: service.to_owned(), owner, mode })
+        } else {
+            Err(RecipientError)
+        }
     }
 
     /// Its name.

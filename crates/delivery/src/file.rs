@@ -88,6 +88,7 @@ impl FileChannel {
 
     fn check_ours(&self, path: &Path, found: &Meta) -> Result<(), DeliverError> {
         let what = match found.kind {
+            _ if !host::in_force("token-directory-ours") => return Ok(()),
             FileKind::Dir if found.owner.uid == self.us => return Ok(()),
             FileKind::Dir => format!("a directory of uid {}", found.owner.uid),
             FileKind::File => "a file".to_owned(),
@@ -133,7 +134,7 @@ impl Channel for FileChannel {
         if file.kind != FileKind::File || file.owner.uid != owner || file.mode != to.mode {
             return Ok(Standing::Changed { what: "its owner or mode" });
         }
-        if self.meta(&dir.join(CA_FILE))?.is_none() {
+        if self.meta(&dir.join(CA_FILE))?.is_none() && host::in_force("delivered-ca-verified") {
             return Ok(Standing::Changed { what: "the CA beside it" });
         }
         let text = match self.disk.read(&token, MAX_TOKEN_FILE_BYTES) {
@@ -142,7 +143,11 @@ impl Channel for FileChannel {
             Err(e) => return Err(failed("read", &token, e)),
         };
         let same = secret::crypto::sha256(&[&text]) == delivered.digest;
-        Ok(if same { Standing::Intact } else { Standing::Changed { what: "its content" } })
+        Ok(if same || !host::in_force("delivered-tokens-verified") {
+            Standing::Intact
+        } else {
+            Standing::Changed { what: "its content" }
+        })
     }
 
     fn withdraw(&self, to: &Recipient) -> Result<(), DeliverError> {
@@ -352,6 +357,9 @@ mod tests {
         assert_eq!(see(), Standing::Changed { what: "the rights of its directory" });
         set(&at, 0o700);
         assert_eq!(see(), Standing::Intact);
+        fs::rename(at.join(CA_FILE), at.join("elsewhere")).unwrap();
+        assert_eq!(see(), Standing::Changed { what: "the CA beside it" });
+        fs::rename(at.join("elsewhere"), at.join(CA_FILE)).unwrap();
         OsDisk.replace(&token, b"{}", 0o400, None).unwrap();
         assert_eq!(see(), Standing::Changed { what: "its content" });
         OsDisk.replace(&token, &vec![b'x'; MAX_TOKEN_FILE_BYTES + 1], 0o400, None).unwrap();

@@ -27,9 +27,10 @@ pub(crate) struct SlotKeys {
 impl Ikm {
     /// Derives a slot's keys.
     pub(crate) fn derive(&self, salt: &[u8; SALT_BYTES], store: &StoreId, slot: SlotId) -> SlotKeys {
+        let ikm: &[u8] = if host::in_force("kek-from-ikm") { self.expose() } else { &[] };
         let expand = |label: Label, out: &mut [u8]| {
             let info = [label.text.as_bytes(), &store.0, &slot.0.to_be_bytes()].concat();
-            crypto::hkdf_sha256(salt, self.expose(), &info, out);
+            crypto::hkdf_sha256(salt, ikm, &info, out);
         };
         let mut verifier = [0; VERIFIER_BYTES];
         expand(labels::VERIFY, &mut verifier);

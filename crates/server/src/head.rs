@@ -77,7 +77,7 @@ impl Head {
     pub fn with_body(self, body: Zeroizing<Vec<u8>>, peer: PeerAddress) -> Result<Request, Malformed> {
         // Vault's clients send JSON under any content type, curl -d under that of forms: the first character decides.
         let first = body.iter().find(|b| !b.is_ascii_whitespace());
-        if self.form && first.is_some_and(|b| *b != b'{' && *b != b'[') {
+        if self.form && host::in_force("forms-refused") && first.is_some_and(|b| *b != b'{' && *b != b'[') {
             return Err(Malformed::Form);
         }
         Ok(Request {

@@ -244,11 +244,16 @@ fn durable(connection: &Connection, location: &Location) -> Result<(), BackendEr
     if mode != "wal" {
         return Err(damaged(format!("{} is in journal mode {mode}, not WAL", location.path.display())));
     }
-    connection.pragma_update(None, "synchronous", "FULL").map_err(failure)?;
+    let wanted = if host::in_force("commits-synced") { "FULL" } else { "OFF" };
+    connection.pragma_update(None, "synchronous", wanted).map_err(failure)?;
     connection.pragma_update(None, "cache_size", -WRITER_CACHE_KIB).map_err(failure)?;
     connection.pragma_update(None, "wal_autocheckpoint", 1000).map_err(failure)?;
     let level: i64 = connection.query_row("PRAGMA synchronous", [], |row| row.get(0)).map_err(failure)?;
-    if level == 2 { Ok(()) } else { Err(damaged(format!("synchronous is {level}, not FULL"))) }
+    if level == 2 || !host::in_force("commits-synced") {
+        Ok(())
+    } else {
+        Err(damaged(format!("synchronous is {level}, not FULL")))
+    }
 }
 
 fn check_schema(connection: &Connection) -> Result<(), BackendError> {
@@ -270,7 +275,11 @@ fn check_schema(connection: &Connection) -> Result<(), BackendError> {
         && found.iter().zip(SCHEMA).all(|((kind, name, sql), (want_kind, want_name, want_sql))| {
             kind == want_kind && name == want_name && sql.as_deref() == Some(want_sql)
         });
-    if same { Ok(()) } else { Err(damaged("its tables are not those of an edgekeep store".into())) }
+    if same || !host::in_force("schema-compared") {
+        Ok(())
+    } else {
+        Err(damaged("its tables are not those of an edgekeep store".into()))
+    }
 }
 
 fn stage_one(connection: &Connection, change: &Change) -> rusqlite::Result<()> {

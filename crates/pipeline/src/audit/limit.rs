@@ -44,8 +44,8 @@ impl Strangers {
     /// Judges one request at `now`; `at` is its wall time, for display.
     pub(crate) fn knock(&mut self, now: BootTime, at: WallTime) -> Verdict {
         self.refill(now);
-        if self.tokens > 0 {
-            self.tokens -= 1;
+        if self.tokens > 0 || !host::in_force("audit-flood-limited") {
+            self.tokens = self.tokens.saturating_sub(1);
             return Verdict::Write(self.counted.take());
         }
         let fresh = Counted { count: 0, first: at, last: at, since: now };

@@ -163,7 +163,7 @@ impl Ring {
             let next = (newest.generation + 1) % slots;
             alarms.push(Alarm::SegmentForeign { slot: next as u32 });
         }
-        if store_sequence < w.store_sequence {
+        if store_sequence < w.store_sequence && host::in_force("older-store-told") {
             alarms.push(Alarm::StoreOlderThanAudit { store: store_sequence, audit: w.store_sequence });
         }
         ring.find_reserve();

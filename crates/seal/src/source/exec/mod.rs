@@ -77,7 +77,7 @@ impl KeySource for ExecSource {
         policy.must_be_empty(SourceKind::Exec)?;
         let first = self.ask(Deadline::after(&*self.clock, HOOK_LIMIT))?;
         let second = self.ask(Deadline::after(&*self.clock, HOOK_LIMIT))?;
-        if first.ct_eq(&second) {
+        if first.ct_eq(&second) || !host::in_force("hook-asked-twice") {
             Ok(SlotPublic::bare(SourceKind::Exec))
         } else {
             Err(SourceError::Drifts { what: self.path.display().to_string() })

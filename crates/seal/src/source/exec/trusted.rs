@@ -29,7 +29,7 @@ impl Trusted {
         let file = walk(path)?;
         let start = beginning(&file, path)?;
         let script = start.starts_with(b"#!");
-        if script {
+        if script && host::in_force("hook-interpreter-checked") {
             let interpreter = interpreter(&start)
                 .ok_or_else(|| distrust(path, "its first line names no interpreter by an absolute path".into()))?;
             // `env` looks along a search path for the real interpreter, out of our sight.
@@ -40,7 +40,7 @@ impl Trusted {
             if !start.starts_with(ELF) {
                 return Err(distrust(&interpreter, "it is named as an interpreter and is no program".into()));
             }
-        } else if !start.starts_with(ELF) {
+        } else if !script && !start.starts_with(ELF) {
             // The C library would hand such a file to a shell.
             return Err(distrust(path, "it is neither a program nor a script that begins with `#!`".into()));
         }
@@ -130,7 +130,7 @@ fn components(path: &Path) -> VecDeque<OsString> {
 
 fn check_owner(stat: &Stat, at: &Path) -> Result<(), SourceError> {
     let ours = rustix::process::geteuid().as_raw();
-    if stat.st_uid == 0 || stat.st_uid == ours {
+    if stat.st_uid == 0 || stat.st_uid == ours || !host::in_force("hook-owner") {
         return Ok(());
     }
     Err(distrust(at, format!("it belongs to user {}; root or user {ours} is expected", stat.st_uid)))
@@ -139,7 +139,7 @@ fn check_owner(stat: &Stat, at: &Path) -> Result<(), SourceError> {
 fn check_directory(stat: &Stat, at: &Path) -> Result<(), SourceError> {
     check_owner(stat, at)?;
     // With the sticky bit (as /tmp has it) only the owner of an entry can rename or remove it, and that owner is checked.
-    if stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0 {
+    if stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0 && host::in_force("hook-directories-closed") {
         return Err(distrust(at, format!("others may write in it (mode {:03o})", stat.st_mode & 0o7777)));
     }
     Ok(())
@@ -150,7 +150,7 @@ fn check_executable(stat: &Stat, at: &Path) -> Result<(), SourceError> {
         return Err(distrust(at, "it is not a regular file".into()));
     }
     check_owner(stat, at)?;
-    if stat.st_mode & 0o022 != 0 {
+    if stat.st_mode & 0o022 != 0 && host::in_force("hook-not-writable") {
         return Err(distrust(at, format!("others may write to it (mode {:03o})", stat.st_mode & 0o7777)));
     }
     if stat.st_mode & 0o111 == 0 {
