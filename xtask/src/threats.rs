@@ -1,13 +1,15 @@
 //! THREATS.md holds what it says: a row is tested by tests that ran, or accepted, or open; and the tests bite.
 //!
 //! A row of the table is `| id | threat | priority | what we do | proof |`. The proof is one of
-//! `tests: a::b::c, d::e [mitigation-name]`, `accepted: reason`, `open: what is missing`. The name in brackets is that of
-//! `host::in_force("mitigation-name")`: with it off, the tests of the row must fail.
+//! `tests: a::b::c, d::e [mitigation-name]; f::g [another]; h::i`, `accepted: reason`, `open: what is missing`. The name in
+//! brackets is that of `host::in_force("mitigation-name")`: with it off, the tests before it must fail. Tests without a name
+//! must have passed, and no more is asked of them.
 
 use std::collections::BTreeSet;
+use std::path::Path;
 use std::process::Command;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
 
 use crate::testlog::{DEFAULT_LOG, TestLog};
 
@@ -17,10 +19,17 @@ struct Row {
 }
 
 enum Proof {
-    Tested { tests: Vec<String>, mitigation: Option<String> },
+    Tested(Vec<Attack>),
     Accepted,
     Open,
     Nothing,
+}
+
+/// Tests that attack a threat, and the mitigation that they meet.
+#[derive(Debug, PartialEq)]
+struct Attack {
+    tests: Vec<String>,
+    mitigation: Option<String>,
 }
 
 /// Fails where a row has no proof, or names a test that did not run and pass.
@@ -35,8 +44,9 @@ pub(crate) fn check(log: Option<&str>) -> Result<()> {
             Proof::Nothing => faults.push(format!("{}: neither tests, nor accepted, nor open", row.id)),
             Proof::Accepted => accepted += 1,
             Proof::Open => open += 1,
-            Proof::Tested { tests, .. } => {
-                let missing: Vec<&String> = tests.iter().filter(|t| log.passed(t) != Some(true)).collect();
+            Proof::Tested(attacks) => {
+                let tests = attacks.iter().flat_map(|a| &a.tests);
+                let missing: Vec<&String> = tests.filter(|t| log.passed(t) != Some(true)).collect();
                 if missing.is_empty() {
                     tested += 1;
                 } else if missing.iter().all(|t| skipped.iter().any(|s| t.contains(s.as_str()))) {
@@ -61,9 +71,9 @@ pub(crate) fn bite(only: Option<&str>) -> Result<()> {
     let (mut toothless, mut bitten) = (Vec::new(), 0);
     let mut done = BTreeSet::new();
     for row in rows()?.iter().filter(|r| only.is_none_or(|id| id == r.id)) {
-        let Proof::Tested { tests, mitigation: Some(mitigation) } = &row.proof else { continue };
-        for test in tests {
-            if !done.insert((test.clone(), mitigation.clone())) {
+        let Proof::Tested(attacks) = &row.proof else { continue };
+        for (test, mitigation) in attacks.iter().flat_map(Attack::bites) {
+            if !done.insert((test.to_owned(), mitigation.to_owned())) {
                 continue;
             }
             if fails_without(test, mitigation)? {
@@ -82,15 +92,29 @@ pub(crate) fn bite(only: Option<&str>) -> Result<()> {
     Ok(())
 }
 
+impl Attack {
+    /// Each test with the mitigation that is to be switched off for it.
+    fn bites(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.mitigation.iter().flat_map(|m| self.tests.iter().map(move |t| (t.as_str(), m.as_str())))
+    }
+
+    /// `a::b, c::d [mitigation]`; `None` where no test is named.
+    fn parse(text: &str) -> Option<Self> {
+        let (list, mitigation) = match text.rsplit_once('[') {
+            Some((list, name)) => (list, Some(name.trim().trim_end_matches(']').trim().to_owned())),
+            None => (text, None),
+        };
+        let tests: Vec<String> =
+            list.split(',').map(|t| t.trim().trim_matches('`').to_owned()).filter(|t| !t.is_empty()).collect();
+        (!tests.is_empty()).then_some(Self { tests, mitigation })
+    }
+}
+
 fn fails_without(test: &str, mitigation: &str) -> Result<bool> {
     let (krate, name) = test.split_once("::").with_context(|| format!("{test} names no crate"))?;
-    let package =
-        if krate == "e2e" || krate == "edgekeep" { "edgekeep".to_owned() } else { format!("edgekeep-{krate}") };
+    let target = target(&crate::root(), krate)?;
     let mut cargo = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.current_dir(crate::root()).args(["test", "--quiet", "--package", &package, "--features", "host/bite"]);
-    if krate == "e2e" {
-        cargo.args(["--test", "e2e"]);
-    }
+    cargo.current_dir(crate::root()).args(["test", "--quiet"]).args(target).args(["--features", "host/bite"]);
     let output = cargo.args(["--", "--exact", name]).env("EDGEKEEP_BITE", mitigation).output()?;
     let text = String::from_utf8_lossy(&output.stdout);
     ensure!(
@@ -100,6 +124,35 @@ fn fails_without(test: &str, mitigation: &str) -> Result<bool> {
         String::from_utf8_lossy(&output.stderr)
     );
     Ok(!output.status.success())
+}
+
+/// Cargo's arguments for the tests whose names begin with `krate`: the executable, a library, or an integration test.
+fn target(root: &Path, krate: &str) -> Result<Vec<String>> {
+    let arguments = |words: &[&str]| words.iter().map(|w| (*w).to_owned()).collect();
+    match krate {
+        "edgekeep" => return Ok(arguments(&["--package", "edgekeep", "--bin", "edgekeep"])),
+        "e2e" => return Ok(arguments(&["--package", "edgekeep", "--test", "e2e"])),
+        _ => {}
+    }
+    let crates = root.join("crates");
+    if crates.join(krate).join("src/lib.rs").is_file() {
+        return Ok(arguments(&["--package", &format!("edgekeep-{krate}"), "--lib"]));
+    }
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(&crates).with_context(|| crates.display().to_string())? {
+        let dir = entry?.path();
+        let tests = dir.join("tests");
+        if tests.join(format!("{krate}.rs")).is_file() || tests.join(krate).join("main.rs").is_file() {
+            found.extend(dir.file_name().and_then(|n| n.to_str()).map(str::to_owned));
+        }
+    }
+    match &found[..] {
+        // The executable's crate is the one whose package has no second half to its name.
+        [cli] if cli == "cli" => Ok(arguments(&["--package", "edgekeep", "--test", krate])),
+        [one] => Ok(arguments(&["--package", &format!("edgekeep-{one}"), "--test", krate])),
+        [] => bail!("no crate and no integration test is called {krate}"),
+        several => bail!("{krate} is an integration test of several crates: {several:?}"),
+    }
 }
 
 fn skipped() -> Vec<String> {
@@ -127,13 +180,7 @@ fn parse(line: &str) -> Option<Row> {
         return None;
     }
     let proof = if let Some(list) = proof.strip_prefix("tests:") {
-        let (list, mitigation) = match list.rsplit_once('[') {
-            Some((list, name)) => (list, Some(name.trim_end_matches(']').trim().to_owned())),
-            None => (list, None),
-        };
-        let tests: Vec<String> =
-            list.split(',').map(|t| t.trim().trim_matches('`').to_owned()).filter(|t| !t.is_empty()).collect();
-        if tests.is_empty() { Proof::Nothing } else { Proof::Tested { tests, mitigation } }
+        list.split(';').map(Attack::parse).collect::<Option<Vec<_>>>().map_or(Proof::Nothing, Proof::Tested)
     } else if proof.strip_prefix("accepted:").is_some_and(|r| !r.trim().is_empty()) {
         Proof::Accepted
     } else if proof.strip_prefix("open:").is_some_and(|r| !r.trim().is_empty()) {
@@ -158,9 +205,26 @@ mod tests {
 
     #[test]
     fn tests_and_their_mitigation() {
-        let row = parse("| a1 | reads | H | TLS | tests: `seal::x::y`, pki::z [pinned-ca] |").unwrap();
-        let Proof::Tested { tests, mitigation } = row.proof else { panic!("not tested") };
-        assert_eq!(tests, ["seal::x::y", "pki::z"]);
-        assert_eq!(mitigation.as_deref(), Some("pinned-ca"));
+        let row = parse("| a1 | reads | H | TLS | tests: `seal::x::y`, pki::z [pinned-ca]; e2e::a |").unwrap();
+        let Proof::Tested(attacks) = row.proof else { panic!("not tested") };
+        let bites: Vec<_> = attacks.iter().flat_map(Attack::bites).collect();
+        assert_eq!(bites, [("seal::x::y", "pinned-ca"), ("pki::z", "pinned-ca")]);
+        assert_eq!(attacks[1], Attack { tests: vec!["e2e::a".into()], mitigation: None });
+        for empty in ["tests:", "tests: [pinned-ca]", "tests: a::b [x];"] {
+            let row = parse(&format!("| a1 | reads | H | TLS | {empty} |")).unwrap();
+            assert!(matches!(row.proof, Proof::Nothing), "{empty}");
+        }
+    }
+
+    #[test]
+    fn a_test_is_found_in_its_package() {
+        let words = |krate| target(&crate::root(), krate).unwrap().join(" ");
+        assert_eq!(words("seal"), "--package edgekeep-seal --lib");
+        assert_eq!(words("attacks"), "--package edgekeep-store --test attacks");
+        assert_eq!(words("exchanges"), "--package edgekeep-engines --test exchanges");
+        assert_eq!(words("refusals"), "--package edgekeep --test refusals");
+        assert_eq!(words("e2e"), "--package edgekeep --test e2e");
+        assert_eq!(words("edgekeep"), "--package edgekeep --bin edgekeep");
+        assert!(target(&crate::root(), "nosuch").is_err());
     }
 }
