@@ -3,6 +3,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod acceptance;
+mod bench;
 mod floors;
 mod release;
 mod testlog;
@@ -15,6 +16,8 @@ cargo xtask floors               a crate uses only the floors below it
 cargo xtask threats [LOG]        every threat is tested (by tests that passed in LOG), accepted or open
 cargo xtask threats --bite [ID]  the same tests with their mitigation switched off: each must fail
 cargo xtask release [TARGET]     the static executable, checked for size and for what it must not hold
+cargo xtask bench boot [OPTIONS] first and later boots beside a bare TLS server: --rounds N, --quick, --strict,
+                                 --dir DIR (on the disk to be measured), --artefact FILE --hello FILE
 cargo xtask acceptance [LOG]     demands of EdgeX's documents against the ways of running
 ";
 
@@ -26,6 +29,8 @@ fn main() -> ExitCode {
         ["threats", "--bite", rest @ ..] => threats::bite(rest.first().copied()),
         ["threats", rest @ ..] => threats::check(rest.first().copied()),
         ["release", rest @ ..] => release::build(rest.first().copied()),
+        ["bench", "boot", rest @ ..] => bench::boot(rest),
+        ["bench", bench::AES_RATE] => bench::aes_rate(),
         ["acceptance", rest @ ..] => acceptance::print(rest.first().copied()),
         _ => {
             eprint!("{USAGE}");

@@ -6,7 +6,7 @@ use std::process::Command;
 use anyhow::{Context, Result, bail, ensure};
 
 /// design: the executable is at most 12 MB.
-const MAX_BYTES: u64 = 12 * 1000 * 1000;
+pub(crate) const MAX_BYTES: u64 = 12 * 1000 * 1000;
 
 /// Builds the artefact for `target`, and fails if it is dynamic, too large, or can switch mitigations off.
 pub(crate) fn build(target: Option<&str>) -> Result<()> {
@@ -26,6 +26,11 @@ pub(crate) fn build(target: Option<&str>) -> Result<()> {
 
 /// Builds with the profile `dist` and gives the path of the executable.
 pub(crate) fn artefact(target: &str) -> Result<PathBuf> {
+    dist(target, &["--package", "edgekeep"], "edgekeep")
+}
+
+/// Builds one executable with the profile `dist`; `made` is where it lies below the profile's folder.
+pub(crate) fn dist(target: &str, what: &[&str], made: &str) -> Result<PathBuf> {
     if target.ends_with("-musl") && Command::new("musl-gcc").arg("--version").output().is_err() {
         bail!("musl-gcc is missing (C parts are compiled for the target): apt-get install musl-tools");
     }
@@ -33,12 +38,16 @@ pub(crate) fn artefact(target: &str) -> Result<PathBuf> {
     let _installed = Command::new("rustup").args(["target", "add", target]).output();
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(crate::root())
-        .args(["build", "--profile", "dist", "--package", "edgekeep", "--target", target])
+        .args(["build", "--profile", "dist", "--target", target])
+        .args(what)
+        // Keys come from getrandom(2) alone, as `host::OsEntropy` takes them. aws-lc's own second source measures the jitter
+        // of the processor for 0.1 to 0.2 s in every process, before its first handshake or key.
+        .env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1")
         .status()
         .context("cargo build")?;
-    ensure!(status.success(), "the artefact could not be built for {target}");
+    ensure!(status.success(), "{made} could not be built for {target}");
     let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
-    Ok(folder.join(target).join("dist/edgekeep"))
+    Ok(folder.join(target).join("dist").join(made))
 }
 
 /// Whether an ELF file has no PT_INTERP segment (System V gABI, program header type 3).

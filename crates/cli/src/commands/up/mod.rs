@@ -14,6 +14,10 @@ use boot::plan::Plan;
 use clap::Args;
 use config::{Config, Faults, Inputs};
 use host::{Disk, OsDisk};
+use tracing_subscriber::Layer;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::Failure;
 
@@ -90,11 +94,12 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
 /// The log goes to standard error, without colours unless somebody looks at it.
 fn log() {
     let level = std::env::var("EDGEKEEP_LOG").unwrap_or_else(|_| "warn".into());
-    let filter = tracing_subscriber::EnvFilter::try_new(&level).unwrap_or_else(|_| "warn".into());
+    // `Targets` reads "warn,edgekeep=debug" as an EnvFilter does, without a regular-expression engine of a megabyte.
+    let filter: Targets = level.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
     let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_ansi(ansi).with_target(false);
+    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false).with_writer(std::io::stderr);
     // Only a second call could fail, and there is none.
-    let _ = log.with_writer(std::io::stderr).try_init();
+    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
