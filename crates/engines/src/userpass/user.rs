@@ -92,6 +92,10 @@ impl User {
         if self.max_ttl != 0 && self.ttl > self.max_ttl {
             return Err(EngineError::bad_request("'token_ttl' cannot be greater than 'token_max_ttl'"));
         }
+        // Passed over, it would leave the old password in force behind a 204.
+        if input.has("password_hash") {
+            return Err(EngineError::bad_request("password_hash is not supported; send the password"));
+        }
         // A limit that we would not enforce must not look as if we did.
         let bound =
             ["token_bound_cidrs", "bound_cidrs"].iter().map(|f| input.list(f)).collect::<Result<Vec<_>, _>>()?;

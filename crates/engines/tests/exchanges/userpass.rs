@@ -57,6 +57,7 @@ fn limits_that_are_not_enforced_are_not_accepted() {
     h.ask("POST", USER, json!({"password": "x", "token_bound_cidrs": "10.0.0.0/8"})).is(400);
     h.ask("POST", USER, json!({"password": "x", "token_type": "batch"})).is(400);
     h.ask("POST", USER, json!({"password": "x", "token_strictly_bind_ip": true})).is(400);
+    h.ask("POST", USER, json!({"password": "x", "password_hash": "$2b$10$"})).is(400);
     h.get(USER).absent();
 }
 
