@@ -119,11 +119,11 @@ fn nobody_passes_but_at_the_routes_of_the_golden_list() {
     let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/routes.txt");
     let open = let_in(&house, "");
     let text: String = open.iter().map(|line| format!("{line}\n")).collect();
-    if std::env::var_os("EDGEKEEP_GOLDEN").is_some() {
+    if std::env::var_os("EDGEKEEP_BLESS").is_some() {
         std::fs::write(&path, &text).unwrap();
     }
     let golden = std::fs::read_to_string(&path).unwrap();
-    assert_eq!(text, golden, "the list of routes that are open to all has changed; EDGEKEEP_GOLDEN=1 writes it anew");
+    assert_eq!(text, golden, "the list of routes that are open to all has changed; EDGEKEEP_BLESS=1 writes it anew");
 }
 
 #[test]

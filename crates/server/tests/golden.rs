@@ -1,5 +1,5 @@
 //! Every byte of a reply, against `tests/golden/http`: a file holds a request, a line `----`, and the reply to it. Carriage
-//! returns are left out of both. `EDGEKEEP_GOLDEN=rewrite` writes the replies anew, and the difference is the review.
+//! returns are left out of both. `EDGEKEEP_BLESS=1` writes the replies anew, and the difference is the review.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // golden files are rewritten in place
 
@@ -37,7 +37,7 @@ async fn replies_are_what_they_were() {
         };
         let said = said.replace('\r', "");
         if said != wanted {
-            if std::env::var_os("EDGEKEEP_GOLDEN").is_some_and(|v| v == "rewrite") {
+            if std::env::var_os("EDGEKEEP_BLESS").is_some() {
                 std::fs::write(&file, format!("{request}\n----\n{said}")).unwrap();
             } else {
                 differing.push(format!("{name}: wanted\n{wanted}\ngot\n{said}"));
