@@ -170,11 +170,11 @@ async fn the_story_of_a_first_boot() {
     running.shutdown().await;
     let story = story.replace(&device.dir.path().display().to_string(), "");
     let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/boot/first-boot.txt");
-    if std::env::var_os("EDGEKEEP_GOLDEN").is_some() {
+    if std::env::var_os("EDGEKEEP_BLESS").is_some() {
         OsDisk.replace(&golden, story.as_bytes(), 0o644, None).unwrap();
     }
     let wanted = OsDisk.read(&golden, 100_000).unwrap();
-    assert_eq!(story, std::str::from_utf8(&wanted).unwrap(), "EDGEKEEP_GOLDEN=1 writes it anew");
+    assert_eq!(story, std::str::from_utf8(&wanted).unwrap(), "EDGEKEEP_BLESS=1 writes it anew");
 }
 
 #[tokio::test]

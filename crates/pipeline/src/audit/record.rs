@@ -232,7 +232,7 @@ pub(crate) mod tests {
         String::from_utf8(out).unwrap() + "\n"
     }
 
-    /// Every kind of line, against `tests/golden/audit.jsonl`. `EDGEKEEP_GOLDEN=rewrite` writes the file anew.
+    /// Every kind of line, against `tests/golden/audit.jsonl`. `EDGEKEEP_BLESS=1` writes the file anew.
     #[test]
     fn golden_lines() {
         let policies = ["default".to_owned(), "edgex-service-core-data".to_owned()];
@@ -293,7 +293,7 @@ pub(crate) mod tests {
         ]
         .concat();
         let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audit.jsonl");
-        if std::env::var_os("EDGEKEEP_GOLDEN").is_some() {
+        if std::env::var_os("EDGEKEEP_BLESS").is_some() {
             host::Disk::replace(&host::OsDisk, &golden, lines.as_bytes(), 0o644, None).unwrap();
         }
         assert_eq!(lines, std::fs::read_to_string(&golden).unwrap());
