@@ -92,12 +92,21 @@ impl Ring {
             return Err(CreateError::Size { segments: size.segments, segment_bytes: size.segment_bytes });
         }
         let segment_bytes = u64::from(size.segment_bytes);
-        let make = |name: String| {
+        let failed = |name: &str| {
             let path = dir.join(name);
-            blank_file(disk, &path, segment_bytes).map_err(|cause| CreateError::Disk { path, cause })
+            |cause| CreateError::Disk { path, cause }
         };
-        let files = (0..size.segments).map(|slot| make(segment_name(slot))).collect::<Result<Vec<_>, _>>()?;
-        let reserve = make(RESERVE_NAME.to_owned())?;
+        // All are reserved before the first is synced: a journal then takes them in one commit, not one a file.
+        let mut files = Vec::new();
+        for name in (0..size.segments).map(segment_name).chain([RESERVE_NAME.to_owned()]) {
+            let file = reserved_file(disk, &dir.join(&name), segment_bytes).map_err(failed(&name))?;
+            files.push((name, file));
+        }
+        for (name, file) in &mut files {
+            file.sync_data().map_err(failed(name))?;
+        }
+        let mut files: Vec<_> = files.into_iter().map(|(_, file)| file).collect();
+        let reserve = files.pop().expect("the reserve is the last that was made");
         disk.sync_dir(dir).map_err(|cause| CreateError::Disk { path: dir.to_owned(), cause })?;
 
         let mut nonce = [0; 16];
@@ -342,12 +351,18 @@ fn header_of(at: &Cursor, slot: u32, segments: usize) -> Header {
 
 /// A file of `bytes` zeros whose space is reserved: an old one is wiped.
 pub(crate) fn blank_file(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
+    let mut file = reserved_file(disk, path, bytes)?;
+    file.sync_data()?;
+    Ok(file)
+}
+
+/// The same, not yet durable.
+fn reserved_file(disk: &dyn Disk, path: &Path, bytes: u64) -> io::Result<Box<dyn DiskFile>> {
     if disk.meta(path)?.is_some() {
         disk.remove_file(path)?;
     }
     let mut file = disk.open_rw(path)?;
     file.allocate(bytes)?;
-    file.sync_data()?;
     Ok(file)
 }
 
