@@ -106,6 +106,14 @@ impl RecoveryKey {
     }
 }
 
+impl SlotPublic {
+    /// The public name of the recovery key that opens this slot, as [`RecoveryKey::name`]; `None` for slots of other kinds.
+    pub fn recovery_name(&self) -> Option<String> {
+        let name = self.item(TAG_NAME).filter(|_| self.kind() == SourceKind::Recovery)?;
+        Some(hex::encode(name))
+    }
+}
+
 impl fmt::Debug for RecoveryKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("RecoveryKey(..)")
@@ -218,6 +226,12 @@ mod tests {
         last.pop();
         last.push(other);
         assert_eq!(refused(&last), RecoveryKeyError::Check);
+    }
+
+    #[test]
+    fn a_slot_tells_whose_it_is() {
+        assert_eq!(counting().new_slot().unwrap().public.recovery_name(), Some(counting().name()));
+        assert_eq!(SlotPublic::new(SourceKind::Exec, None, vec![(TAG_NAME, vec![1])]).unwrap().recovery_name(), None);
     }
 
     proptest! {

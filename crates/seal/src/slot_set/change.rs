@@ -30,7 +30,7 @@ impl SlotSet {
     ) -> Result<(Self, Vec<SlotKek>), CreateError> {
         let bare =
             Self { store: header.store, generation: 1, profile: header.profile, mode: header.mode, slots: vec![] };
-        bare.sealed(root, Vec::new(), slots, entropy)
+        bare.sealed(root, Vec::new(), slots, 1, entropy)
     }
 
     /// The next generation with the same slots: `root` (the old one or a new one) wrapped under the KEKs that the barrier
@@ -64,16 +64,19 @@ impl SlotSet {
             kept.push((slot.clone(), &kek.kek));
         }
         let generation = self.generation.checked_add(1).ok_or(ChangeError::LastGeneration)?;
+        // Not the number of a slot that goes now: what is kept under a slot's number stays that slot's until the change is over.
+        let first_new = self.slots.last().map_or(1, |s| u32::from(s.id.0) + 1);
         let bare = Self { generation, slots: Vec::new(), ..self.clone() };
-        Ok(bare.sealed(root, kept, change.add, entropy)?)
+        Ok(bare.sealed(root, kept, change.add, first_new, entropy)?)
     }
 
-    /// Fills the slots of a set that has its header only.
+    /// Fills the slots of a set that has its header only; new ones are numbered from `first_new`.
     fn sealed(
         mut self,
         root: &RootKey,
         kept: Vec<(Slot, &Kek)>,
         new: Vec<NewSlot>,
+        first_new: u32,
         entropy: &dyn Entropy,
     ) -> Result<(Self, Vec<SlotKek>), CreateError> {
         let count = kept.len() + new.len();
@@ -92,10 +95,9 @@ impl SlotSet {
         {
             return Err(CreateError::RecoveryAlone);
         }
-        let first_free = kept.last().map_or(1, |(s, _)| u32::from(s.id.0) + 1);
         let mut keks = Vec::with_capacity(new.len());
         let mut slots: Vec<Slot> = kept.iter().map(|(s, _)| s.clone()).collect();
-        for (id, NewSlot { public, ikm }) in (first_free..).zip(new) {
+        for (id, NewSlot { public, ikm }) in (first_new..).zip(new) {
             let id = SlotId(u16::try_from(id).map_err(|_| CreateError::OutOfIds)?);
             let mut salt = [0; SALT_BYTES];
             entropy.fill(&mut salt);
