@@ -12,6 +12,7 @@ mod certificates;
 mod environment;
 mod front;
 mod keys;
+mod recovery;
 mod running;
 mod state_dir;
 #[cfg(test)]
@@ -21,5 +22,6 @@ mod work;
 
 pub use environment::{Assemble, Environment, Note, Observer, Quiet};
 pub use front::{Front, Serving};
+pub use recovery::Rotation;
 pub use running::{Claimed, Running, UpError, claim, up};
 pub use state_dir::{DestroyError, destroy_state};

@@ -18,3 +18,18 @@ pub(crate) fn error(text: &str) {
 pub(crate) fn is_terminal() -> bool {
     std::io::stdin().is_terminal() && std::io::stderr().is_terminal()
 }
+
+/// Shows a recovery key to whoever sits at the terminal, once.
+///
+/// # Errors
+/// If nobody does.
+pub(crate) fn show_recovery_key(key: &str) -> std::io::Result<()> {
+    // To the terminal itself and never to a log: standard error may be a file, or a journal that is sent away.
+    let mut terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty")?;
+    if !terminal.is_terminal() {
+        return Err(std::io::Error::other("/dev/tty is no terminal"));
+    }
+    writeln!(terminal, "The recovery key of this device, shown this once. Write it down and keep it elsewhere:\n")?;
+    writeln!(terminal, "  {key}\n")?;
+    terminal.flush()
+}

@@ -247,10 +247,22 @@ fn the_recovery_key_opens_a_store_whose_source_is_gone() {
         }
     };
     assert!(recovered.status.success(), "{recovered:?}");
-    assert!(!text_of(&recovered).contains(key.trim()), "the key is said nowhere");
+    let new = std::fs::read_to_string(&kept).unwrap();
+    assert_ne!(new, key, "it is spent by its use");
+    assert!(text_of(&recovered).contains("opens nothing any more"), "{recovered:?}");
+    assert!([&new, &key].iter().all(|k| !text_of(&recovered).contains(k.trim())), "the keys are said nowhere");
     assert!(open(&demo).status.success());
     let read = demo.run(&["--as", "sensor", "kv", "get", "-field=x", "secret/edgex/sensor/a"]);
     assert_eq!(String::from_utf8(read.stdout).unwrap().trim(), "1");
+
+    // Whoever has kept a copy of the used key holds nothing.
+    assert!(demo.run(&["seal"]).status.success());
+    std::fs::write(home.join("copy"), &key).unwrap();
+    let refused = demo.run(&["recover", "--key-file", "copy"]);
+    assert_eq!(refused.status.code(), Some(1), "{refused:?}");
+    assert!(text_of(&refused).contains("was made with other key material"), "{refused:?}");
+    assert!(demo.run(&["recover", "--key-file", kept.to_str().unwrap()]).status.success());
+    assert!(open(&demo).status.success());
 }
 
 fn text_of(output: &Output) -> String {

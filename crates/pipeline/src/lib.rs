@@ -30,6 +30,7 @@ mod outcome;
 mod policies;
 mod received;
 mod record;
+mod recovery;
 mod route;
 mod run;
 mod services;
@@ -49,6 +50,7 @@ pub use mounts::{MountEntry, MountTable, Mounted, Mounts, NewMount};
 pub use outcome::{After, Grant, Outcome};
 pub use policies::{Policies, PolicyEntry};
 pub use record::Recorded;
+pub use recovery::RecoveryUse;
 pub use services::{Services, added, sanitized};
 pub use sink::{
     ActorRecord, AuditRefused, AuditSink, IssuedRecord, MountRecord, NoAudit, RequestId, RequestRecord, ResponseRecord,

@@ -139,6 +139,11 @@ pub enum ActorRecord<'a> {
     },
     /// The unattended start, within this process.
     Boot,
+    /// Who holds the recovery key.
+    Recovery {
+        /// `recovery-` and the key's public name.
+        name: &'a str,
+    },
 }
 
 /// What became of a request.

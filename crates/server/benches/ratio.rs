@@ -22,7 +22,7 @@ use pki::{Ca, Scope, ServerCertificate, ServerNames};
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer, ServerName};
 use server::{
     AdminFuture, AdminPeer, AdminPort, AdminRefusal, AdminStatus, Answer, Handler, Identity, Limits, Listen, Machine,
-    Sealed, Security, Server, Tcp, TlsVersions,
+    Recovered, Sealed, Security, Server, Tcp, TlsVersions,
 };
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
@@ -263,7 +263,18 @@ impl AdminPort for NoPort {
     fn seal<'a>(&'a self, _: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>> {
         Box::pin(async { Ok(()) })
     }
-    fn recover<'a>(&'a self, _: secret::SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>> {
+    fn recover<'a>(
+        &'a self,
+        _: secret::SecretBytes,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+        Box::pin(async { Ok(Recovered::Kept { why: String::new() }) })
+    }
+    fn confirm_recovery<'a>(
+        &'a self,
+        _: secret::SecretBytes,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(), AdminRefusal>> {
         Box::pin(async { Ok(()) })
     }
 }

@@ -6,6 +6,7 @@ use api::Status;
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Body;
 use secret::SecretBytes;
+use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, Zeroizing};
 
@@ -27,11 +28,54 @@ pub trait AdminPort: Send + Sync + 'static {
     /// [`AdminRefusal`].
     fn seal<'a>(&'a self, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>>;
 
-    /// Unseals by the recovery key, in the text form that was given out.
+    /// Unseals by the recovery key, in the text form that was given out, and says what became of that key.
     ///
     /// # Errors
     /// [`AdminRefusal`].
-    fn recover<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>>;
+    fn recover<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>>;
+
+    /// Puts the key into force that [`Recovered::Offered`] held, now that it was shown; `key` is the used one, once more.
+    ///
+    /// # Errors
+    /// [`AdminRefusal`]: the used key stays valid.
+    fn confirm_recovery<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer)
+    -> AdminFuture<'a, Result<(), AdminRefusal>>;
+}
+
+/// The store is open; what became of the recovery key that opened it.
+#[derive(Debug)]
+pub enum Recovered {
+    /// It opens nothing any more, and the new one is here.
+    Replaced {
+        /// A file.
+        place: String,
+    },
+    /// It stays valid until this new one was shown to a person, and that was confirmed.
+    Offered {
+        /// Its text.
+        key: SecretBytes,
+    },
+    /// It stays valid.
+    Kept {
+        /// Why, and what to do.
+        why: String,
+    },
+}
+
+impl Serialize for Recovered {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(1))?;
+        match self {
+            Self::Replaced { place } => map.serialize_entry("replaced", place)?,
+            // At 16 + 74 bytes the reply fits the first allocation of its text, so that growth leaves no copy behind.
+            Self::Offered { key } => {
+                let text = std::str::from_utf8(key.expose()).map_err(|_| serde::ser::Error::custom("a key is text"))?;
+                map.serialize_entry("offered", text)?;
+            }
+            Self::Kept { why } => map.serialize_entry("kept", why)?,
+        }
+        map.end()
+    }
 }
 
 /// How things stand, for the operator at the machine.
@@ -98,14 +142,23 @@ pub(crate) async fn answer<B: Body + Unpin>(
     match (path, method) {
         ("/admin/status", &Method::GET) => reply::json(StatusCode::OK, &port.status(by).await, false),
         ("/admin/seal", &Method::POST) => done(port.seal(by).await),
-        ("/admin/recover", &Method::POST) => match body::read(headers, body, budget).await {
-            Ok((text, _room)) => match recovery_key(&text) {
-                Some(key) => done(port.recover(key, by).await),
-                None => refuse(StatusCode::BAD_REQUEST, "expected {\"key\": \"...\"}"),
-            },
-            Err(fault) => reply::malformed(fault, false),
-        },
-        ("/admin/status" | "/admin/seal" | "/admin/recover", _) => {
+        ("/admin/recover" | "/admin/recover/confirm", &Method::POST) => {
+            let key = match body::read(headers, body, budget).await {
+                Ok((text, _room)) => recovery_key(&text),
+                Err(fault) => return reply::malformed(fault, false),
+            };
+            let Some(key) = key else {
+                return refuse(StatusCode::BAD_REQUEST, "expected {\"key\": \"...\"}");
+            };
+            if path.ends_with("/confirm") {
+                return done(port.confirm_recovery(key, by).await);
+            }
+            match port.recover(key, by).await {
+                Ok(recovered) => reply::json(StatusCode::OK, &recovered, false),
+                Err(refusal) => done(Err(refusal)),
+            }
+        }
+        ("/admin/status" | "/admin/seal" | "/admin/recover" | "/admin/recover/confirm", _) => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method")
         }
         _ => refuse(StatusCode::NOT_FOUND, "no such admin route"),

@@ -33,7 +33,7 @@ mod target;
 mod tls;
 mod unsealed;
 
-pub use admin::{AdminFuture, AdminPort, AdminRefusal, AdminStatus, GateStatus};
+pub use admin::{AdminFuture, AdminPort, AdminRefusal, AdminStatus, GateStatus, Recovered};
 pub use counters::Counts;
 pub use envelope::RequestId;
 pub use head::{Head, Malformed};

@@ -170,7 +170,10 @@ async fn the_admin_socket_takes_a_recovery_key_and_no_other_body() {
     let bench = Bench::sealed(Security::DangerPlainHttp, Limits::default());
     let mut admin = bench.admin().await;
     for (request, wanted) in [
-        (post("/admin/recover", "{\"key\":\"ekr1-right\"}"), 204),
+        (post("/admin/recover", "{\"key\":\"ekr1-right\"}"), 200),
+        (post("/admin/recover/confirm", "{\"key\":\"ekr1-right\"}"), 204),
+        (post("/admin/recover/confirm", "{}"), 400),
+        (get("/admin/recover/confirm"), 405),
         (post("/admin/recover", "{\"key\":\"ekr1-wrong\"}"), 400),
         (post("/admin/recover", "{\"key\":1}"), 400),
         (post("/admin/recover", "{\"key\":\"a\",\"force\":true}"), 400),
@@ -182,7 +185,10 @@ async fn the_admin_socket_takes_a_recovery_key_and_no_other_body() {
         assert_eq!(status(&ask(&mut admin, &request).await), wanted, "{request}");
     }
     let uid = rustix::process::geteuid().as_raw();
-    assert_eq!(*bench.desk.0.lock().unwrap(), ["ekr1-right", "ekr1-wrong", &format!("seal by {uid}")]);
+    assert_eq!(
+        *bench.desk.0.lock().unwrap(),
+        ["ekr1-right", "confirm ekr1-right", "ekr1-wrong", &format!("seal by {uid}")]
+    );
 }
 
 #[tokio::test]

@@ -178,8 +178,12 @@ pub(super) fn chain_key(store: &Store) -> Result<Arc<ChainKey>, Halt> {
     Ok(Arc::new(ChainKey::new(key.expose())))
 }
 
-fn kek_path(slot: u16) -> StorePath {
-    StorePath::new(["boot".to_owned(), "kek".to_owned(), slot.to_string()]).expect("three short words are a path")
+pub(super) fn kek_dir() -> StorePath {
+    StorePath::new(["boot", "kek"]).expect("two short words are a path")
+}
+
+pub(super) fn kek_path(slot: u16) -> StorePath {
+    kek_dir().child(slot.to_string()).expect("a number is a short word")
 }
 
 pub(super) fn seal_profile(profile: Profile) -> seal::Profile {

@@ -18,6 +18,7 @@ use super::certificates::Certificates;
 use super::environment::{Environment, Note, Observer};
 use super::front::{Front, Serving};
 use super::keys::refused;
+use super::recovery::Rotation;
 use super::upkeep::Watched;
 use crate::gate::{BindError, Board, GateSocket, Hints};
 use crate::machine::{Action, Event, Halt, Machine, State};
@@ -64,6 +65,8 @@ pub(super) struct Hands {
     pub(super) entities: BTreeMap<ServiceName, String>,
     pub(super) watched: BTreeMap<ServiceName, Watched>,
     pub(super) credentials: bool,
+    /// A new recovery key that somebody is to see before it counts.
+    pub(super) offered: Option<RecoveryKey>,
 }
 
 /// Starts a device: does everything that can be done at once, and returns with whatever state that leads to. A halted or sealed
@@ -249,11 +252,11 @@ impl Running {
     }
 
     /// Opens the store by the recovery key, when the source gives nothing or a slot of it is lost. Everything after that goes its
-    /// ordinary way.
+    /// ordinary way. The use is recorded, and the key replaced: see [`Rotation`].
     ///
     /// # Errors
-    /// The machine's [`Halt`], if the key opens nothing.
-    pub async fn recover(&mut self, key: &RecoveryKey) -> Result<(), Halt> {
+    /// The machine's [`Halt`], if the key opens nothing or its use cannot be recorded.
+    pub async fn recover(&mut self, key: &RecoveryKey, by: api::PeerAddress) -> Result<Rotation, Halt> {
         if self.hands.store.is_some() {
             let fact = "the store is open already".to_owned();
             return Err(Halt::Refused { fact, hint: "nothing is to be recovered".into() });
@@ -264,7 +267,10 @@ impl Running {
         let machine = Machine::new(Arc::clone(&self.plan));
         self.machine = Some(machine.recovering());
         self.feed(Event::Released).await;
-        self.halted().map_or(Ok(()), |halt| Err(halt.clone()))
+        match self.halted() {
+            Some(halt) => Err(halt.clone()),
+            None => self.spend(key, by).await,
+        }
     }
 
     /// Ends cleanly: gates shut, what was gathered written down, keys dropped. Tokens stay alive for the next start in this boot.

@@ -21,6 +21,8 @@ use crate::machine::{Halt, State};
 use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
 use crate::testing::demo_plan;
 
+mod recovery;
+
 struct Memory;
 impl Medium for Memory {
     fn backing(&self, _: &Path) -> io::Result<Backing> {
@@ -358,9 +360,10 @@ async fn the_recovery_key_opens_a_device_whose_source_is_lost() {
     OsDisk.remove_file(&device.plan.data_dir.join("software.key")).unwrap();
     let mut running = device.up().await;
     assert!(open(&running).is_empty());
-    running.recover(&RecoveryKey::generate(&SeededEntropy::new(99))).await.unwrap_err();
+    let by = api::PeerAddress::Internal;
+    running.recover(&RecoveryKey::generate(&SeededEntropy::new(99)), by.clone()).await.unwrap_err();
     assert!(open(&running).is_empty());
-    running.recover(&RecoveryKey::parse(&text).unwrap()).await.unwrap();
+    running.recover(&RecoveryKey::parse(&text).unwrap(), by).await.unwrap();
     assert_eq!(open(&running), BOTH);
 }
 

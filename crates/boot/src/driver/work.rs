@@ -213,6 +213,10 @@ impl Running {
         if let Err(e) = state_dir::settle(&*self.env.disk, &self.plan) {
             self.warn(format!("a note of the first boot is left behind: {e}"));
         }
+        if let Some(found) = self.hands.found.take() {
+            self.settle_recovery(&found.set);
+            self.hands.found = Some(found);
+        }
         self.phase("opened");
         Ok(Event::Opened { profile, epoch })
     }

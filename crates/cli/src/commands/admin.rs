@@ -5,10 +5,11 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Args;
+use serde::Deserialize;
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
-use zeroize::Zeroizing;
+use zeroize::{Zeroize, Zeroizing};
 
 use crate::failure::{Code, Failure};
 
@@ -56,9 +57,51 @@ pub(super) async fn recover(recover: Recover) -> Result<(), Failure> {
     let key = read_key(&recover.key_file)?;
     let quoted = Zeroizing::new(serde_json::to_string(key.trim()).expect("text is JSON"));
     let body = Zeroizing::new(format!("{{\"key\":{}}}", *quoted));
-    post(&recover.place.socket(), "/admin/recover", Some(&body)).await?;
+    let socket = recover.place.socket();
+    let reply = exchange(&socket, "POST", "/admin/recover", Some(&body)).await?;
     crate::output::line("recovered: the store is open");
+    // The store is open: that the key could not be replaced is no failure, and must be known.
+    let stays = |why: &str| crate::output::error(&format!("warning: the used recovery key stays valid: {why}"));
+    match serde_json::from_str(&reply) {
+        Ok(Recovered::Replaced(place)) => {
+            crate::output::line(&format!("the used recovery key opens nothing any more; the new one is in {place}"));
+        }
+        Ok(Recovered::Offered(key)) => match crate::output::show_recovery_key(&key.0) {
+            // Shown first: were it the other way round, a cut between them would leave a key that nobody has.
+            Ok(()) => match post(&socket, "/admin/recover/confirm", Some(&body)).await {
+                Ok(()) => crate::output::line("the used recovery key opens nothing any more; the new one was shown"),
+                // Refused, or not heard of: who has both has the one that counts.
+                Err(e) => crate::output::error(&format!(
+                    "warning: keep both recovery keys, the new one is not confirmed: {}",
+                    e.fact
+                )),
+            },
+            Err(e) => stays(&format!("the new one cannot be shown: {e}; run `edgekeep recover` on a terminal")),
+        },
+        Ok(Recovered::Kept(why)) => stays(&why),
+        Err(_) => stays("edgekeep gives an answer of another version"),
+    }
     Ok(())
+}
+
+/// What became of the recovery key, as the admin socket says.
+#[derive(Deserialize)]
+#[serde(rename_all = "snake_case")]
+enum Recovered {
+    Replaced(String),
+    Offered(NewKey),
+    Kept(String),
+}
+
+/// Wiped when it was shown.
+#[derive(Deserialize)]
+#[serde(transparent)]
+struct NewKey(String);
+
+impl Drop for NewKey {
+    fn drop(&mut self) {
+        self.0.zeroize();
+    }
 }
 
 /// What `doctor` asks a running edgekeep.

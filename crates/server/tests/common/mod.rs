@@ -15,7 +15,7 @@ use pki::{Ca, Scope, ServerCertificate, ServerNames};
 use secret::{Accessor, SecretBytes, Token};
 use server::{
     AdminFuture, AdminPeer, AdminPort, AdminRefusal, AdminStatus, Answer, GateStatus, Handler, Identity, Limits,
-    Listen, Machine, Sealed, Security, Server, Tcp, TlsVersions,
+    Listen, Machine, Recovered, Sealed, Security, Server, Tcp, TlsVersions,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -135,13 +135,24 @@ impl AdminPort for Desk {
         })
     }
 
-    fn recover<'a>(&'a self, key: SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>> {
+    fn recover<'a>(&'a self, key: SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
         Box::pin(async move {
             let text = String::from_utf8(key.expose().to_vec()).unwrap();
             let right = text == "ekr1-right";
             self.0.lock().unwrap().push(text);
             let refusal = AdminRefusal { status: Status::BAD_REQUEST, told: "not the recovery key".to_owned() };
-            if right { Ok(()) } else { Err(refusal) }
+            if right { Ok(Recovered::Offered { key: SecretBytes::new(b"ekr1-new".to_vec()) }) } else { Err(refusal) }
+        })
+    }
+
+    fn confirm_recovery<'a>(
+        &'a self,
+        key: SecretBytes,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(), AdminRefusal>> {
+        Box::pin(async move {
+            self.0.lock().unwrap().push(format!("confirm {}", String::from_utf8(key.expose().to_vec()).unwrap()));
+            Ok(())
         })
     }
 }

@@ -2,24 +2,34 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::Status;
+use api::{PeerAddress, Status};
 use boot::machine::Halt;
 use secret::SecretBytes;
-use server::{AdminFuture, AdminPeer, AdminPort, AdminRefusal, AdminStatus};
+use server::{AdminFuture, AdminPeer, AdminPort, AdminRefusal, AdminStatus, Recovered};
 use tokio::sync::{mpsc, oneshot};
 
 /// Something that root, or our own user, wants done.
 pub(super) enum Wish {
     /// Drop the keys.
     Seal,
-    /// Open by the recovery key, in its text form.
-    Recover(SecretBytes),
+    /// Open by the recovery key, in its text form, for this peer.
+    Recover(SecretBytes, PeerAddress),
+    /// Let the offered recovery key take the place of this one.
+    ConfirmRecovery(SecretBytes, PeerAddress),
+}
+
+/// What became of a wish.
+pub(super) enum Granted {
+    /// It is done.
+    Done,
+    /// The store is open, and this became of the recovery key.
+    Recovered(Recovered),
 }
 
 /// A wish, and where its outcome is awaited.
 pub(super) struct Asked {
     pub(super) wish: Wish,
-    pub(super) done: oneshot::Sender<Result<(), Refusal>>,
+    pub(super) done: oneshot::Sender<Result<Granted, Refusal>>,
 }
 
 /// Why a wish was not granted.
@@ -55,17 +65,18 @@ impl Desk {
 }
 
 impl Port {
-    async fn ask(&self, wish: Wish, by: &AdminPeer) -> Result<(), AdminRefusal> {
+    async fn ask(&self, wish: Wish, by: &AdminPeer) -> Result<Granted, AdminRefusal> {
         let what = match &wish {
             Wish::Seal => "seal",
-            Wish::Recover(_) => "recover",
+            Wish::Recover(..) => "recover",
+            Wish::ConfirmRecovery(..) => "confirm the new recovery key",
         };
         tracing::warn!(what, ?by, "asked at the admin socket");
         let (done, outcome) = oneshot::channel();
         let gone = || refusal(Status::UNAVAILABLE, "edgekeep is ending");
         self.wishes.send(Asked { wish, done }).await.map_err(|_| gone())?;
         match outcome.await.map_err(|_| gone())? {
-            Ok(()) => Ok(()),
+            Ok(granted) => Ok(granted),
             Err(Refusal::NotAKey(text)) => Err(refusal(Status::BAD_REQUEST, text)),
             Err(Refusal::Halted(halt)) => Err(refusal(Status::FORBIDDEN, format!("{halt}; {}", halt.hint()))),
         }
@@ -79,12 +90,31 @@ impl AdminPort for Port {
     }
 
     fn seal<'a>(&'a self, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>> {
-        Box::pin(self.ask(Wish::Seal, by))
+        Box::pin(async { self.ask(Wish::Seal, by).await.map(drop) })
     }
 
-    fn recover<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>> {
-        Box::pin(self.ask(Wish::Recover(key), by))
+    fn recover<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+        Box::pin(async {
+            match self.ask(Wish::Recover(key, address(by)), by).await? {
+                Granted::Recovered(recovered) => Ok(recovered),
+                // Only the answers to other wishes are like this.
+                Granted::Done => Err(refusal(Status::INTERNAL, "the answer belongs to another wish")),
+            }
+        })
     }
+
+    fn confirm_recovery<'a>(
+        &'a self,
+        key: SecretBytes,
+        by: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(), AdminRefusal>> {
+        Box::pin(async { self.ask(Wish::ConfirmRecovery(key, address(by)), by).await.map(drop) })
+    }
+}
+
+/// For the audit.
+fn address(by: &AdminPeer) -> PeerAddress {
+    PeerAddress::Unix { uid: by.uid(), pid: by.pid() }
 }
 
 fn refusal(status: Status, told: impl Into<String>) -> AdminRefusal {

@@ -3,15 +3,16 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use boot::driver::{Environment, Front, Running, UpError};
+use boot::driver::{Environment, Front, Rotation, Running, UpError};
 use boot::machine::{Halt, State};
 use boot::plan::{GateName, Plan};
 use delivery::OsMedium;
 use host::{Clock, Disk, OsClock, OsDisk, OsEntropy};
 use seal::RecoveryKey;
-use server::{AdminStatus, GateStatus, Signal, Signals};
+use secret::SecretBytes;
+use server::{AdminStatus, GateStatus, Recovered, Signal, Signals};
 
-use super::admin::{self, Asked, Desk, Refusal, Wish};
+use super::admin::{self, Asked, Desk, Granted, Refusal, Wish};
 use super::front::{self, ServerFront};
 use super::story::Story;
 use super::{build, engines};
@@ -114,16 +115,34 @@ async fn grant(running: &mut Running, Asked { wish, done }: Asked) {
     let outcome = match wish {
         Wish::Seal => {
             running.seal().await;
-            Ok(())
+            Ok(Granted::Done)
         }
-        Wish::Recover(text) => match std::str::from_utf8(text.expose()).map(RecoveryKey::parse) {
-            Ok(Ok(key)) => running.recover(&key).await.map_err(Refusal::Halted),
-            Ok(Err(e)) => Err(Refusal::NotAKey(e.to_string())),
-            Err(_) => Err(Refusal::NotAKey("the recovery key is text".into())),
+        Wish::Recover(text, by) => match recovery_key(&text) {
+            Ok(key) => {
+                running.recover(&key, by).await.map(|r| Granted::Recovered(recovered(r))).map_err(Refusal::Halted)
+            }
+            Err(refusal) => Err(refusal),
+        },
+        Wish::ConfirmRecovery(text, by) => match recovery_key(&text) {
+            Ok(key) => running.confirm_recovery(&key, by).await.map(|()| Granted::Done).map_err(Refusal::Halted),
+            Err(refusal) => Err(refusal),
         },
     };
     if done.send(outcome).is_err() {
         tracing::debug!("who asked at the admin socket is gone");
+    }
+}
+
+fn recovery_key(text: &SecretBytes) -> Result<RecoveryKey, Refusal> {
+    let text = std::str::from_utf8(text.expose()).map_err(|_| Refusal::NotAKey("the recovery key is text".into()))?;
+    RecoveryKey::parse(text).map_err(|e| Refusal::NotAKey(e.to_string()))
+}
+
+fn recovered(rotation: Rotation) -> Recovered {
+    match rotation {
+        Rotation::Replaced(place) => Recovered::Replaced { place: place.display().to_string() },
+        Rotation::Offered(text) => Recovered::Offered { key: SecretBytes::new(text.as_bytes().to_vec()) },
+        Rotation::Kept(why) => Recovered::Kept { why },
     }
 }
 

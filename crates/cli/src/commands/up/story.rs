@@ -1,7 +1,6 @@
 //! What the boot did, kept while it goes on and told in one screen when it is there.
 
 use std::fmt::Write;
-use std::io::IsTerminal;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -85,16 +84,7 @@ impl Observer for Listener {
     }
 
     fn show_recovery_key(&mut self, key: &RecoveryKey) -> std::io::Result<()> {
-        // To the terminal itself and never to a log: standard error may be a file, or a journal that is sent away.
-        let mut terminal = std::fs::OpenOptions::new().read(true).write(true).open("/dev/tty")?;
-        if !terminal.is_terminal() {
-            return Err(std::io::Error::other("/dev/tty is no terminal"));
-        }
-        use std::io::Write;
-        let text = key.format();
-        writeln!(terminal, "The recovery key of this device, shown this once. Write it down and keep it elsewhere:\n")?;
-        writeln!(terminal, "  {}\n", &*text)?;
-        terminal.flush()
+        crate::output::show_recovery_key(&key.format())
     }
 }
 

@@ -1,0 +1,293 @@
+//! A recovery key is spent by its use: whoever has seen it typed, or has kept a copy, holds nothing afterwards.
+//!
+//! ```text
+//! KEK of the new slot under the barrier -> new key with its keeper -> slots.a, slots.b -> head -> new key in its place
+//! ```
+//! A power cut between any two leaves a store that opens by one of the two keys, and the keeper has both: the old one until the
+//! slot files are new, the new one from then on. The new key waits beside its place, under its public name, until the slots are
+//! new; the next start finds by the name in the slot whether it goes into its place or away. A person at a terminal
+//! is such a keeper too: the new key is offered, and counts when the person's side confirms that it was shown.
+//!
+//! `a_power_cut_while_the_recovery_key_is_replaced_leaves_one_that_opens` plays each cut.
+
+use std::io;
+use std::path::{Path, PathBuf};
+
+use api::PeerAddress;
+use host::Disk;
+use seal::{
+    AgeRecipients, Change, HeadCheck, RecoveryKey, SlotFiles, SlotKek, SlotSet, SourceKind, seal_to_recipients,
+    write_recovery_file,
+};
+use secret::{Kek, Secret, SecretBytes};
+use store::{Batch, Op, Store};
+use zeroize::Zeroizing;
+
+use super::environment::Environment;
+use super::keys::{kek_dir, kek_path, refused};
+use super::running::Running;
+use super::state_dir::RECOVERY;
+use crate::machine::Halt;
+use crate::plan::{Plan, RecoverySpec};
+
+/// What became of the key that opened the store.
+#[derive(Debug)]
+pub enum Rotation {
+    /// It opens nothing any more; the new key is with its keeper, here.
+    Replaced(PathBuf),
+    /// It stays valid until [`Running::confirm_recovery`]: this new key is to be shown to a person first.
+    Offered(Zeroizing<String>),
+    /// It stays valid, for this reason. The store is open.
+    Kept(String),
+}
+
+impl Running {
+    /// Records the use of `key`, which has opened the store, and replaces it.
+    ///
+    /// # Errors
+    /// A [`Halt`] if the audit does not take the record: what cannot be recorded does not happen, so the device is sealed again.
+    pub(super) async fn spend(&mut self, key: &RecoveryKey, by: PeerAddress) -> Result<Rotation, Halt> {
+        let core = self.hands.core.clone().ok_or_else(not_open)?;
+        let used = match core.announce_recovery("admin/recover", &key.name(), by).await {
+            Ok(used) => used,
+            Err(e) => {
+                self.seal().await;
+                return Err(Halt::Refused {
+                    fact: format!(
+                        "the use of the recovery key cannot be recorded, so the store is sealed again: {}",
+                        e.logged()
+                    ),
+                    hint: "see whether the disk of the audit ring works".into(),
+                });
+            }
+        };
+        let new = RecoveryKey::generate(&*self.env.entropy);
+        let (rotation, outcome) = match place(&self.plan) {
+            Some(place) => match self.replace(key, &new, Some(&place)).await {
+                Ok(sequence) => (Rotation::Replaced(place), Ok(sequence)),
+                Err(halt) => (self.kept(&halt), Err(halt.to_string())),
+            },
+            None => {
+                let text = new.format();
+                self.hands.offered = Some(new);
+                (Rotation::Offered(text), Ok(None))
+            }
+        };
+        if let Err(e) = core.conclude_recovery(used, outcome.as_ref().copied().map_err(String::as_str)).await {
+            self.alarm(format!("the audit has the use of the recovery key, and not its outcome: {}", e.logged()));
+        }
+        Ok(rotation)
+    }
+
+    /// Puts the offered key into force; `key` is the used one, once more. From then on the used one opens nothing.
+    ///
+    /// # Errors
+    /// A [`Halt`] if no key was offered, or the slots cannot be changed. The used key stays valid, the offered one is forgotten.
+    pub async fn confirm_recovery(&mut self, key: &RecoveryKey, by: PeerAddress) -> Result<(), Halt> {
+        let Some(new) = self.hands.offered.take() else {
+            let fact = "no new recovery key waits to be confirmed".to_owned();
+            return Err(Halt::Refused {
+                fact,
+                hint: "one is offered when the store is opened: edgekeep recover".into(),
+            });
+        };
+        let core = self.hands.core.clone().ok_or_else(not_open)?;
+        let used =
+            core.announce_recovery("admin/recover/confirm", &key.name(), by).await.map_err(|e| Halt::Refused {
+                fact: format!("the use of the recovery key cannot be recorded: {}", e.logged()),
+                hint: "see whether the disk of the audit ring works".into(),
+            })?;
+        let outcome = self.replace(key, &new, None).await;
+        let told = outcome.as_ref().copied().map_err(ToString::to_string);
+        if let Err(e) = core.conclude_recovery(used, told.as_ref().copied().map_err(String::as_str)).await {
+            self.alarm(format!("the audit has the use of the recovery key, and not its outcome: {}", e.logged()));
+        }
+        outcome.map(drop).inspect_err(|halt| {
+            self.kept(halt);
+        })
+    }
+
+    fn kept(&mut self, halt: &Halt) -> Rotation {
+        self.warn(format!("the used recovery key stays valid: {halt}; {}", halt.hint()));
+        Rotation::Kept(format!("{halt}; {}", halt.hint()))
+    }
+
+    /// The next generation of the slots, with `new` in the place of `old`. The store's sequence number after it, if its head has
+    /// taken it already.
+    async fn replace(
+        &mut self,
+        old: &RecoveryKey,
+        new: &RecoveryKey,
+        place: Option<&Path>,
+    ) -> Result<Option<u64>, Halt> {
+        let store = self.hands.store.clone().ok_or_else(not_open)?;
+        let env = self.env.clone();
+        let disk = &*env.disk;
+        let files = SlotFiles::new(disk, self.plan.state_dir());
+        let (next, added) = next_generation(&files, &store, old, new, &env).await?;
+
+        // A KEK that belongs to no slot harms nobody; a slot without its KEK could not be wrapped anew.
+        let ops =
+            added.iter().map(|k| Op::Put(kek_path(k.slot.0), SecretBytes::new(k.kek.expose().to_vec()))).collect();
+        store.commit(Batch { conds: Vec::new(), ops }).await.map_err(|e| refused(&e, FULL))?;
+        // Before the slots: a cut behind them must not leave a key that nobody has.
+        let waiting = place.map(|place| waiting(place, &new.name()));
+        if let Some(waiting) = &waiting {
+            deliver(&self.plan, &env, waiting, new)?;
+        }
+        // The slots before the head: the other way round a cut would leave slots that the head calls old.
+        if let Err(e) = files.write(&next) {
+            let is_new = files.read().is_ok_and(|found| found.set.digest() == next.digest());
+            if !is_new {
+                let gone = waiting.as_ref().map_or(Ok(()), |path| disk.remove_file(path));
+                gone.unwrap_or_else(|e| self.warn(format!("a recovery key that opens nothing is left behind: {e}")));
+                return Err(refused(&e, FULL));
+            }
+            self.alarm(format!("the new slots are in one copy only, and the other cannot be written: {e}"));
+        }
+        let slots = store::SlotSet { generation: next.generation(), digest: next.digest().0 };
+        let sequence = match store.set_slot_set(slots).await {
+            Ok(committed) => Some(committed.sequence),
+            Err(e) => {
+                // The slots are one generation ahead, as after a cut: the next start lets the head follow.
+                self.alarm(format!("the store has not recorded its new slots yet, the next start will: {e}"));
+                None
+            }
+        };
+        if let (Some(place), Some(waiting)) = (place, &waiting)
+            && let Err(e) = into_place(disk, waiting, place)
+        {
+            self.warn(format!("the new recovery key stays at {}: {e}", waiting.display()));
+        }
+        if sequence.is_some()
+            && let Err(e) = forget_keks(&store, &next).await
+        {
+            self.warn(format!("the KEK of a slot that is gone is still kept: {e}"));
+        }
+        Ok(sequence)
+    }
+
+    /// Ends what a power cut has left of a rotation: `set` is open, so a waiting key is in force if a slot bears its name.
+    pub(super) fn settle_recovery(&mut self, set: &SlotSet) {
+        if let Some(place) = place(&self.plan)
+            && let Err(e) = settle(&*self.env.disk, &self.plan, set, &place)
+        {
+            self.warn(format!("the recovery key may not be at {}: {e}", place.display()));
+        }
+    }
+}
+
+/// The set that the head vouches for, with the slot of `old` taken out and one for `new` put in.
+async fn next_generation(
+    files: &SlotFiles<'_>,
+    store: &Store,
+    old: &RecoveryKey,
+    new: &RecoveryKey,
+    env: &Environment,
+) -> Result<(SlotSet, Vec<SlotKek>), Halt> {
+    let again = "start edgekeep again";
+    let set = files.read().map_err(|e| refused(&e, e.hint()))?.set;
+    let ikm = old.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?;
+    let opened = set.unlock(SourceKind::Recovery, ikm).map_err(|e| refused(&e, e.hint()))?;
+    let head = store.head().map_err(|e| refused(&e, again))?;
+    let digest = seal::SlotDigest(head.slots.digest);
+    let HeadCheck::Current(_) = opened.check_head(head.slots.generation, &digest).map_err(|e| refused(&e, e.hint()))?
+    else {
+        let fact = "the store has not recorded its newest slots yet".to_owned();
+        return Err(Halt::Refused { fact, hint: again.into() });
+    };
+    let mut keks = Vec::new();
+    for slot in set.slots().iter().filter(|s| s.id() != opened.kek.slot) {
+        // One that is missing is refused by the change, and told by its number.
+        if let Some(entry) = store.get(&kek_path(slot.id().0)).await.map_err(|e| refused(&e, again))? {
+            let kek = Secret::try_init_with(|kek: &mut [u8; 32]| {
+                kek.copy_from_slice(entry.value.expose().get(..32).ok_or(KekTooShort)?);
+                Ok::<(), KekTooShort>(())
+            });
+            keks.push(SlotKek { slot: slot.id(), kek: Kek::new(kek.map_err(|e| refused(&e, again))?) });
+        }
+    }
+    let slot = new.new_slot().map_err(|e| refused(&e, again))?;
+    let mut change = Change { remove: vec![opened.kek.slot], add: vec![slot] };
+    if !host::in_force("recovery-key-spent") {
+        change.remove.clear();
+        keks.push(SlotKek { slot: opened.kek.slot, kek: opened.kek.kek });
+    }
+    set.change(&opened.root, &keks, change, &*env.entropy)
+        .map_err(|e| refused(&e, "unseal from the key source, and see the log"))
+}
+
+/// Gives the new key to its keeper, durably, under the name that waits.
+fn deliver(plan: &Plan, env: &Environment, waiting: &Path, key: &RecoveryKey) -> Result<(), Halt> {
+    match &plan.recovery {
+        Some(RecoverySpec::Age(texts)) => {
+            let hint = "see [recovery] in edgekeep.toml";
+            let recipients = AgeRecipients::parse(texts.iter().map(String::as_str)).map_err(|e| refused(&e, hint))?;
+            let sealed = seal_to_recipients(key, &recipients).map_err(|e| refused(&e, hint))?;
+            env.disk.replace(waiting, &sealed, 0o600, None).map_err(|e| refused(&e, FULL))
+        }
+        _ => write_recovery_file(&*env.disk, waiting, &plan.data_dir, key).map_err(|e| refused(&e, e.hint())),
+    }
+}
+
+/// Where the plan keeps the recovery key, if that is a file.
+fn place(plan: &Plan) -> Option<PathBuf> {
+    match &plan.recovery {
+        Some(RecoverySpec::Age(_)) => Some(plan.state_dir().join(RECOVERY)),
+        Some(RecoverySpec::File(path)) => Some(path.clone()),
+        Some(RecoverySpec::Terminal | RecoverySpec::None) | None => None,
+    }
+}
+
+/// Where a key waits for its slot: `recovery.age.<public name>`.
+fn waiting(place: &Path, name: &str) -> PathBuf {
+    let mut path = place.as_os_str().to_owned();
+    path.push(".");
+    path.push(name);
+    path.into()
+}
+
+fn into_place(disk: &dyn Disk, waiting: &Path, place: &Path) -> io::Result<()> {
+    disk.rename(waiting, place, true)?;
+    disk.sync_dir(place.parent().unwrap_or(Path::new("/")))
+}
+
+fn settle(disk: &dyn Disk, plan: &Plan, set: &SlotSet, place: &Path) -> io::Result<()> {
+    for name in set.slots_of(SourceKind::Recovery).filter_map(|s| s.public().recovery_name()) {
+        let waiting = waiting(place, &name);
+        if disk.meta(&waiting)?.is_some() {
+            into_place(disk, &waiting, place)?;
+        }
+    }
+    // In our own directory what waits for a slot that never came is cleared away; elsewhere nothing is removed by a pattern.
+    let state = plan.state_dir();
+    if place.parent() == Some(&*state) {
+        let stale = format!("{RECOVERY}.");
+        for name in disk.list(&state)?.into_iter().filter(|n| n.trim_start_matches('.').starts_with(&stale)) {
+            disk.remove_file(&state.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes the KEKs that belong to no slot of `set`.
+async fn forget_keks(store: &Store, set: &SlotSet) -> Result<(), Halt> {
+    let kept = store.list(&kek_dir()).await.map_err(|e| refused(&e, ""))?;
+    let gone =
+        kept.iter().filter_map(|n| n.parse::<u16>().ok()).filter(|id| set.slots().iter().all(|s| s.id().0 != *id));
+    let ops: Vec<Op> = gone.map(|id| Op::Delete(kek_path(id))).collect();
+    if ops.is_empty() {
+        return Ok(());
+    }
+    store.commit(Batch { conds: Vec::new(), ops }).await.map(drop).map_err(|e| refused(&e, ""))
+}
+
+fn not_open() -> Halt {
+    Halt::Refused { fact: "the store is not open".into(), hint: "open it by the recovery key: edgekeep recover".into() }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("a KEK under the barrier has fewer than 32 bytes")]
+struct KekTooShort;
+
+const FULL: &str = "see whether the disk is full";
