@@ -357,9 +357,9 @@ mod tests {
         assert_eq!(see(), Standing::Changed { what: "the rights of its directory" });
         set(&at, 0o700);
         assert_eq!(see(), Standing::Intact);
-        fs::rename(at.join(CA_FILE), at.join("elsewhere")).unwrap();
+        OsDisk.rename(&at.join(CA_FILE), &at.join("elsewhere"), false).unwrap();
         assert_eq!(see(), Standing::Changed { what: "the CA beside it" });
-        fs::rename(at.join("elsewhere"), at.join(CA_FILE)).unwrap();
+        OsDisk.rename(&at.join("elsewhere"), &at.join(CA_FILE), false).unwrap();
         OsDisk.replace(&token, b"{}", 0o400, None).unwrap();
         assert_eq!(see(), Standing::Changed { what: "its content" });
         OsDisk.replace(&token, &vec![b'x'; MAX_TOKEN_FILE_BYTES + 1], 0o400, None).unwrap();
