@@ -145,11 +145,7 @@ impl AdminPort for Desk {
         })
     }
 
-    fn confirm_recovery<'a>(
-        &'a self,
-        key: SecretBytes,
-        _: &'a AdminPeer,
-    ) -> AdminFuture<'a, Result<(), AdminRefusal>> {
+    fn confirm_recovery<'a>(&'a self, key: SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>> {
         Box::pin(async move {
             self.0.lock().unwrap().push(format!("confirm {}", String::from_utf8(key.expose().to_vec()).unwrap()));
             Ok(())
