@@ -276,22 +276,27 @@ fn too_many_bytes_that_wait_are_refused_and_nothing_is_lost_by_it() {
         let of = |i| Op::Put(path(&format!("b{n}/{i}")), SecretBytes::new(vec![1; 1 << 20]));
         Batch { conds: vec![], ops: (0..4).map(of).collect() }
     };
-    let mut done = 0;
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..16)
-            .map(|n| {
-                let store = &store;
-                scope.spawn(move || block_on(store.commit(four(n))))
-            })
-            .collect();
-        for thread in threads {
-            match thread.join().unwrap() {
-                Ok(_) => done += 1,
-                Err(CommitError::Busy) => {}
-                Err(other) => panic!("{other:?}"),
-            }
+    // Each is begun and not looked at again, so that all of them wait at once whatever the writer does meanwhile.
+    let mut begun: Vec<_> = (0..16).map(|n| Box::pin(store.commit(four(n)))).collect();
+    let mut context = std::task::Context::from_waker(std::task::Waker::noop());
+    let (mut done, mut refused) = (0, 0);
+    begun.retain_mut(|commit| match commit.as_mut().poll(&mut context) {
+        std::task::Poll::Pending => true,
+        std::task::Poll::Ready(Ok(_)) => {
+            done += 1;
+            false
         }
+        std::task::Poll::Ready(Err(CommitError::Busy)) => {
+            refused += 1;
+            false
+        }
+        std::task::Poll::Ready(Err(other)) => panic!("{other:?}"),
     });
+    assert!(refused >= 1, "64 MiB waited where 16 may");
+    for commit in begun {
+        block_on(commit).unwrap();
+        done += 1;
+    }
     assert!(done >= 4, "four batches fit: {done}");
     assert_eq!(list(&store, "").len(), done);
     block_on(store.commit(four(99))).unwrap();
