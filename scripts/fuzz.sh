@@ -5,6 +5,8 @@
 # Coverage comes from LLVM passes that a stable toolchain has; address sanitizer would need a nightly one, and the code is safe Rust.
 set -euo pipefail
 cd "$(dirname "$0")/../fuzz"
+# A folder of its own, whatever the caller uses: the flags below would otherwise rebuild everything there.
+export CARGO_TARGET_DIR="$PWD/target"
 export RUSTFLAGS="--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares -Ccodegen-units=1 -Cdebug-assertions -Coverflow-checks"
 host=$(rustc -vV | sed -n 's/^host: //p')
 case "${1:-smoke}" in
