@@ -23,7 +23,7 @@ def refused(call):
         call()
     except Forbidden:
         return
-    raise SystemExit("allowed, but must be refused")
+    raise AssertionError("allowed, but must be refused")
 
 
 clients = {s: client(s) for s in services}
@@ -40,15 +40,11 @@ for s, c in clients.items():
         if other == s:
             continue
         path = f"edgex/{other}/own"
-        try:
-            refused(lambda: c.secrets.kv.v1.read_secret(path=path, mount_point="secret"))
+        refused(lambda: c.secrets.kv.v1.read_secret(path=path, mount_point="secret"))
+        # EdgeX's own configuration lets this one write, never read, everywhere below secret/edgex/.
+        if s != "security-spiffe-token-provider":
             refused(lambda: c.secrets.kv.v1.create_or_update_secret(path=path, secret={"x": "y"}, mount_point="secret"))
             refused(lambda: c.secrets.kv.v1.delete_secret(path=path, mount_point="secret"))
-        except SystemExit as e:
-            # EdgeX's own configuration lets this one write (not read) everywhere below secret/edgex/.
-            if s == "security-spiffe-token-provider":
-                continue
-            raise SystemExit(f"{s} -> {path}: {e}")
         pairs += 1
     refused(lambda: c.sys.create_or_update_policy("mine", 'path "*" { capabilities = ["sudo"] }'))
     refused(lambda: c.auth.token.create(policies=["root"]))
