@@ -33,5 +33,7 @@ pub use slot_set::{
     new_root_key,
 };
 pub use source::{
-    Deadline, Evidence, ExecSource, HOOK_LIMIT, KeySource, PolicyRequest, Released, Remedy, SoftwareSource, SourceError,
+    Auth, AuthError, AuthRequest, Capabilities, Closed, Deadline, Evidence, ExecSource, HOOK_LIMIT, KeySource, NoAuth,
+    PcrDiff, PinFile, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError,
 };
+pub use tpm::{PcrSet, PcrSetError};

@@ -91,8 +91,7 @@ impl SealMode {
     }
 }
 
-/// What kind of source a slot opens with. Numbers 4 to 11 are kept for TPM, PKCS#11, escrow, Tang, systemd credential, all
-/// of several, some of several, and shares.
+/// What kind of source a slot opens with. Numbers 9 to 11 are kept for all of several, some of several, and shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceKind {
     /// A key file: for demo and tests.
@@ -101,34 +100,50 @@ pub enum SourceKind {
     Exec,
     /// The recovery key.
     Recovery,
+    /// A TPM: an object sealed to a policy.
+    Tpm,
+    /// A smart card or HSM behind a PKCS #11 module.
+    Pkcs11,
+    /// A key held by another machine, which must be reached and must agree.
+    Escrow,
+    /// Tang servers, by the McCallum-Relyea exchange.
+    Tang,
+    /// A systemd credential.
+    Credential,
+    /// A TPM: an NV index that is locked once it was read.
+    TpmNv,
 }
 
+/// Each kind, its number on disk and its name.
+const KINDS: [(SourceKind, u8, &str); 9] = [
+    (SourceKind::Software, 1, "software"),
+    (SourceKind::Exec, 2, "exec"),
+    (SourceKind::Recovery, 3, "recovery"),
+    (SourceKind::Tpm, 4, "tpm"),
+    (SourceKind::Pkcs11, 5, "pkcs11"),
+    (SourceKind::Escrow, 6, "escrow"),
+    (SourceKind::Tang, 7, "tang"),
+    (SourceKind::Credential, 8, "credential"),
+    (SourceKind::TpmNv, 12, "tpm-nv"),
+];
+
 impl SourceKind {
-    pub(crate) const fn number(self) -> u8 {
-        match self {
-            Self::Software => 1,
-            Self::Exec => 2,
-            Self::Recovery => 3,
-        }
+    fn row(self) -> (u8, &'static str) {
+        KINDS.iter().find(|(kind, ..)| *kind == self).map(|(_, n, name)| (*n, *name)).expect("each kind has a row")
     }
 
-    pub(crate) const fn from_number(n: u8) -> Option<Self> {
-        match n {
-            1 => Some(Self::Software),
-            2 => Some(Self::Exec),
-            3 => Some(Self::Recovery),
-            _ => None,
-        }
+    pub(crate) fn number(self) -> u8 {
+        self.row().0
+    }
+
+    pub(crate) fn from_number(n: u8) -> Option<Self> {
+        KINDS.iter().find(|(_, number, _)| *number == n).map(|(kind, ..)| *kind)
     }
 }
 
 impl fmt::Display for SourceKind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Software => "software",
-            Self::Exec => "exec",
-            Self::Recovery => "recovery",
-        })
+        f.write_str(self.row().1)
     }
 }
 

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use host::Clock;
 use pipeline::audit::{Beginning, ChainKey, Ring, RingSize};
 use seal::{
-    AgeRecipients, Deadline, ExecSource, HOOK_LIMIT, KeySource, NewSlot, PolicyRequest, RecoveryKey, Remedy, SealMode,
+    AgeRecipients, Deadline, ExecSource, HOOK_LIMIT, KeySource, NewSlot, NoAuth, PolicyRequest, Provisioned, RecoveryKey, Remedy, SealMode,
     SetHeader, ShortIkmAllowed, SlotFiles, SlotSet, SoftwareSource, SourceError, StoreId, new_root_key,
     seal_to_recipients, write_recovery_file,
 };
@@ -45,7 +45,7 @@ pub(super) fn deadline(plan: &Plan, clock: &dyn Clock) -> Deadline {
 pub(super) fn source_fault(error: &SourceError) -> Option<Halt> {
     match error.remedy() {
         Remedy::Retry => None,
-        Remedy::Operator => Some(refused(error, "see [source] in edgekeep.toml")),
+        Remedy::Operator | Remedy::Reboot | Remedy::Alarm => Some(refused(error, error.hint())),
     }
 }
 
@@ -90,9 +90,10 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
 
     let mut source = source(plan, env);
     let source_hint = "see [source] in edgekeep.toml; nothing was made";
-    let public = source.provision(&PolicyRequest::default()).map_err(|e| refused(&e, source_hint))?;
-    let released = source.release(&public, deadline(plan, &*env.clock)).map_err(|e| refused(&e, source_hint))?;
-    let mut slots = vec![NewSlot { public, ikm: released.ikm }];
+    let deadline = deadline(plan, &*env.clock);
+    let Provisioned { public, ikm } =
+        source.provision(&PolicyRequest::default(), &NoAuth, deadline).map_err(|e| refused(&e, source_hint))?;
+    let mut slots = vec![NewSlot { public, ikm }];
     let recovery = plan.recovery.as_ref().ok_or(Halt::NoRecovery)?;
     let key = (*recovery != RecoverySpec::None).then(|| RecoveryKey::generate(&*env.entropy));
     if let Some(key) = &key {

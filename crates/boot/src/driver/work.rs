@@ -128,11 +128,7 @@ impl Running {
             let e = UnlockError::NoSlotOfKind { kind };
             return Event::Failed(keys::refused(&e, e.hint()));
         };
-        let released = source.release(&public, keys::deadline(&self.plan, &*self.env.clock));
-        // The window is closed whatever came of it.
-        if let Err(e) = source.close(&public) {
-            self.warn(format!("the source's window was not closed: {e}"));
-        }
+        let released = source.release(&public, &seal::NoAuth, keys::deadline(&self.plan, &*self.env.clock));
         match released {
             Ok(released) => {
                 self.hands.found = Some(found);

@@ -141,7 +141,7 @@ fn refused_bytes_by_name() {
     assert_eq!(with(36, 17), ParseError::Field { what: "number of slots", number: 17 });
     assert_eq!(with(36, 3), ParseError::CutShort);
     assert_eq!(with(36, 1), ParseError::TrailingBytes { count: golden_bytes().len() - SECOND - 32 });
-    assert_eq!(with(FIRST + 2, 4), ParseError::Field { what: "source kind", number: 4 });
+    assert_eq!(with(FIRST + 2, 9), ParseError::Field { what: "source kind", number: 9 });
     assert_eq!(with(SECOND + 1, 1), ParseError::Order);
 }
 

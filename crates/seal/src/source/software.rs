@@ -11,7 +11,9 @@ use host::{Disk, Entropy, FileKind};
 use secret::SecretBytes;
 use zeroize::Zeroizing;
 
-use super::{Deadline, Evidence, KeySource, PolicyRequest, Released, SourceError};
+use super::{
+    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+};
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
 
@@ -60,6 +62,17 @@ impl SoftwareSource {
         }
         Ok(bytes)
     }
+
+    /// The key material, of a file whose length was checked.
+    fn ikm(&self, bytes: &[u8]) -> Result<Ikm, SourceError> {
+        let octets = bytes.get(MAGIC.len() + NAME_BYTES..).unwrap_or_default();
+        Ikm::new(SecretBytes::new(octets.to_vec()), None)
+            .map_err(|source| SourceError::Ikm { what: self.shown(), source })
+    }
+
+    fn evidence(&self, name: &str) -> Evidence {
+        Evidence(vec![("key file", self.shown()), ("key name", name.to_owned())])
+    }
 }
 
 impl std::fmt::Debug for SoftwareSource {
@@ -73,19 +86,27 @@ impl KeySource for SoftwareSource {
         SourceKind::Software
     }
 
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
     /// Also before provisioning, when the file is not there yet.
-    fn probe(&self) -> Result<Evidence, SourceError> {
-        let name = match self.read() {
-            Ok(bytes) => hex::encode(name_of(&bytes)),
-            Err(SourceError::NotPresent { .. }) => "not made yet".into(),
-            Err(e) => return Err(e),
-        };
-        Ok(Evidence(vec![("key file", self.shown()), ("key name", name)]))
+    fn probe(&mut self, _deadline: Deadline) -> Result<Evidence, SourceError> {
+        match self.read() {
+            Ok(bytes) => Ok(self.evidence(&hex::encode(name_of(&bytes)))),
+            Err(SourceError::NotPresent { .. }) => Ok(self.evidence("not made yet")),
+            Err(e) => Err(e),
+        }
     }
 
     /// Makes the file, durably. An existing one is never displaced.
-    fn provision(&mut self, policy: &PolicyRequest) -> Result<SlotPublic, SourceError> {
-        policy.must_be_empty(SourceKind::Software)?;
+    fn provision(
+        &mut self,
+        policy: &PolicyRequest,
+        _auth: &dyn Auth,
+        _deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        policy.enforceable(SourceKind::Software, &self.capabilities())?;
         if self.disk.meta(&self.path).map_err(|e| self.os(e))?.is_some() {
             return Err(SourceError::AlreadyThere { what: self.shown() });
         }
@@ -94,11 +115,15 @@ impl KeySource for SoftwareSource {
         self.entropy.fill(&mut bytes[MAGIC.len()..]);
         // The slot is of use only with the file: on return the file survives a power cut.
         self.disk.replace(&self.path, &bytes[..], 0o600, None).map_err(|e| self.os(e))?;
-        let name = name_of(&bytes[..]).to_vec();
-        Ok(SlotPublic::new(SourceKind::Software, None, vec![(TAG_NAME, name)]).expect("one item of 16 bytes fits"))
+        // As the disk gives it back, not as it was meant.
+        let bytes = self.read()?;
+        let name = name_of(&bytes).to_vec();
+        let public =
+            SlotPublic::new(SourceKind::Software, None, vec![(TAG_NAME, name)]).expect("one item of 16 bytes fits");
+        Ok(Provisioned { public, ikm: self.ikm(&bytes)? })
     }
 
-    fn release(&mut self, slot: &SlotPublic, _deadline: Deadline) -> Result<Released, SourceError> {
+    fn release(&mut self, slot: &SlotPublic, _auth: &dyn Auth, _deadline: Deadline) -> Result<Released, SourceError> {
         let expected = match (slot.kind(), slot.item(TAG_NAME)) {
             (SourceKind::Software, Some(name)) => name,
             _ => return Err(SourceError::OtherSlot { kind: SourceKind::Software }),
@@ -106,15 +131,14 @@ impl KeySource for SoftwareSource {
         let bytes = self.read()?;
         let (what, found) = (self.shown(), name_of(&bytes));
         if found != expected {
-            return Err(SourceError::OtherKey { what, found: hex::encode(found), expected: hex::encode(expected) });
+            return Err(SourceError::WrongDevice { what, found: hex::encode(found), expected: hex::encode(expected) });
         }
-        let octets = SecretBytes::new(bytes[MAGIC.len() + NAME_BYTES..].to_vec());
-        let ikm = Ikm::new(octets, None).map_err(|source| SourceError::Ikm { what, source })?;
-        Ok(Released { ikm, evidence: self.probe()?, remaining_this_boot: None })
+        let evidence = self.evidence(&hex::encode(found));
+        Ok(Released { ikm: self.ikm(&bytes)?, evidence, remaining_this_boot: None })
     }
 
-    fn close(&mut self, _slot: &SlotPublic) -> Result<(), SourceError> {
-        Ok(())
+    fn close(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Closed, SourceError> {
+        Ok(Closed::releases_on())
     }
 }
 
@@ -131,6 +155,8 @@ const TAG_NAME: u16 = 1;
 
 #[cfg(test)]
 mod tests {
+    use super::super::NoAuth;
+    use super::super::contract::key_source_contract;
     use super::*;
     use host::{OsClock, OsDisk, OsEntropy};
     use std::num::NonZeroU8;
@@ -150,10 +176,17 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("key");
         let mut s = source(&path);
-        let slot = s.provision(&PolicyRequest::default()).unwrap();
+        let slot = s.provision(&PolicyRequest::default(), &NoAuth, soon()).unwrap().public;
         assert_eq!(OsDisk.meta(&path).unwrap().unwrap().mode, 0o600);
-        let (a, b) = (s.release(&slot, soon()).unwrap(), s.release(&slot, soon()).unwrap());
+        let (a, b) = (s.release(&slot, &NoAuth, soon()).unwrap(), s.release(&slot, &NoAuth, soon()).unwrap());
         assert!(a.ikm.ct_eq(&b.ikm));
+    }
+
+    #[test]
+    fn keeps_to_the_contract() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("key");
+        key_source_contract(&|| Box::new(source(&path)), &PolicyRequest::default(), &NoAuth);
     }
 
     #[test]
@@ -162,35 +195,47 @@ mod tests {
         let path = dir.path().join("key");
         let mut s = source(&path);
         let limit = PolicyRequest { releases_per_boot: NonZeroU8::new(1), ..Default::default() };
-        assert!(matches!(s.provision(&limit), Err(SourceError::PolicyUnenforceable { what: "releases_per_boot", .. })));
+        assert!(matches!(
+            s.provision(&limit, &NoAuth, soon()),
+            Err(SourceError::PolicyUnenforceable { what: "releases_per_boot", .. })
+        ));
         let window = PolicyRequest { window: Some(Duration::from_secs(60)), ..Default::default() };
-        assert!(matches!(s.provision(&window), Err(SourceError::PolicyUnenforceable { what: "window", .. })));
+        assert!(matches!(
+            s.provision(&window, &NoAuth, soon()),
+            Err(SourceError::PolicyUnenforceable { what: "window", .. })
+        ));
         assert!(OsDisk.meta(&path).unwrap().is_none(), "a refused policy leaves no key behind");
 
-        let slot = s.provision(&PolicyRequest::default()).unwrap();
-        assert!(matches!(s.provision(&PolicyRequest::default()), Err(SourceError::AlreadyThere { .. })));
+        let slot = s.provision(&PolicyRequest::default(), &NoAuth, soon()).unwrap().public;
         assert!(matches!(
-            s.release(&SlotPublic::bare(SourceKind::Exec), soon()),
+            s.provision(&PolicyRequest::default(), &NoAuth, soon()),
+            Err(SourceError::AlreadyThere { .. })
+        ));
+        assert!(matches!(
+            s.release(&SlotPublic::bare(SourceKind::Exec), &NoAuth, soon()),
             Err(SourceError::OtherSlot { kind: SourceKind::Software })
         ));
 
         let other_path = dir.path().join("other");
-        source(&other_path).provision(&PolicyRequest::default()).unwrap();
-        assert!(matches!(source(&other_path).release(&slot, soon()), Err(SourceError::OtherKey { .. })));
-        assert!(matches!(source(&dir.path().join("none")).release(&slot, soon()), Err(SourceError::NotPresent { .. })));
+        source(&other_path).provision(&PolicyRequest::default(), &NoAuth, soon()).unwrap();
+        assert!(matches!(source(&other_path).release(&slot, &NoAuth, soon()), Err(SourceError::WrongDevice { .. })));
+        assert!(matches!(
+            source(&dir.path().join("none")).release(&slot, &NoAuth, soon()),
+            Err(SourceError::NotPresent { .. })
+        ));
 
         let junk = dir.path().join("junk");
         OsDisk.write_new(&junk, &[7; FILE_BYTES], 0o600, None).unwrap();
-        assert!(matches!(source(&junk).release(&slot, soon()), Err(SourceError::NotAKeyFile { .. })));
+        assert!(matches!(source(&junk).release(&slot, &NoAuth, soon()), Err(SourceError::NotAKeyFile { .. })));
         let long = dir.path().join("long");
         OsDisk.write_new(&long, &[7; 9000], 0o600, None).unwrap();
-        assert!(matches!(source(&long).release(&slot, soon()), Err(SourceError::NotAKeyFile { .. })));
+        assert!(matches!(source(&long).release(&slot, &NoAuth, soon()), Err(SourceError::NotAKeyFile { .. })));
 
         let open = dir.path().join("open");
         OsDisk.write_new(&open, &OsDisk.read(&path, FILE_BYTES).unwrap(), 0o640, None).unwrap();
-        assert!(matches!(source(&open).release(&slot, soon()), Err(SourceError::NotTrusted { .. })));
+        assert!(matches!(source(&open).release(&slot, &NoAuth, soon()), Err(SourceError::NotTrusted { .. })));
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(&path, &link).unwrap();
-        assert!(matches!(source(&link).release(&slot, soon()), Err(SourceError::NotTrusted { .. })));
+        assert!(matches!(source(&link).release(&slot, &NoAuth, soon()), Err(SourceError::NotTrusted { .. })));
     }
 }

@@ -1,15 +1,21 @@
 //! The one module that calls the cryptographic library (aws-lc-rs). No primitive is written here.
 
 mod aead;
+mod agree;
+mod cfb;
 mod kdf;
 mod mac;
+mod pbkdf2;
 mod sign;
 
 use aws_lc_rs::{constant_time, digest};
 
 pub use aead::{Gcm, NONCE_BYTES, Siv, TAG_BYTES};
+pub use agree::{P256_POINT_BYTES, P256Exchange};
+pub use cfb::{aes128_cfb_decrypt, aes128_cfb_encrypt};
 pub use kdf::hkdf_sha256;
 pub use mac::Hmac;
+pub use pbkdf2::{pbkdf2_sha256, pbkdf2_sha512};
 pub use sign::{Curve, SignError, SigningKey, verify};
 
 /// The text was changed, belongs elsewhere (associated data), or was sealed under another key.

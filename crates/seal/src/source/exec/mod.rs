@@ -13,7 +13,9 @@ use std::time::Duration;
 
 use host::Clock;
 
-use super::{Deadline, Evidence, KeySource, PolicyRequest, Released, SourceError};
+use super::{
+    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+};
 use crate::ikm::{Ikm, ShortIkmAllowed};
 use crate::slot::{SlotPublic, SourceKind};
 use trusted::Trusted;
@@ -66,25 +68,35 @@ impl KeySource for ExecSource {
         SourceKind::Exec
     }
 
+    /// What the hook itself can do is not told to us.
+    fn capabilities(&self) -> Capabilities {
+        Capabilities::default()
+    }
+
     /// Checks who could have written the hook, and does not run it.
-    fn probe(&self) -> Result<Evidence, SourceError> {
+    fn probe(&mut self, _deadline: Deadline) -> Result<Evidence, SourceError> {
         Trusted::open(&self.path)?;
         Ok(self.evidence())
     }
 
     /// Asks twice and compares: a store made with octets that never come again is lost at its first restart.
-    fn provision(&mut self, policy: &PolicyRequest) -> Result<SlotPublic, SourceError> {
-        policy.must_be_empty(SourceKind::Exec)?;
-        let first = self.ask(Deadline::after(&*self.clock, HOOK_LIMIT))?;
-        let second = self.ask(Deadline::after(&*self.clock, HOOK_LIMIT))?;
-        if first.ct_eq(&second) || !host::in_force("hook-asked-twice") {
-            Ok(SlotPublic::bare(SourceKind::Exec))
+    fn provision(
+        &mut self,
+        policy: &PolicyRequest,
+        _auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        policy.enforceable(SourceKind::Exec, &self.capabilities())?;
+        let ikm = self.ask(deadline)?;
+        let second = self.ask(deadline)?;
+        if ikm.ct_eq(&second) || !host::in_force("hook-asked-twice") {
+            Ok(Provisioned { public: SlotPublic::bare(SourceKind::Exec), ikm })
         } else {
             Err(SourceError::Drifts { what: self.path.display().to_string() })
         }
     }
 
-    fn release(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Released, SourceError> {
+    fn release(&mut self, slot: &SlotPublic, _auth: &dyn Auth, deadline: Deadline) -> Result<Released, SourceError> {
         if slot.kind() != SourceKind::Exec {
             return Err(SourceError::OtherSlot { kind: SourceKind::Exec });
         }
@@ -92,7 +104,7 @@ impl KeySource for ExecSource {
     }
 
     /// The contract of the hook has no way to say it.
-    fn close(&mut self, _slot: &SlotPublic) -> Result<(), SourceError> {
-        Ok(())
+    fn close(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Closed, SourceError> {
+        Ok(Closed::releases_on())
     }
 }

@@ -8,6 +8,8 @@ use std::sync::{Mutex, MutexGuard};
 use host::{Disk, OsClock, OsDisk};
 use rustix::process::{Pid, test_kill_process_group};
 
+use super::super::NoAuth;
+use super::super::contract::key_source_contract;
 use super::*;
 use crate::ikm::IkmError;
 
@@ -49,7 +51,12 @@ fn source(path: &Path) -> ExecSource {
 
 fn release(source: &mut ExecSource, limit: Duration) -> Result<Ikm, SourceError> {
     let deadline = Deadline::after(&*source.clock, limit);
-    source.release(&SlotPublic::bare(SourceKind::Exec), deadline).map(|r| r.ikm)
+    source.release(&SlotPublic::bare(SourceKind::Exec), &NoAuth, deadline).map(|r| r.ikm)
+}
+
+fn provision(source: &mut ExecSource, policy: &PolicyRequest) -> Result<Provisioned, SourceError> {
+    let deadline = Deadline::after(&*source.clock, HOOK_LIMIT);
+    source.provision(policy, &NoAuth, deadline)
 }
 
 fn soon(source: &mut ExecSource) -> Result<Ikm, SourceError> {
@@ -81,7 +88,14 @@ fn a_good_hook_of_any_length() {
             assert_eq!(hex::encode(ikm.expose()), hex);
         }
     }
-    assert!(place.hook(&format!("echo {DOCUMENTED}")).provision(&PolicyRequest::default()).is_ok());
+    assert!(provision(&mut place.hook(&format!("echo {DOCUMENTED}")), &PolicyRequest::default()).is_ok());
+}
+
+#[test]
+fn keeps_to_the_contract() {
+    let place = Place::new();
+    let path = place.file("hook", &format!("#!/bin/sh\necho {DOCUMENTED}\n"), 0o700);
+    key_source_contract(&|| Box::new(source(&path)), &PolicyRequest::default(), &NoAuth);
 }
 
 #[test]
@@ -200,7 +214,7 @@ fn a_source_that_drifts_is_not_provisioned() {
         c = count.display()
     ));
     hook.env = vec![("PATH".into(), "/usr/bin:/bin".into())];
-    assert!(matches!(hook.provision(&PolicyRequest::default()), Err(SourceError::Drifts { .. })));
+    assert!(matches!(provision(&mut hook, &PolicyRequest::default()), Err(SourceError::Drifts { .. })));
 }
 
 #[test]
@@ -209,10 +223,17 @@ fn policies_that_a_hook_cannot_hold_to_are_refused_before_it_runs() {
     let ran = place.path("ran");
     let mut hook = place.hook(&format!("touch {}\necho {DOCUMENTED}", ran.display()));
     let policy = PolicyRequest { releases_per_boot: std::num::NonZeroU8::new(1), ..Default::default() };
-    assert!(matches!(hook.provision(&policy), Err(SourceError::PolicyUnenforceable { what: "releases_per_boot", .. })));
+    assert!(matches!(
+        provision(&mut hook, &policy),
+        Err(SourceError::PolicyUnenforceable { what: "releases_per_boot", .. })
+    ));
     assert!(!ran.exists());
     assert!(matches!(
-        hook.release(&SlotPublic::bare(SourceKind::Software), Deadline::after(&*hook.clock, HOOK_LIMIT)),
+        hook.release(
+            &SlotPublic::bare(SourceKind::Software),
+            &NoAuth,
+            Deadline::after(&OsClock::new().unwrap(), HOOK_LIMIT)
+        ),
         Err(SourceError::OtherSlot { kind: SourceKind::Exec })
     ));
 }

@@ -1,0 +1,56 @@
+//! What a source lets go, and what can be said about it aloud.
+
+use crate::ikm::Ikm;
+use crate::slot::SlotPublic;
+
+/// Facts about a source, safe to log and to keep: (name, value). Never anything of the key material.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Evidence(pub Vec<(&'static str, String)>);
+
+/// A source that was provisioned, and has been seen to give back what it was given.
+#[derive(Debug)]
+pub struct Provisioned {
+    /// What must be remembered to release it again.
+    pub public: SlotPublic,
+    /// The key material, for the slot that is about to be made.
+    pub ikm: Ikm,
+}
+
+/// What a source let go.
+#[derive(Debug)]
+pub struct Released {
+    /// The key material.
+    pub ikm: Ikm,
+    /// Under which facts.
+    pub evidence: Evidence,
+    /// How many more times in this boot; `None` where the source does not count.
+    pub remaining_this_boot: Option<u8>,
+}
+
+/// Proof that a source was asked to close, and what that has come to.
+#[must_use]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed(Closing);
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Closing {
+    Never,
+    UntilReboot,
+}
+
+impl Closed {
+    /// For sources that have no such state: they release again whenever they are asked.
+    pub(super) fn releases_on() -> Self {
+        Self(Closing::Never)
+    }
+
+    /// For sources that were made to release nothing more, to anybody, in this boot.
+    pub(super) fn until_reboot() -> Self {
+        Self(Closing::UntilReboot)
+    }
+
+    /// Whether nothing more is released until the device is started anew.
+    pub fn is_until_reboot(self) -> bool {
+        self.0 == Closing::UntilReboot
+    }
+}

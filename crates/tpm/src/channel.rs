@@ -1,0 +1,295 @@
+//! The way to a TPM: whole commands out, whole responses in, each by a deadline.
+//!
+//! `/dev/tpmrm0` and swtpm's Unix socket carry the same bytes; the device gives an answer in one read, the socket perhaps in
+//! several. Both are used without blocking, so that a TPM that hangs costs its deadline and no more.
+
+use std::os::fd::{AsFd, OwnedFd};
+use std::path::Path;
+use std::time::Duration;
+
+use host::{BootTime, Clock};
+use rustix::event::{PollFd, PollFlags, Timespec, poll};
+use rustix::fs::{FileType, Mode, OFlags};
+use rustix::io::Errno;
+use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, sockopt};
+use zeroize::Zeroizing;
+
+/// Longest answer that is taken: the buffer of the kernel's driver, and of swtpm.
+pub const MAX_RESPONSE_BYTES: usize = 4096;
+
+/// Carries commands to a TPM and its answers back.
+pub trait Transport: Send {
+    /// Sends one command and gives the whole answer, as it came.
+    ///
+    /// # Errors
+    /// [`TransportError`]. After an error the answer may still come: nothing more can be sent this way.
+    fn transmit(
+        &mut self,
+        command: &[u8],
+        deadline: BootTime,
+        clock: &dyn Clock,
+    ) -> Result<Zeroizing<Vec<u8>>, TransportError>;
+
+    /// Whether what was loaded over it is flushed for us when it is closed, as the kernel's resource manager does.
+    fn flushes(&self) -> bool {
+        false
+    }
+}
+
+/// A character device or a Unix socket.
+#[derive(Debug)]
+pub struct Channel {
+    fd: OwnedFd,
+    flushes: bool,
+    broken: bool,
+}
+
+impl Channel {
+    /// Opens the device or connects to the socket at `path`.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn open(path: &Path, deadline: BootTime, clock: &dyn Clock) -> Result<Self, TransportError> {
+        let stat = rustix::fs::stat(path).map_err(|e| match e {
+            Errno::NOENT | Errno::NOTDIR => TransportError::NotPresent,
+            e => TransportError::Os { doing: "looking at it", source: e.into() },
+        })?;
+        match FileType::from_raw_mode(stat.st_mode) {
+            FileType::CharacterDevice => {
+                // O_NONBLOCK: else write(2) itself would wait for the answer (drivers/char/tpm/tpm-dev-common.c).
+                let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
+                let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
+                    Errno::NOENT | Errno::NODEV | Errno::NXIO => TransportError::NotPresent,
+                    e => TransportError::Os { doing: "opening it", source: e.into() },
+                })?;
+                let managed = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"tpmrm"));
+                Ok(Self { fd, flushes: managed, broken: false })
+            }
+            FileType::Socket => Ok(Self { fd: connect(path, deadline, clock)?, flushes: false, broken: false }),
+            _ => Err(TransportError::NoTpm),
+        }
+    }
+
+    fn send(&self, mut command: &[u8], deadline: BootTime, clock: &dyn Clock) -> Result<(), TransportError> {
+        while !command.is_empty() {
+            self.wait(PollFlags::OUT, deadline, clock)?;
+            match rustix::io::write(&self.fd, command) {
+                Ok(0) => return Err(TransportError::Closed),
+                Ok(n) => command = command.get(n..).unwrap_or_default(),
+                Err(Errno::INTR | Errno::AGAIN) => {}
+                Err(e) => return Err(failed("sending a command", e)),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&self, deadline: BootTime, clock: &dyn Clock) -> Result<Zeroizing<Vec<u8>>, TransportError> {
+        // One byte more than an answer can have, so that a longer one is seen to be longer.
+        let mut answer = Zeroizing::new(vec![0; MAX_RESPONSE_BYTES + 1]);
+        let mut filled = 0;
+        loop {
+            self.wait(PollFlags::IN, deadline, clock)?;
+            match rustix::io::read(&self.fd, &mut answer[filled..]) {
+                Ok(0) => return Err(TransportError::Closed),
+                Ok(n) => filled += n,
+                Err(Errno::INTR | Errno::AGAIN) => continue,
+                Err(e) => return Err(failed("reading an answer", e)),
+            }
+            // Tag 2, size 4. What the size means is the parser's; here it only tells when to stop reading.
+            let size = answer.get(2..6).and_then(|b| b.try_into().ok()).map_or(usize::MAX, |b| {
+                usize::try_from(u32::from_be_bytes(b)).unwrap_or(usize::MAX).min(MAX_RESPONSE_BYTES + 1)
+            });
+            if filled >= 6 && filled >= size || filled > MAX_RESPONSE_BYTES {
+                answer.truncate(filled);
+                return Ok(answer);
+            }
+        }
+    }
+
+    fn wait(&self, what: PollFlags, deadline: BootTime, clock: &dyn Clock) -> Result<(), TransportError> {
+        loop {
+            let left = deadline.since(clock.boottime());
+            if left.is_zero() {
+                return Err(TransportError::TimedOut);
+            }
+            let limit = Timespec::try_from(left).unwrap_or(Timespec { tv_sec: i64::from(i32::MAX), tv_nsec: 0 });
+            match poll(&mut [PollFd::from_borrowed_fd(self.fd.as_fd(), what)], Some(&limit)) {
+                Err(Errno::INTR) | Ok(0) => {}
+                Ok(_) => return Ok(()),
+                Err(e) => return Err(failed("waiting", e)),
+            }
+        }
+    }
+}
+
+impl Transport for Channel {
+    fn transmit(
+        &mut self,
+        command: &[u8],
+        deadline: BootTime,
+        clock: &dyn Clock,
+    ) -> Result<Zeroizing<Vec<u8>>, TransportError> {
+        if self.broken {
+            return Err(TransportError::Closed);
+        }
+        // Until the answer is here, the next one that comes is this one's.
+        self.broken = true;
+        self.send(command, deadline, clock)?;
+        let answer = self.receive(deadline, clock)?;
+        self.broken = false;
+        Ok(answer)
+    }
+
+    fn flushes(&self) -> bool {
+        self.flushes
+    }
+}
+
+/// Connects by the deadline: swtpm serves one at a time and lets others wait in a short queue.
+fn connect(path: &Path, deadline: BootTime, clock: &dyn Clock) -> Result<OwnedFd, TransportError> {
+    let os = |doing| move |e: Errno| failed(doing, e);
+    let address = SocketAddrUnix::new(path).map_err(os("naming its socket"))?;
+    loop {
+        let left = deadline.since(clock.boottime());
+        if left.is_zero() {
+            return Err(TransportError::TimedOut);
+        }
+        let fd = rustix::net::socket_with(AddressFamily::UNIX, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+            .map_err(os("making a socket"))?;
+        // unix(7): connect(2) waits this long for room in the queue.
+        sockopt::set_socket_timeout(&fd, sockopt::Timeout::Send, Some(left.max(Duration::from_millis(1))))
+            .map_err(os("making a socket"))?;
+        match rustix::net::connect(&fd, &address) {
+            Ok(()) => {
+                rustix::io::ioctl_fionbio(&fd, true).map_err(os("making a socket"))?;
+                return Ok(fd);
+            }
+            Err(Errno::INTR) => {}
+            Err(Errno::AGAIN) => return Err(TransportError::TimedOut),
+            // The file of a swtpm that is not running.
+            Err(Errno::CONNREFUSED | Errno::NOENT) => return Err(TransportError::NotPresent),
+            Err(e) => return Err(failed("connecting", e)),
+        }
+    }
+}
+
+fn failed(doing: &'static str, errno: Errno) -> TransportError {
+    match errno {
+        Errno::PIPE | Errno::CONNRESET => TransportError::Closed,
+        // The driver's own limit for the command has passed.
+        Errno::TIME | Errno::TIMEDOUT => TransportError::TimedOut,
+        Errno::NODEV | Errno::NXIO => TransportError::NotPresent,
+        e => TransportError::Os { doing, source: e.into() },
+    }
+}
+
+/// Why the way to a TPM failed.
+#[derive(Debug, thiserror::Error)]
+pub enum TransportError {
+    /// No device, or nobody behind the socket.
+    #[error("it is not there")]
+    NotPresent,
+    /// A regular file or a directory.
+    #[error("it is neither a character device nor a socket")]
+    NoTpm,
+    /// The deadline passed.
+    #[error("no answer came in time")]
+    TimedOut,
+    /// It went away in the middle, or an earlier command got no answer.
+    #[error("it was closed")]
+    Closed,
+    /// A system call failed.
+    #[error("{doing} failed")]
+    Os {
+        /// What was being done.
+        doing: &'static str,
+        /// The failure.
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use host::OsClock;
+    use std::io::{Read, Write};
+    use std::os::unix::net::UnixListener;
+
+    fn by(clock: &dyn Clock, ms: u64) -> BootTime {
+        clock.boottime().plus(Duration::from_millis(ms))
+    }
+
+    /// Answers each connection's first command with `pieces`, then waits until the other side hangs up.
+    fn serve(pieces: Vec<Vec<u8>>) -> (tempfile::TempDir, std::thread::JoinHandle<Vec<u8>>) {
+        let dir = tempfile::tempdir().unwrap();
+        let listener = UnixListener::bind(dir.path().join("sock")).unwrap();
+        let thread = std::thread::spawn(move || {
+            let (mut s, _) = listener.accept().unwrap();
+            let mut command = vec![0; 12];
+            s.read_exact(&mut command).unwrap();
+            for piece in pieces {
+                s.write_all(&piece).unwrap();
+            }
+            let mut rest = Vec::new();
+            // The other side may have hung up with our bytes unread.
+            let _ = s.read_to_end(&mut rest);
+            command
+        });
+        (dir, thread)
+    }
+
+    fn ask(dir: &tempfile::TempDir, ms: u64) -> Result<Vec<u8>, TransportError> {
+        let clock = OsClock::new().unwrap();
+        let mut channel = Channel::open(&dir.path().join("sock"), by(&clock, ms), &clock)?;
+        channel.transmit(b"twelve bytes", by(&clock, ms), &clock).map(|a| a.to_vec())
+    }
+
+    #[test]
+    fn an_answer_in_pieces_is_put_together() {
+        let (dir, thread) = serve(vec![vec![0x80], vec![1, 0, 0], vec![0, 10, 0, 0, 0], vec![0]]);
+        assert_eq!(ask(&dir, 10_000).unwrap(), [0x80, 1, 0, 0, 0, 10, 0, 0, 0, 0]);
+        assert_eq!(thread.join().unwrap(), b"twelve bytes");
+    }
+
+    #[test]
+    fn a_tpm_that_hangs_costs_its_deadline() {
+        let (dir, thread) = serve(vec![vec![0x80, 1, 0, 0]]);
+        assert!(matches!(ask(&dir, 60), Err(TransportError::TimedOut)));
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn a_flood_ends() {
+        let (dir, thread) = serve(vec![vec![0xff; 3 * MAX_RESPONSE_BYTES]]);
+        assert_eq!(ask(&dir, 10_000).unwrap().len(), MAX_RESPONSE_BYTES + 1);
+        drop(dir);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_sent_after_an_answer_that_did_not_come() {
+        let (dir, thread) = serve(vec![]);
+        let clock = OsClock::new().unwrap();
+        let mut channel = Channel::open(&dir.path().join("sock"), by(&clock, 10_000), &clock).unwrap();
+        let late = channel.transmit(b"twelve bytes", by(&clock, 30), &clock);
+        assert!(matches!(late, Err(TransportError::TimedOut)));
+        // The late answer to the first would be taken for the second's.
+        let next = channel.transmit(b"twelve bytes", by(&clock, 10_000), &clock);
+        assert!(matches!(next, Err(TransportError::Closed)));
+        drop(channel);
+        thread.join().unwrap();
+    }
+
+    #[test]
+    fn what_is_no_tpm() {
+        let dir = tempfile::tempdir().unwrap();
+        let clock = OsClock::new().unwrap();
+        let open = |path: &Path| Channel::open(path, by(&clock, 1000), &clock).map(|_| ());
+        assert!(matches!(open(&dir.path().join("none")), Err(TransportError::NotPresent)));
+        assert!(matches!(open(dir.path()), Err(TransportError::NoTpm)));
+        let socket = dir.path().join("sock");
+        drop(UnixListener::bind(&socket).unwrap());
+        assert!(matches!(open(&socket), Err(TransportError::NotPresent)), "a socket with nobody behind it");
+    }
+}

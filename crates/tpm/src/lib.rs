@@ -1,0 +1,36 @@
+//! A small TPM 2.0 client: what it takes to seal a secret to a device's state, and to have it back.
+//!
+//! ```text
+//! Transport        whole commands out, whole responses in, by a deadline: /dev/tpmrm0 or swtpm's socket
+//! wire, frame      numbers, sized buffers, commands and responses; the reader is total
+//! session          salted with a key whose name is known; parameters encrypted, every answer authenticated
+//! Tpm              the commands, as verbs; what is loaded is flushed on every path
+//! policy           the digests that the TPM will compute, computed beforehand
+//! ```
+//! Marshalling is by hand: some twenty commands of fixed shape take less text than the adapters to a general library would, and
+//! there is nothing in the parser but what these answers need. References are to the TCG's TPM 2.0 Library, revision 1.59.
+//!
+//! Whoever sits on the bus is an adversary: an answer is believed only where a session's HMAC covers it, and a session is
+//! only as good as the key that its salt was made for. So that key is named beforehand ([`PinnedKey`]).
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod channel;
+mod code;
+mod error;
+mod frame;
+mod pcr;
+pub mod policy;
+mod public;
+mod session;
+mod tpm;
+mod wire;
+
+pub use channel::{Channel, MAX_RESPONSE_BYTES, Transport, TransportError};
+pub use code::{Refusal, ResponseCode};
+pub use error::TpmError;
+pub use frame::{Answer, Shape, parse_response};
+pub use pcr::{PCRS, PcrSet, PcrSetError, PcrValues, extended};
+pub use public::{AuthValue, Name, PinnedKey, SealedObject, StorageKey};
+pub use session::Session;
+pub use tpm::{Clocks, Loaded, Lockout, Tpm};
