@@ -1,4 +1,5 @@
-//! ECDSA (FIPS 186-5) on P-256 with SHA-256 and on P-384 with SHA-384, in the fixed form `r || s` that JWS takes (RFC 7518, 3.4).
+//! ECDSA (FIPS 186-5) on P-256 with SHA-256, P-384 with SHA-384 and P-521 with SHA-512, in the fixed form `r || s` that JWS
+//! takes (RFC 7518, 3.4).
 //!
 //! The library draws keys and nonces from its own generator, which the kernel seeds.
 
@@ -7,7 +8,7 @@ use std::fmt;
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::signature::{
     ECDSA_P256_SHA256_FIXED, ECDSA_P256_SHA256_FIXED_SIGNING, ECDSA_P384_SHA384_FIXED, ECDSA_P384_SHA384_FIXED_SIGNING,
-    EcdsaKeyPair, EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm, KeyPair, UnparsedPublicKey,
+    ECDSA_P521_SHA512_FIXED, ECDSA_P521_SHA512_FIXED_SIGNING, EcdsaKeyPair, EcdsaSigningAlgorithm, EcdsaVerificationAlgorithm, KeyPair, UnparsedPublicKey,
 };
 
 use super::NotAuthentic;
@@ -20,6 +21,8 @@ pub enum Curve {
     P256,
     /// P-384 with SHA-384: ES384.
     P384,
+    /// P-521 with SHA-512: ES512, which Tang's servers sign with.
+    P521,
 }
 
 impl Curve {
@@ -28,6 +31,7 @@ impl Curve {
         match self {
             Self::P256 => 32,
             Self::P384 => 48,
+            Self::P521 => 66,
         }
     }
 
@@ -35,6 +39,7 @@ impl Curve {
         match self {
             Self::P256 => &ECDSA_P256_SHA256_FIXED_SIGNING,
             Self::P384 => &ECDSA_P384_SHA384_FIXED_SIGNING,
+            Self::P521 => &ECDSA_P521_SHA512_FIXED_SIGNING,
         }
     }
 
@@ -42,6 +47,7 @@ impl Curve {
         match self {
             Self::P256 => &ECDSA_P256_SHA256_FIXED,
             Self::P384 => &ECDSA_P384_SHA384_FIXED,
+            Self::P521 => &ECDSA_P521_SHA512_FIXED,
         }
     }
 }
@@ -126,7 +132,7 @@ mod tests {
 
     #[test]
     fn a_signature_holds_for_its_key_and_message_alone() {
-        for curve in [Curve::P256, Curve::P384] {
+        for curve in [Curve::P256, Curve::P384, Curve::P521] {
             let key = SigningKey::generate(curve).unwrap();
             let signature = key.sign(b"message").unwrap();
             assert_eq!((signature.len(), key.public().len()), (2 * curve.bytes(), 2 * curve.bytes() + 1));
