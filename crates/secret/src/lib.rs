@@ -41,7 +41,7 @@ mod password;
 mod token;
 mod value;
 
-pub use password::Password;
+pub use password::{Password, PasswordError};
 pub use token::{Accessor, Token, TokenError};
 pub use value::{Secret, SecretBytes};
 

@@ -1,4 +1,4 @@
-//! Passwords that edgekeep makes for databases, brokers and its own users.
+//! Passwords of databases, brokers and users: made here, or taken from a store that somebody else filled.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ const RANDOM_BYTES: usize = 33;
 const TEXT_BYTES: usize = RANDOM_BYTES / 3 * 4;
 const BASE64: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
 
-/// A generated password: 33 random bytes in base 64 (RFC 4648, section 4), 44 characters.
+/// A password. A generated one is 33 random bytes in base 64 (RFC 4648, section 4), 44 characters.
 pub struct Password(Zeroizing<String>);
 
 impl Password {
@@ -28,6 +28,15 @@ impl Password {
         Self(text)
     }
 
+    /// A password that was made elsewhere: 1 to 1024 bytes without NUL, which would end it early in every C program.
+    ///
+    /// # Errors
+    /// [`PasswordError`], without the text.
+    pub fn received(text: Zeroizing<String>) -> Result<Self, PasswordError> {
+        let sound = !text.is_empty() && text.len() <= MAX_BYTES && !text.contains('\0');
+        if sound { Ok(Self(text)) } else { Err(PasswordError) }
+    }
+
     /// The password's text, for the place that needs it.
     pub fn expose(&self) -> &str {
         &self.0
@@ -40,6 +49,14 @@ impl fmt::Debug for Password {
     }
 }
 
+/// Not a password.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("not a password: expected 1 to 1024 bytes of UTF-8 without NUL")]
+pub struct PasswordError;
+
+/// Longer than any that people or programs make; redis, the shortest of the peers, takes as much.
+const MAX_BYTES: usize = 1024;
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -50,6 +67,14 @@ mod tests {
         let password = Password::generate(&mut |out| (0x40..).zip(out).for_each(|(i, b)| *b = i));
         assert_eq!(password.expose(), "QEFCQ0RFRkdISUpLTE1OT1BRUlNUVVZXWFlaW1xdXl9g");
         assert_eq!(format!("{password:?}"), "Password(..)");
+    }
+
+    #[test]
+    fn what_is_no_password_is_refused() {
+        for bad in ["", "a\0b", &"x".repeat(MAX_BYTES + 1)] {
+            assert_eq!(Password::received(Zeroizing::new(bad.into())).err(), Some(PasswordError));
+        }
+        assert!(Password::received(Zeroizing::new("x".repeat(MAX_BYTES))).is_ok());
     }
 
     #[test]
