@@ -34,6 +34,6 @@ pub use slot_set::{
 };
 pub use source::{
     Auth, AuthError, AuthRequest, Capabilities, Closed, Deadline, Evidence, ExecSource, HOOK_LIMIT, KeySource, NoAuth,
-    PcrDiff, PinFile, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError,
+    PcrDiff, PinFile, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TpmSource,
 };
-pub use tpm::{PcrSet, PcrSetError};
+pub use ::tpm::{PcrSet, PcrSetError};

@@ -7,12 +7,16 @@ mod block_on;
 mod clock;
 mod crash;
 mod entropy;
+mod skip;
+mod swtpm;
 
 pub use backend::backend_contract;
 pub use block_on::block_on;
 pub use clock::FakeClock;
 pub use crash::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};
 pub use entropy::SeededEntropy;
+pub use skip::is_skipped;
+pub use swtpm::Swtpm;
 
 /// A new directory for one test, in memory where the machine has such a place: most of what tests write is thrown away.
 pub fn scratch_dir() -> tempfile::TempDir {

@@ -59,7 +59,7 @@ impl ResponseCode {
             0x101 => Refusal::Failure,
             0x143 => Refusal::Unknown,
             0x148 => Refusal::NvLocked,
-            0x901 | 0x902 | 0x903 | 0x904 | 0x905 | 0x906 => Refusal::Memory,
+            0x901..=0x906 => Refusal::Memory,
             0x921 => Refusal::Lockout,
             0x908 | 0x90A | 0x920 | 0x922 | 0x923 => Refusal::Busy,
             _ => Refusal::Other,

@@ -175,6 +175,18 @@ impl Tpm {
         self.storage_key()?.pinned(expected).map_err(|found| TpmError::OtherKey { expected: *expected, found })
     }
 
+    /// Lets the storage key go when nothing more is to be loaded under it: a TPM may have room for three objects.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn let_go(&mut self, key: PinnedKey) -> Result<(), TpmError> {
+        if self.transport.flushes() {
+            return Ok(());
+        }
+        self.held.retain(|h| *h != key.handle());
+        self.plain(FLUSH_CONTEXT, &[], &key.handle().to_be_bytes()).map(|_| ())
+    }
+
     /// Seals `secret` to `policy`, and to `pin` if there is one. Neither crosses the bus in clear.
     ///
     /// # Errors
@@ -210,7 +222,9 @@ impl Tpm {
         let done = self.with_password(LOAD, &[key.handle()], shape, &parameters)?;
         // The name is ours, by the public area that we sent: should another object have been loaded in its place, the session
         // of the next command does not fit it.
-        Ok(Loaded { handle: self.hold(LOAD, done.handle)?, name: object.name() })
+        let loaded = Loaded { handle: self.hold(LOAD, done.handle)?, name: object.name() };
+        let named = Reader::new(&done.parameters).sized().map_err(LOAD.malformed())?;
+        if named == loaded.name.as_bytes() { Ok(loaded) } else { Err(LOAD.malformed()(Malformed("another name"))) }
     }
 
     /// Starts a policy session, salted to `key`.
@@ -309,7 +323,14 @@ impl Tpm {
         shape: Shape,
         parameters: &[u8],
     ) -> Result<Done, TpmError> {
-        self.exchange(code, handles, Some(&no_password()), parameters, Shape { authorised: true, ..shape })
+        let shape = Shape { authorised: true, ..shape };
+        let done = self.exchange(code, handles, Some(&no_password()), parameters, shape)?;
+        if done.authorisations == PASSWORD_ANSWER {
+            return Ok(done);
+        }
+        // Loaded all the same; it is not to stay.
+        self.held.extend(done.handle);
+        Err(code.malformed()(Malformed("a password is answered with more than that it was taken")))
     }
 
     /// A command that a session authorises, and whose answer it proves.
@@ -475,6 +496,9 @@ pub(crate) const POLICY_AUTH_VALUE: CommandCode = code("PolicyAuthValue", 0x16B)
 const RH_OWNER: u32 = 0x4000_0001;
 const RH_NULL: u32 = 0x4000_0007;
 const CAP_TPM_PROPERTIES: u32 = 6;
+
+/// No nonce, `continueSession`, no HMAC (part 1, 19.4).
+const PASSWORD_ANSWER: [u8; 5] = [0, 0, 1, 0, 0];
 
 /// How long to wait for a TPM that says it is busy.
 const BUSY: Duration = Duration::from_millis(20);

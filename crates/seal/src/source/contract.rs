@@ -4,7 +4,7 @@ use std::num::NonZeroU8;
 use std::time::Duration;
 
 use host::OsClock;
-use tpm::PcrSet;
+use ::tpm::PcrSet;
 
 use super::*;
 

@@ -17,6 +17,7 @@ mod evidence;
 mod exec;
 mod policy;
 mod software;
+mod tpm;
 
 use std::time::Duration;
 
@@ -29,6 +30,7 @@ pub use error::{PcrDiff, Remedy, SourceError};
 pub use evidence::{Closed, Evidence, Provisioned, Released};
 pub use exec::{ExecSource, HOOK_LIMIT};
 pub use policy::{Capabilities, PolicyRequest};
+pub use self::tpm::TpmSource;
 pub use software::SoftwareSource;
 
 /// A source of key material: hardware, another machine, a hook, or a file.

@@ -3,7 +3,7 @@
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use tpm::PcrSet;
+use ::tpm::PcrSet;
 
 use super::SourceError;
 use crate::slot::SourceKind;

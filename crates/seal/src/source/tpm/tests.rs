@@ -1,0 +1,99 @@
+//! Against a real TPM 2.0 in software, and against everything that can stand between it and us.
+
+mod between;
+mod limits;
+mod state;
+
+use std::time::Duration;
+
+use host::{OsClock, OsDisk, OsEntropy};
+use testkit::Swtpm;
+
+use super::super::contract::key_source_contract;
+use super::super::{NoAuth, PinFile};
+use super::*;
+
+/// A TPM with something measured into 7 and 11, and a place for the lock.
+struct Device {
+    tpm: Swtpm,
+    dir: tempfile::TempDir,
+}
+
+impl Device {
+    /// `None` where swtpm is skipped.
+    fn new() -> Option<Self> {
+        if testkit::is_skipped("swtpm") {
+            return None;
+        }
+        let device = Self { tpm: Swtpm::start(), dir: testkit::scratch_dir() };
+        device.measure();
+        Some(device)
+    }
+
+    /// What firmware and boot loader do.
+    fn measure(&self) {
+        self.tpm.extend(7, 0x77);
+        self.tpm.extend(11, 0xbb);
+    }
+
+    fn reboot(&mut self) {
+        self.tpm.reboot();
+        self.measure();
+    }
+
+    fn source(&self) -> TpmSource {
+        self.source_at(self.tpm.socket(), Some(13))
+    }
+
+    fn source_at(&self, socket: PathBuf, gate: Option<u8>) -> TpmSource {
+        let clock = Arc::new(OsClock::new().unwrap());
+        TpmSource::new(socket, gate, self.dir.path().join("tpm.lock"), Arc::new(OsDisk), clock, Arc::new(OsEntropy))
+    }
+
+    fn provision(&self, policy: &PolicyRequest) -> Result<Provisioned, SourceError> {
+        self.source().provision(policy, &NoAuth, soon())
+    }
+
+    fn release(&self, slot: &SlotPublic) -> Result<Released, SourceError> {
+        self.source().release(slot, &NoAuth, soon())
+    }
+
+    fn pin_file(&self, pin: &str) -> PinFile {
+        let path = self.dir.path().join(format!("pin-{pin}"));
+        if !path.exists() {
+            OsDisk.write_new(&path, pin.as_bytes(), 0o600, None).unwrap();
+        }
+        PinFile::new(path, Arc::new(OsDisk))
+    }
+}
+
+fn soon() -> Deadline {
+    within(Duration::from_secs(20))
+}
+
+fn within(limit: Duration) -> Deadline {
+    Deadline::after(&OsClock::new().unwrap(), limit)
+}
+
+fn measured() -> PolicyRequest {
+    PolicyRequest { pcrs: PcrSet::new([7, 11]).unwrap(), ..Default::default() }
+}
+
+fn limited(releases: u8) -> PolicyRequest {
+    PolicyRequest { releases_per_boot: NonZeroU8::new(releases), ..measured() }
+}
+
+#[test]
+fn keeps_to_the_contract() {
+    let Some(device) = Device::new() else { return };
+    key_source_contract(&|| Box::new(device.source()), &measured(), &NoAuth);
+    key_source_contract(&|| Box::new(device.source()), &PolicyRequest::default(), &NoAuth);
+    key_source_contract(&|| Box::new(device.source()), &limited(4), &NoAuth);
+}
+
+#[test]
+fn with_everything_at_once_it_keeps_to_the_contract() {
+    let Some(device) = Device::new() else { return };
+    let policy = PolicyRequest { window: Some(Duration::from_secs(600)), pin: true, ..limited(8) };
+    key_source_contract(&|| Box::new(device.source()), &policy, &device.pin_file("1234"));
+}
