@@ -50,7 +50,7 @@ impl Address {
         if authority.contains(['/', '?', '#', '@']) {
             return Err(bad("it holds more than host and port"));
         }
-        let (host, port) = split_port(authority).ok_or_else(|| bad("host or port is malformed"))?;
+        let (host, port) = split_port(authority, DEFAULT_PORT).ok_or_else(|| bad("host or port is malformed"))?;
         match scheme {
             "https" => Ok(Self::Https { host, port }),
             "http" => Ok(Self::Http { host, port }),
@@ -60,7 +60,7 @@ impl Address {
 }
 
 /// `host`, `host:port`, `[::1]` or `[::1]:port`.
-fn split_port(authority: &str) -> Option<(String, u16)> {
+pub(crate) fn split_port(authority: &str, default: u16) -> Option<(String, u16)> {
     let (host, port) = match authority.strip_prefix('[') {
         Some(rest) => {
             let (host, after) = rest.split_once(']')?;
@@ -78,7 +78,7 @@ fn split_port(authority: &str) -> Option<(String, u16)> {
         return None;
     }
     let port = match port {
-        None => DEFAULT_PORT,
+        None => default,
         Some(digits) if digits.bytes().all(|b| b.is_ascii_digit()) => digits.parse().ok().filter(|p| *p != 0)?,
         Some(_) => return None,
     };

@@ -4,6 +4,8 @@
 //! api::Request --encode--> HTTP/1.1 over TLS ([`HttpsVault`]) or a Unix socket ([`UnixVault`]) --reply--> api::Reply
 //! ```
 //!
+//! Beside it stands [`exchange_plain`], one bounded HTTP exchange for protocols that protect themselves.
+//!
 //! Every wire has deadlines, a bound on what it reads, and one connection that is used again. TLS trusts the one CA that it is
 //! given, never those of the system.
 
@@ -11,6 +13,7 @@
 
 mod address;
 mod encode;
+mod plain;
 mod reply;
 mod transport;
 mod trust;
@@ -21,6 +24,7 @@ use std::future::Future;
 use api::{Reply, Request};
 
 pub use address::{Address, AddressError};
+pub use plain::{HttpReply, HttpRequest, Origin, OriginError, exchange as exchange_plain};
 pub use reply::MAX_REPLY_BYTES;
 pub use transport::{DangerPlainVault, HttpsVault, PlainRefused, Remote, UnixVault};
 pub use trust::{Trust, TrustError};
