@@ -41,7 +41,7 @@ impl Ikm {
     }
 
     /// Equality in constant time, for the drift check of a source.
-    pub(crate) fn ct_eq(&self, other: &Self) -> bool {
+    pub fn ct_eq(&self, other: &Self) -> bool {
         secret::crypto::ct_eq(self.expose(), other.expose())
     }
 }

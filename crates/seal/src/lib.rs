@@ -14,6 +14,7 @@ mod files;
 mod ikm;
 pub mod labels;
 mod recovery;
+mod shamir;
 mod slot;
 mod slot_set;
 mod source;
@@ -21,7 +22,7 @@ mod source;
 mod testing;
 
 pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
-pub use ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES, ShortIkmAllowed};
+pub use self::ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES, ShortIkmAllowed};
 pub use recovery::{
     AgeRecipients, MAX_RECIPIENTS, RecipientError, RecoveryChoice, RecoveryFileError, RecoveryKey, RecoveryKeyError,
     seal_to_recipients, write_file as write_recovery_file,
@@ -34,6 +35,10 @@ pub use slot_set::{
 };
 pub use source::{
     Auth, AuthError, AuthRequest, Capabilities, Closed, Deadline, Evidence, ExecSource, HOOK_LIMIT, KeySource, NoAuth,
-    PcrDiff, PinFile, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TpmSource,
+    PcrDiff, PinFile, Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource,
+    SourceError, TangServer, TangSetupError, TangSource, TpmSource,
 };
+pub use ::ikm::{TokenName, Wish};
+pub use ::tang::{NotAThumbprint, Thumbprint};
 pub use ::tpm::{PcrSet, PcrSetError};
+pub use client::{Origin, OriginError};

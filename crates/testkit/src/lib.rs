@@ -8,7 +8,9 @@ mod clock;
 mod crash;
 mod entropy;
 mod skip;
+mod softhsm;
 mod swtpm;
+mod tangd;
 
 pub use backend::backend_contract;
 pub use block_on::block_on;
@@ -16,7 +18,9 @@ pub use clock::FakeClock;
 pub use crash::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};
 pub use entropy::SeededEntropy;
 pub use skip::is_skipped;
+pub use softhsm::SoftHsm;
 pub use swtpm::Swtpm;
+pub use tangd::{Tangd, Tanging};
 
 /// A new directory for one test, in memory where the machine has such a place: most of what tests write is thrown away.
 pub fn scratch_dir() -> tempfile::TempDir {

@@ -65,6 +65,16 @@ pub enum SourceError {
         /// What happened.
         defect: String,
     },
+    /// Several others are asked, and too few of them helped.
+    #[error("{answered} of the {needed} servers that are needed have helped: {faults}")]
+    TooFew {
+        /// How many are needed.
+        needed: usize,
+        /// How many helped.
+        answered: usize,
+        /// What happened with each of the others.
+        faults: String,
+    },
     /// Provisioning would displace key material that something may still hang on.
     #[error("{what} is there already, and may be what another store opens with")]
     AlreadyThere {
@@ -154,6 +164,20 @@ pub enum SourceError {
         /// How many wrong ones it still takes, where it says so.
         tries_left: Option<u32>,
     },
+    /// Few tries are left for a PIN, and none is spent.
+    #[error("{what} says that few tries are left for its PIN; none was spent")]
+    FewTries {
+        /// The device.
+        what: String,
+    },
+    /// A vendor's module cannot be loaded.
+    #[error("{path} cannot be used as a PKCS #11 module: {defect}")]
+    BadModule {
+        /// The module.
+        path: String,
+        /// What the loader said.
+        defect: String,
+    },
     /// Too many wrong PINs.
     #[error("{what} is locked after too many wrong PINs")]
     LockedOut {
@@ -241,6 +265,7 @@ impl SourceError {
             // A TPM or bus may be busy early in a boot, a device node or a network may come late.
             Self::NotPresent { .. }
             | Self::Unreachable { .. }
+            | Self::TooFew { .. }
             | Self::TimedOut { .. }
             | Self::HookFailed { .. }
             | Self::Os { .. } => Remedy::Retry,
@@ -257,6 +282,8 @@ impl SourceError {
             | Self::PolicyMismatch { .. }
             | Self::NoPin { .. }
             | Self::AuthFailed { .. }
+            | Self::FewTries { .. }
+            | Self::BadModule { .. }
             | Self::LockedOut { .. }
             | Self::Refused { .. }
             | Self::BadOutput { .. }
@@ -272,6 +299,14 @@ impl SourceError {
                 "check `source` in edgekeep.toml, and that the file or device is there at this point of the boot"
             }
             Self::Unreachable { .. } => "nothing is lost: it is asked again until it answers",
+            Self::TooFew { .. } => {
+                "nothing is lost: they are asked again until enough of them help; a device that was shut out on purpose needs \
+                 its recovery key: `edgekeep recover`"
+            }
+            Self::FewTries { .. } => {
+                "find out who tried wrong PINs; log in once with the right one by another tool, or set danger_last_pin_try = true"
+            }
+            Self::BadModule { .. } => "name the vendor's own library for this architecture in [source] module",
             Self::AlreadyThere { .. } => "move the file away if no store needs it, or name another path",
             Self::NotTrusted { .. } => {
                 "it and every directory above it must belong to root or to edgekeep's user, and be writable for nobody else"

@@ -15,8 +15,11 @@ mod contract;
 mod error;
 mod evidence;
 mod exec;
+mod pkcs11;
 mod policy;
+mod process;
 mod software;
+mod tang;
 mod tpm;
 
 use std::time::Duration;
@@ -25,13 +28,15 @@ use host::{BootTime, Clock};
 
 use crate::slot::{SlotPublic, SourceKind};
 
+pub use self::tpm::TpmSource;
 pub use auth::{Auth, AuthError, AuthRequest, NoAuth, PinFile};
 pub use error::{PcrDiff, Remedy, SourceError};
 pub use evidence::{Closed, Evidence, Provisioned, Released};
 pub use exec::{ExecSource, HOOK_LIMIT};
+pub use pkcs11::{Pkcs11Setup, Pkcs11Source};
 pub use policy::{Capabilities, PolicyRequest};
-pub use self::tpm::TpmSource;
 pub use software::SoftwareSource;
+pub use self::tang::{TangServer, TangSetupError, TangSource};
 
 /// A source of key material: hardware, another machine, a hook, or a file.
 pub trait KeySource: Send {

@@ -2,10 +2,8 @@
 //! could have written the hook is checked on the opened file, and nothing that it does can hang, flood or outlive us.
 
 mod output;
-mod run;
 #[cfg(test)]
 mod tests;
-mod trusted;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -13,12 +11,13 @@ use std::time::Duration;
 
 use host::Clock;
 
+use super::process::{self, Asked, Trusted};
 use super::{
     Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
 };
 use crate::ikm::{Ikm, ShortIkmAllowed};
 use crate::slot::{SlotPublic, SourceKind};
-use trusted::Trusted;
+
 
 /// The longest that a hook may take, whatever the deadline: a TPM needs one second for what such hooks do.
 pub const HOOK_LIMIT: Duration = Duration::from_secs(10);
@@ -47,7 +46,8 @@ impl ExecSource {
         let what = || self.path.display().to_string();
         let hook = Trusted::open(&self.path)?;
         let limit = deadline.left(&*self.clock).min(HOOK_LIMIT);
-        let octets = output::octets(&run::run(&hook, &self.env, limit, &*self.clock)?)
+        let asked = Asked { env: &self.env, input: None, limit };
+        let octets = output::octets(&process::run(&hook, asked, &*self.clock)?)
             .map_err(|defect| SourceError::BadOutput { what: what(), defect })?;
         Ikm::new(octets, self.short).map_err(|source| SourceError::Ikm { what: what(), source })
     }

@@ -3,8 +3,10 @@
 use secret::SecretBytes;
 use zeroize::Zeroizing;
 
-/// Most hexadecimal digits of a hook's output.
-pub(super) const MAX_DIGITS: usize = 8192;
+use crate::source::process::MAX_OUTPUT;
+
+/// Most hexadecimal digits of a hook's output: all but the line feed.
+const MAX_DIGITS: usize = MAX_OUTPUT - 1;
 
 /// The octets that `line` spells, with one line feed at its end or none. The digits are looked at in constant time: neither
 /// branches nor table look-ups depend on the secret.

@@ -26,7 +26,7 @@ use crate::slot::{SlotPublic, SourceKind};
 use slot::TokenKey;
 
 /// A token, and what is needed to reach it.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Pkcs11Setup {
     /// The helper `ikm-pkcs11`: an absolute path.
     pub helper: PathBuf,
@@ -61,7 +61,7 @@ impl Pkcs11Source {
     fn module(&self) -> Result<String, SourceError> {
         let path = &self.setup.module;
         // Whoever may write the module is the token, as far as anybody can tell.
-        Trusted::open_library(path)?;
+        Trusted::check_library(path)?;
         let printable = |text: &&str| text.bytes().all(|b| matches!(b, b' '..=b'~'));
         path.to_str().filter(printable).map(str::to_owned).ok_or_else(|| SourceError::NotTrusted {
             path: path.display().to_string(),

@@ -1,6 +1,6 @@
-//! Runs a hook within bounds: of time, of output, of environment, of processes.
+//! Runs a hook or a helper within bounds: of time, of output, of environment, of processes.
 
-use std::io;
+use std::io::{self, Write};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
@@ -13,20 +13,29 @@ use rustix::io::{Errno, FdFlags, fcntl_setfd};
 use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use zeroize::Zeroizing;
 
-use super::output::MAX_DIGITS;
 use super::trusted::Trusted;
 use crate::source::SourceError;
 
+/// What a hook is given.
+pub(in crate::source) struct Asked<'a> {
+    /// Its whole environment.
+    pub(in crate::source) env: &'a [(String, String)],
+    /// What stands on its standard input, at most a page; without it that is empty.
+    pub(in crate::source) input: Option<Zeroizing<Vec<u8>>>,
+    /// How long it may take.
+    pub(in crate::source) limit: Duration,
+}
+
 /// What the hook printed, once it has ended with status 0 and nothing holds its output any more.
-pub(super) fn run(
+pub(in crate::source) fn run(
     hook: &Trusted,
-    env: &[(String, String)],
-    limit: Duration,
+    asked: Asked<'_>,
     clock: &dyn Clock,
 ) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let limit = asked.limit;
     let what = || hook.path().display().to_string();
     let os = |source: io::Error| SourceError::Os { what: what(), source };
-    let mut child = Running::start(hook, env).map_err(os)?;
+    let mut child = Running::start(hook, asked).map_err(os)?;
     let outcome = child.watch(clock.boottime().plus(limit), clock);
     let status = child.stop();
     child.log(hook);
@@ -62,14 +71,17 @@ struct Running {
     /// Tells the end of the process without reaping it: until it is reaped, its number cannot become another's.
     pidfd: OwnedFd,
     stopped: bool,
-    /// Never grows, so that no copies stay behind; one byte more than a line may have, to notice a flood.
+    /// Never grows, so that no copies stay behind; one byte more than may be printed, to notice a flood.
     stdout: Zeroizing<Vec<u8>>,
     filled: usize,
     stderr: Vec<u8>,
 }
 
 impl Running {
-    fn start(hook: &Trusted, env: &[(String, String)]) -> io::Result<Self> {
+    fn start(hook: &Trusted, asked: Asked<'_>) -> io::Result<Self> {
+        if asked.input.as_ref().is_some_and(|input| input.len() > MAX_INPUT) {
+            return Err(io::ErrorKind::InvalidInput.into());
+        }
         if hook.is_script() {
             // The interpreter opens the descriptor once more, after exec. Should another thread start a process just
             // now, that process can read the hook's text: no secret.
@@ -82,9 +94,9 @@ impl Running {
         let mut child = Command::new(program)
             .arg0(hook.path())
             .env_clear()
-            .envs(env.iter().map(|(k, v)| (k, v)))
+            .envs(asked.env.iter().map(|(k, v)| (k, v)))
             .current_dir("/")
-            .stdin(Stdio::null())
+            .stdin(if asked.input.is_some() { Stdio::piped() } else { Stdio::null() })
             .stdout(Stdio::piped())
             .stderr(Stdio::piped())
             .process_group(0)
@@ -99,8 +111,18 @@ impl Running {
                 return Err(e.into());
             }
         };
-        let stdout = Zeroizing::new(vec![0; MAX_DIGITS + 2]);
-        Ok(Self { child, group, pidfd, stopped: false, stdout, filled: 0, stderr: Vec::with_capacity(MAX_STDERR) })
+        let stdout = Zeroizing::new(vec![0; MAX_OUTPUT + 1]);
+        let stderr = Vec::with_capacity(MAX_STDERR);
+        let mut running = Self { child, group, pidfd, stopped: false, stdout, filled: 0, stderr };
+        if let (Some(input), Some(mut stdin)) = (asked.input, running.child.stdin.take()) {
+            // An empty pipe takes a page at once, whether or not anybody reads. A helper that has ended already is heard of
+            // by what it said.
+            match stdin.write_all(&input) {
+                Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
+                _ => {}
+            }
+        }
+        Ok(running)
     }
 
     /// Reads until the output has been closed by all who held it and the hook has ended.
@@ -230,6 +252,10 @@ fn presentable(complaint: &[u8]) -> String {
     out
 }
 
+/// Most bytes of output: a hook's 8192 digits and a line feed.
+pub(in crate::source) const MAX_OUTPUT: usize = 8193;
+/// Most bytes of input: what every pipe has room for.
+const MAX_INPUT: usize = 4096;
 /// How long a killed process may take to be gone.
 const DYING: Duration = Duration::from_secs(1);
 /// What is kept of the hook's complaints.

@@ -17,7 +17,7 @@ use rustix::fs::{CWD, FileType, Mode, OFlags, Stat, fstat, openat};
 use crate::source::SourceError;
 
 /// A hook that may be run: opened, checked, and its interpreter too.
-pub(super) struct Trusted {
+pub(in crate::source) struct Trusted {
     file: File,
     path: PathBuf,
     script: bool,
@@ -25,8 +25,8 @@ pub(super) struct Trusted {
 
 impl Trusted {
     /// Opens the hook and checks it, every directory on the way, and the interpreter that a script names.
-    pub(super) fn open(path: &Path) -> Result<Self, SourceError> {
-        let file = walk(path)?;
+    pub(in crate::source) fn open(path: &Path) -> Result<Self, SourceError> {
+        let file = walk(path, Use::Run)?;
         let start = beginning(&file, path)?;
         let script = start.starts_with(b"#!");
         if script && host::in_force("hook-interpreter-checked") {
@@ -36,7 +36,7 @@ impl Trusted {
             if interpreter.file_name().is_some_and(|name| name == "env") {
                 return Err(distrust(path, "it leaves the choice of its interpreter to `env`".into()));
             }
-            let start = beginning(&walk(&interpreter)?, &interpreter)?;
+            let start = beginning(&walk(&interpreter, Use::Run)?, &interpreter)?;
             if !start.starts_with(ELF) {
                 return Err(distrust(&interpreter, "it is named as an interpreter and is no program".into()));
             }
@@ -45,6 +45,13 @@ impl Trusted {
             return Err(distrust(path, "it is neither a program nor a script that begins with `#!`".into()));
         }
         Ok(Self { file, path: path.to_owned(), script })
+    }
+
+    /// Checks a library, which another trusted program will load by its name: who could have written it, and every directory
+    /// on the way. Nobody else can put another file there between this check and that use.
+    pub(in crate::source) fn check_library(path: &Path) -> Result<(), SourceError> {
+        let start = beginning(&walk(path, Use::Load)?, path)?;
+        if start.starts_with(ELF) { Ok(()) } else { Err(distrust(path, "it is no library".into())) }
     }
 
     pub(super) fn file(&self) -> &File {
@@ -61,8 +68,15 @@ impl Trusted {
     }
 }
 
-/// Opens the regular, executable file at `path`.
-fn walk(path: &Path) -> Result<File, SourceError> {
+/// What a file is wanted for.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Use {
+    Run,
+    Load,
+}
+
+/// Opens the regular file at `path`, fit for its use.
+fn walk(path: &Path, wanted: Use) -> Result<File, SourceError> {
     let os = |at: &Path| {
         let what = at.display().to_string();
         move |e: rustix::io::Errno| match e {
@@ -110,7 +124,7 @@ fn walk(path: &Path) -> Result<File, SourceError> {
                 let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let file = openat(&dir, &name, flags, Mode::empty()).map_err(os(&at))?;
                 // Not what was looked at a moment ago, but what is open now.
-                check_executable(&fstat(&file).map_err(os(&at))?, &at)?;
+                check_file(&fstat(&file).map_err(os(&at))?, &at, wanted)?;
                 return Ok(file.into());
             }
             FileType::RegularFile => return Err(SourceError::NotPresent { what: path.display().to_string() }),
@@ -145,7 +159,7 @@ fn check_directory(stat: &Stat, at: &Path) -> Result<(), SourceError> {
     Ok(())
 }
 
-fn check_executable(stat: &Stat, at: &Path) -> Result<(), SourceError> {
+fn check_file(stat: &Stat, at: &Path, wanted: Use) -> Result<(), SourceError> {
     if FileType::from_raw_mode(stat.st_mode) != FileType::RegularFile {
         return Err(distrust(at, "it is not a regular file".into()));
     }
@@ -153,7 +167,7 @@ fn check_executable(stat: &Stat, at: &Path) -> Result<(), SourceError> {
     if stat.st_mode & 0o022 != 0 && host::in_force("hook-not-writable") {
         return Err(distrust(at, format!("others may write to it (mode {:03o})", stat.st_mode & 0o7777)));
     }
-    if stat.st_mode & 0o111 == 0 {
+    if wanted == Use::Run && stat.st_mode & 0o111 == 0 {
         return Err(distrust(at, format!("it is not executable (mode {:03o})", stat.st_mode & 0o7777)));
     }
     Ok(())
