@@ -5,7 +5,8 @@
 //!                         Channel::verify   <-  the receipt, at each start of edgekeep
 //! ```
 //! A channel knows no policy: whom it delivers to, with what owner and mode, it is told by a [`Recipient`]. Today there is one
-//! channel, [`FileChannel`]: a directory for each service on a tmpfs.
+//! channel, [`FileChannel`]: a directory for each service on a tmpfs. [`peers`] writes what the servers read to which a credential
+//! is the key.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -15,6 +16,7 @@ mod contract;
 mod endpoint;
 mod file;
 mod parcel;
+pub mod peers;
 mod place;
 
 pub use channel::{Channel, DeliverError, Delivered, Recipient, RecipientError, Standing};
