@@ -97,6 +97,13 @@ pub trait Disk: Send + Sync {
         Ok(rustix::fs::stat(path)?.st_dev)
     }
 
+    /// Sets the permission bits of a directory or file, not following a link.
+    fn set_mode(&self, path: &Path, mode: u32) -> io::Result<()> {
+        let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+        let fd = rustix::fs::open(path, flags, Mode::empty())?;
+        Ok(rustix::fs::fchmod(&fd, Mode::from_raw_mode(mode))?)
+    }
+
     /// Puts `bytes` at `path` so that a reader, and a power cut at any moment, sees the old file or the new one whole.
     ///
     /// Durable on return: temporary file, its bytes synced, renamed, directory synced.

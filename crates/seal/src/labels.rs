@@ -22,13 +22,18 @@ pub const VERIFY: Label = Label { text: "edgekeep/v1/verify", then: "store id, s
 pub const RECOVERY_NAME: Label = Label { text: "edgekeep/v1/recovery-name", then: "", bytes: 8 };
 /// The check digits of a recovery key's text. No salt.
 pub const RECOVERY_CHECK: Label = Label { text: "edgekeep/v1/recovery-check", then: "", bytes: 3 };
+/// The user of a login that is computed from the key shares of a store. No salt.
+pub const SHARES_NAME: Label = Label { text: "edgekeep/v1/shares-name", then: "", bytes: 8 };
+/// Its password. No salt.
+pub const SHARES_LOGIN: Label = Label { text: "edgekeep/v1/shares-login", then: "", bytes: 32 };
 /// EdgeX's key for share N, from version 4.0 on. Salt: `kdf-salt.dat`.
 pub const EDGEX_V4: Label = Label { text: "secretstore", then: "share index, decimal", bytes: 32 };
 /// EdgeX's key for share N, versions 1.3 to 3.1. Salt: `kdf-salt.dat`.
 pub const EDGEX_V1: Label = Label { text: "vault", then: "share index, decimal", bytes: 32 };
 
 /// All of them.
-pub const TABLE: [Label; 6] = [KEK, VERIFY, RECOVERY_NAME, RECOVERY_CHECK, EDGEX_V4, EDGEX_V1];
+pub const TABLE: [Label; 8] =
+    [KEK, VERIFY, RECOVERY_NAME, RECOVERY_CHECK, SHARES_NAME, SHARES_LOGIN, EDGEX_V4, EDGEX_V1];
 
 #[cfg(test)]
 mod tests {

@@ -1,0 +1,344 @@
+//! Every state that a store and its shares can be found in. The names B1 to B5 are those of the defects of EdgeX's set-up that each test
+//! would meet there.
+
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex};
+
+use host::{Disk, OsClock, OsDisk};
+use seal::Ikm;
+use seal::edgex::{EdgexLabel, EdgexSalt, OpenSharesError, PlainSharesAllowed, SALT_FILE, SaltError, Shares};
+use secret::SecretBytes;
+use testkit::{CrashDisk, Cut, Fault, NameRule, SeededEntropy, Unsynced};
+
+use super::*;
+use crate::custody::Keeping;
+use crate::fake::FakeStore;
+use crate::stop::stop;
+
+const FILE: &str = "resp-init.json";
+const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
+
+fn ikm(first: u8) -> Ikm {
+    Ikm::new(SecretBytes::new((first..first + 32).collect()), None).unwrap()
+}
+
+fn hooked() -> Keeping {
+    Keeping::Wrapped(ikm(1))
+}
+
+fn plain() -> Keeping {
+    Keeping::Plain(PlainSharesAllowed::danger_plain_shares())
+}
+
+fn us() -> u32 {
+    OsDisk.meta(testkit::scratch_dir().path()).unwrap().unwrap().owner.uid
+}
+
+fn wish(limit: Duration) -> Wish {
+    Wish { counts: ShareCounts { shares: 3, threshold: 2 }, limit, longest_pause: Duration::from_millis(5) }
+}
+
+struct Place {
+    _dir: tempfile::TempDir,
+    dir: PathBuf,
+    entropy: SeededEntropy,
+}
+
+impl Place {
+    fn new() -> Self {
+        let scratch = testkit::scratch_dir();
+        let dir = scratch.path().join("assets");
+        Self { _dir: scratch, dir, entropy: SeededEntropy::new(7) }
+    }
+
+    fn custody(&self, keeping: Keeping) -> Custody<'_> {
+        Custody::new(&OsDisk, &self.entropy, &self.dir, FILE, us(), keeping)
+    }
+
+    /// Puts a file there as an older set-up would have left it.
+    fn holding(text: &str) -> Self {
+        let place = Self::new();
+        OsDisk.create_dir(&place.dir, 0o700).unwrap();
+        place.write(FILE, text.as_bytes());
+        place
+    }
+
+    /// Shares of the usual store, wrapped.
+    fn wrapped() -> Self {
+        let place = Self::new();
+        OsDisk.create_dir(&place.dir, 0o700).unwrap();
+        place.custody(hooked()).save(&shares(&SHARES)).unwrap();
+        place
+    }
+
+    fn write(&self, name: &str, bytes: &[u8]) {
+        OsDisk.replace(&self.dir.join(name), bytes, 0o600, None).unwrap();
+    }
+
+    fn text(&self) -> String {
+        String::from_utf8(OsDisk.read(&self.dir.join(FILE), 65536).unwrap().to_vec()).unwrap()
+    }
+
+    async fn up(&self, store: &FakeStore, keeping: Keeping) -> Result<Opened, BringUpError> {
+        let custody = self.custody(keeping);
+        let (_halt, stop) = stop();
+        bring_up(store, &custody, wish(Duration::from_secs(5)), &OsClock::new().unwrap(), &stop).await
+    }
+}
+
+fn plain_text(shares: &[&str]) -> String {
+    format!("{{\"keys\":[{}]}}", shares.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(","))
+}
+
+fn shares(hex: &[&str]) -> ClearShares {
+    match Shares::parse(plain_text(hex).as_bytes()).unwrap() {
+        Shares::Clear(c) => c,
+        Shares::Wrapped(_) => unreachable!(),
+    }
+}
+
+fn hex_of(shares: &ClearShares) -> Vec<String> {
+    shares.hex().map(|h| h.to_string()).collect()
+}
+
+async fn ends(opened: Opened, store: &FakeStore) {
+    if let Some(root) = opened.initial_root {
+        root.revoke(store).await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_new_store_is_made_kept_and_opened() {
+    for keeping in [hooked as fn() -> Keeping, plain] {
+        let (place, store) = (Place::new(), FakeStore::default());
+        let opened = place.up(&store, keeping()).await.unwrap();
+        assert_eq!(opened.done, Done::Made);
+        assert_eq!(hex_of(&opened.shares), store.state().shares);
+        assert_eq!(hex_of(&place.custody(keeping()).load().unwrap().shares), store.state().shares);
+        assert!(!place.text().contains("root_token"), "it is on no disk");
+        let in_clear = store.state().shares.iter().any(|s| place.text().contains(s.as_str()));
+        assert_eq!(in_clear, matches!(keeping(), Keeping::Plain(_)));
+        let names = OsDisk.list(&place.dir).unwrap();
+        assert!(!names.iter().any(|n| n.contains("intent")), "{names:?}");
+        ends(opened, &store).await;
+        assert!(store.state().alive.is_empty());
+    }
+}
+
+/// Go's set-up loads the wrapped file of a store that is open, and goes on without a share.
+#[tokio::test]
+async fn b2_a_second_run_on_an_open_store_has_its_shares() {
+    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, false));
+    let opened = place.up(&store, hooked()).await.unwrap();
+    assert_eq!((opened.done, opened.on_disk), (Done::Nothing, Some(OnDisk::Wrapped(EdgexLabel::SecretStore))));
+    assert_eq!(hex_of(&opened.shares), SHARES);
+    let root = RootToken::generate(&store, &opened.shares).await.unwrap();
+    root.revoke(&store).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_store_that_was_restarted_is_unsealed() {
+    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, true));
+    assert_eq!(place.up(&store, hooked()).await.unwrap().done, Done::Unsealed);
+    assert!(!store.state().sealed);
+}
+
+/// Go's set-up unseals first and saves later: a full disk, or a cut, takes the only shares.
+#[tokio::test]
+async fn b3_nothing_is_unsealed_by_shares_that_are_not_on_the_disk() {
+    let disk = CrashDisk::new();
+    let lost = losses(&disk).await;
+    assert_eq!(lost, 0, "a power cut after the first unseal left no shares");
+}
+
+/// The mutant that is kept: a sync that does nothing must be noticed by the test above.
+#[tokio::test]
+async fn b3_a_missing_sync_is_noticed() {
+    let disk = CrashDisk::new();
+    disk.inject(Fault::SyncsLie(format!(".{FILE}.new")));
+    assert!(losses(&disk).await > 0);
+}
+
+/// Makes a store, cuts the power at every moment from the first unseal on, and counts the cuts that left no shares that open.
+async fn losses(disk: &CrashDisk) -> usize {
+    let (store, entropy) = (FakeStore::default(), SeededEntropy::new(3));
+    let first = Arc::new(Mutex::new(None));
+    {
+        let (first, disk) = (Arc::clone(&first), disk.clone());
+        store.state().at_unseal = Some(Box::new(move || {
+            first.lock().unwrap().get_or_insert(disk.events());
+        }));
+    }
+    let custody = Custody::new(disk, &entropy, &disk.path("assets"), FILE, us(), hooked());
+    let (_halt, stop) = stop();
+    let clock = OsClock::new().unwrap();
+    let opened = bring_up(&store, &custody, wish(Duration::from_secs(5)), &clock, &stop).await.unwrap();
+    let wanted = hex_of(&opened.shares);
+    ends(opened, &store).await;
+    let from = first.lock().unwrap().expect("it was unsealed");
+    let mut lost = 0;
+    for at in from..=disk.events() {
+        for (unsynced, names) in Unsynced::ALL.iter().flat_map(|u| NameRule::ALL.iter().map(move |n| (*u, *n))) {
+            let place = Place::new();
+            disk.image(&Cut { at, unsynced, names, seed: at as u64 }).write_to(place.dir.parent().unwrap());
+            let found = place.custody(hooked()).load();
+            lost += usize::from(!found.is_ok_and(|held| hex_of(&held.shares) == wanted));
+        }
+    }
+    lost
+}
+
+#[tokio::test]
+async fn b3_a_place_that_takes_no_shares_is_found_before_the_store_is_made() {
+    let store = FakeStore::default();
+    let place = Place::new();
+    OsDisk.write_new(&place.dir, b"a file where the directory should be", 0o600, None).unwrap();
+    assert!(matches!(place.up(&store, hooked()).await, Err(BringUpError::Custody(CustodyError::Disk { .. }))));
+    let disk = CrashDisk::new();
+    disk.inject(Fault::FullAfterWrites(1));
+    let entropy = SeededEntropy::new(3);
+    let custody = Custody::new(&disk, &entropy, &disk.path("assets"), FILE, us(), hooked());
+    let (_halt, stop) = stop();
+    let clock = OsClock::new().unwrap();
+    let refused = bring_up(&store, &custody, wish(Duration::from_secs(5)), &clock, &stop).await;
+    assert!(matches!(refused, Err(BringUpError::Custody(CustodyError::Disk { .. } | CustodyError::Salt(_)))));
+    assert!(!store.was_asked("sys/init"), "{:?}", store.state().asked);
+}
+
+#[tokio::test]
+async fn a_reply_of_init_that_is_lost_is_told_as_that() {
+    let (place, store) = (Place::new(), FakeStore::default());
+    store.state().lose_init = true;
+    let told = place.up(&store, hooked()).await.err().unwrap();
+    assert!(matches!(told, BringUpError::Custody(CustodyError::Missing { cut_short: true, .. })), "{told:?}");
+    assert!(told.hint().contains("nothing was ever kept"));
+    // The next run says the same, and makes nothing.
+    let again = place.up(&store, hooked()).await.err().unwrap();
+    assert_eq!(again.to_string(), told.to_string());
+}
+
+#[tokio::test]
+async fn an_init_that_was_refused_leaves_no_such_note() {
+    let (place, store) = (Place::new(), FakeStore::default());
+    store.state().refuse = Some(("sys/init", 400));
+    assert!(matches!(place.up(&store, hooked()).await, Err(BringUpError::Init(_))));
+    let other = FakeStore::made(&SHARES, true);
+    let told = place.up(&other, hooked()).await.err().unwrap();
+    assert!(matches!(told, BringUpError::Custody(CustodyError::Missing { cut_short: false, .. })));
+}
+
+#[tokio::test]
+async fn shares_of_another_store_are_never_displaced() {
+    let (place, store) = (Place::wrapped(), FakeStore::default());
+    let before = place.text();
+    let refused = place.up(&store, hooked()).await;
+    assert!(matches!(refused, Err(BringUpError::Custody(CustodyError::OtherStores { .. }))));
+    assert!(!store.was_asked("sys/init"));
+    assert_eq!(place.text(), before);
+}
+
+#[tokio::test]
+async fn shares_of_another_store_open_nothing() {
+    let (place, store) = (Place::wrapped(), FakeStore::made(&["0101", "0202", "0303"], true));
+    let refused = place.up(&store, hooked()).await;
+    assert!(matches!(refused, Err(BringUpError::Unseal(UnsealError::NotItsShares { .. }))));
+    let open = FakeStore::made(&["0101", "0202", "0303"], false);
+    let opened = place.up(&open, hooked()).await.unwrap();
+    let refused = RootToken::generate(&open, &opened.shares).await;
+    assert!(matches!(refused, Err(crate::RootError::NotItsShares { .. })));
+}
+
+/// Go's set-up would write the shares back in clear.
+#[tokio::test]
+async fn b4_a_root_token_leaves_a_wrapped_file_and_the_file_stays_wrapped() {
+    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, false));
+    let with_token = place.text().replace("}\n", ",\"root_token\":\"s.old\"}\n");
+    place.write(FILE, with_token.as_bytes());
+    let mut opened = place.up(&store, hooked()).await.unwrap();
+    let custody = place.custody(hooked());
+    assert!(custody.drop_root_token(&mut opened.shares).unwrap());
+    assert!(!place.text().contains("root_token") && place.text().contains("encrypted_keys"));
+    assert!(SHARES.iter().all(|s| !place.text().contains(&format!("\"{s}\""))));
+    assert!(!custody.drop_root_token(&mut opened.shares).unwrap(), "there is none any more");
+    assert_eq!(hex_of(&custody.load().unwrap().shares), SHARES);
+}
+
+/// Go's set-up retries for ever, and says nothing.
+#[tokio::test]
+async fn b5_what_does_not_fit_the_hook_is_refused_at_once_and_stays_as_it_is() {
+    let refused = |place: &Place, keeping: Keeping| {
+        let before = place.text();
+        let error = place.custody(keeping).load().map(|_| ()).unwrap_err();
+        assert_eq!(place.text(), before);
+        error
+    };
+    let clear = Place::holding(&plain_text(&SHARES));
+    let error = refused(&clear, hooked());
+    assert!(matches!(error, CustodyError::ClearWithHook { .. }));
+    assert!(error.hint().contains("edgekeep seal encrypt-existing"));
+    assert!(matches!(refused(&Place::wrapped(), plain()), CustodyError::WrappedWithoutHook { .. }));
+    let other = refused(&Place::wrapped(), Keeping::Wrapped(ikm(100)));
+    assert!(matches!(other, CustodyError::NotOpened { source: OpenSharesError::WrongIkmOrSalt, .. }));
+
+    let store = FakeStore::made(&SHARES, true);
+    let told = clear.up(&store, hooked()).await.err().unwrap();
+    assert!(matches!(told, BringUpError::Custody(CustodyError::ClearWithHook { .. })));
+    assert!(!store.was_asked("sys/unseal"));
+}
+
+#[tokio::test]
+async fn a_lost_salt_is_said_to_be_lost_and_none_is_made() {
+    let place = Place::wrapped();
+    OsDisk.remove_file(&place.dir.join(SALT_FILE)).unwrap();
+    let error = place.custody(hooked()).load().map(|_| ()).unwrap_err();
+    assert!(matches!(error, CustodyError::Salt(SaltError::Missing { .. })), "{error:?}");
+    assert!(EdgexSalt::load(&OsDisk, &place.dir).is_err());
+}
+
+/// EdgeX 3 wrote another label, and nothing in the file says which.
+#[tokio::test]
+async fn b6_a_file_of_edgex_3_opens() {
+    // Vector B of EdgeX's key derivation: salt and key material count up from 0x20 and 0x00.
+    let place = Place::holding(
+        r#"{"encrypted_keys":["5540f3e7a8c495214aba18341bc1379a345b5a1aa061ec83cda140cb4d57d0290a3a57ac92411889ae3b15773e006b3669"],"nonces":["a0a1a2a3a4a5a6a7a8a9aaab"]}"#,
+    );
+    place.write(SALT_FILE, &(0x20..0x40).collect::<Vec<u8>>());
+    let ikm = Ikm::new(SecretBytes::new((0..32).collect()), None).unwrap();
+    match place.custody(Keeping::Wrapped(ikm)).load() {
+        Ok(held) => assert_eq!(held.on_disk, OnDisk::Wrapped(EdgexLabel::Vault)),
+        Err(e) => panic!("{}", crate::chain(&e)),
+    }
+}
+
+#[tokio::test]
+async fn b7_a_file_that_others_can_read_is_closed() {
+    let place = Place::wrapped();
+    let bytes = place.text();
+    OsDisk.replace(&place.dir.join(FILE), bytes.as_bytes(), 0o644, None).unwrap();
+    place.custody(hooked()).load().unwrap();
+    assert_eq!(OsDisk.meta(&place.dir.join(FILE)).unwrap().unwrap().mode, 0o600);
+    assert_eq!(place.text(), bytes);
+}
+
+#[tokio::test]
+async fn two_at_once_are_one_too_many() {
+    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, true));
+    let first = place.up(&store, hooked()).await.unwrap();
+    assert!(matches!(place.up(&store, hooked()).await, Err(BringUpError::Custody(CustodyError::Busy { .. }))));
+    drop(first);
+    assert!(place.up(&store, hooked()).await.is_ok());
+}
+
+#[tokio::test]
+async fn waiting_has_an_end_and_hears_a_signal() {
+    let place = Place::wrapped();
+    let store = FakeStore::made(&SHARES, false);
+    store.state().standby = true;
+    let (custody, clock) = (place.custody(hooked()), OsClock::new().unwrap());
+    let (halt, stop) = stop();
+    let late = bring_up(&store, &custody, wish(Duration::ZERO), &clock, &stop).await.err().unwrap();
+    assert_eq!(late.to_string(), "the store does not serve after 0 s: it is a standby, and nobody leads");
+    halt.say();
+    let stopped = bring_up(&store, &custody, wish(Duration::from_secs(3600)), &clock, &stop).await;
+    assert!(matches!(stopped, Err(BringUpError::Stopped(_))));
+}

@@ -1,0 +1,59 @@
+//! A store that is not ours, a Vault or an OpenBao, kept by us: initialised, unsealed, given a root token for a moment, cleaned of
+//! old tokens. All of it through [`client::Vault`].
+//!
+//! ```text
+//! bring_up    health -> not initialised: Prepared -> Fresh -> Kept -> unseal      nothing is unsealed by what is not on the disk
+//!                    -> sealed:          shares from the file     -> unseal
+//!                    -> serving:         shares from the file
+//! RootToken   from init, or from the shares; lives in memory; revoked on every way out
+//! services    policy, entity, user, alias, role -> token -> file; for each service of EdgeX
+//! Sweep       the accessors of before; ended after the new tokens are in their files
+//! ```
+//! Where a run may be cut short is decided by the order of writes, and each place where a cut would hurt names its test.
+
+#![cfg_attr(test, allow(clippy::unwrap_used))]
+
+mod bearer;
+mod bring_up;
+mod calls;
+mod custody;
+mod door;
+mod health;
+mod init;
+mod issuing;
+mod patience;
+mod root;
+mod services;
+mod stop;
+mod sweep;
+mod unseal;
+
+#[cfg(test)]
+mod fake;
+
+pub use bearer::Bearer;
+pub use bring_up::{BringUpError, Done, Opened, Wish, bring_up};
+pub use calls::AskError;
+pub use custody::{Custody, CustodyError, Held, Keeping, OnDisk};
+pub use door::{CUSTODY_MOUNT, CUSTODY_POLICY, keep_login};
+pub use health::{Health, health};
+pub use init::{Fresh, InitError, Kept, Prepared, ShareCounts};
+pub use issuing::{IssuingToken, PRIVILEGED_POLICY};
+pub use patience::{Exhausted, Patience};
+pub use root::{RootError, RootToken, with_root};
+pub use services::{Regenerate, ServiceGround, ServiceWish, issue, regenerate};
+pub use stop::{Halt, Stop, Stopped, stop};
+pub use sweep::{Sweep, Swept};
+pub use unseal::{UnsealError, unseal};
+
+/// An error and its causes, in one line.
+fn chain(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut cause = error.source();
+    while let Some(e) = cause {
+        text.push_str(": ");
+        text.push_str(&e.to_string());
+        cause = e.source();
+    }
+    text
+}

@@ -1,0 +1,93 @@
+//! Opening a sealed store with its shares.
+
+use client::Vault;
+use seal::edgex::ClearShares;
+use serde::Deserialize;
+use zeroize::Zeroizing;
+
+use crate::calls::{AskError, Calls};
+
+/// Why a store did not open.
+#[derive(Debug, thiserror::Error)]
+pub enum UnsealError {
+    /// The shares belong to another store.
+    #[error("the key shares are not those of this store: {told}")]
+    NotItsShares {
+        /// What the store said.
+        told: String,
+    },
+    /// All shares were given, and more are wanted.
+    #[error("the store is still sealed after all {given} key shares; it wants {wanted}")]
+    TooFew {
+        /// How many were given.
+        given: usize,
+        /// Its threshold.
+        wanted: u64,
+    },
+    /// It has a key of its own.
+    #[error("the store unseals itself (seal `{kind}`) and takes no key shares")]
+    UnsealsItself {
+        /// Its kind of seal.
+        kind: String,
+    },
+    /// It was not to be asked.
+    #[error(transparent)]
+    Ask(#[from] AskError),
+}
+
+impl UnsealError {
+    /// What to do about it.
+    pub fn hint(&self) -> &'static str {
+        match self {
+            Self::NotItsShares { .. } => {
+                "resp-init.json belongs to another store, or the store's storage was replaced: bring the two together again"
+            }
+            Self::TooFew { .. } => "resp-init.json has lost shares: put it back from a backup",
+            Self::UnsealsItself { .. } => "see its own log for why it does not",
+            Self::Ask(_) => "see the cause",
+        }
+    }
+}
+
+#[derive(Deserialize)]
+struct Status {
+    sealed: bool,
+    #[serde(default)]
+    t: u64,
+    #[serde(default)]
+    progress: u64,
+    #[serde(default, rename = "type")]
+    kind: String,
+    #[serde(default)]
+    recovery_seal: bool,
+}
+
+/// Gives shares until the store is open.
+///
+/// # Errors
+/// [`UnsealError`]; a store that refuses the shares keeps none of them.
+pub async fn unseal<V: Vault>(vault: &V, shares: &ClearShares) -> Result<(), UnsealError> {
+    let calls = Calls::anonymous(vault);
+    let path = "sys/seal-status";
+    let status: Status = calls.read(path).await?.ok_or_else(|| AskError::answer(path, "it is not there"))?;
+    if !status.sealed {
+        return Ok(());
+    }
+    if status.recovery_seal {
+        return Err(UnsealError::UnsealsItself { kind: status.kind });
+    }
+    if status.progress > 0 {
+        // Somebody began and did not end, and a share of theirs among ours would spoil the whole.
+        calls.exchange::<Status>("sys/unseal", Zeroizing::new(br#"{"reset":true}"#.to_vec())).await?;
+    }
+    for share in shares.base64() {
+        let body = Zeroizing::new(format!(r#"{{"key":"{}","reset":false}}"#, *share).into_bytes());
+        match calls.exchange::<Status>("sys/unseal", body).await {
+            Ok(status) if !status.sealed => return Ok(()),
+            Ok(_) => {}
+            Err(AskError::Refused { status: 400, told, .. }) => return Err(UnsealError::NotItsShares { told }),
+            Err(e) => return Err(e.into()),
+        }
+    }
+    Err(UnsealError::TooFew { given: shares.len(), wanted: status.t })
+}
