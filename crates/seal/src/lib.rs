@@ -21,8 +21,12 @@ mod source;
 #[cfg(test)]
 mod testing;
 
-pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use self::ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES, ShortIkmAllowed};
+pub use ::ikm::{TokenName, Wish};
+pub use ::tang::{NotAThumbprint, Thumbprint};
+pub use ::tpm::{PcrSet, PcrSetError};
+pub use client::{Origin, OriginError};
+pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use recovery::{
     AgeRecipients, MAX_RECIPIENTS, RecipientError, RecoveryChoice, RecoveryFileError, RecoveryKey, RecoveryKeyError,
     seal_to_recipients, write_file as write_recovery_file,
@@ -36,9 +40,5 @@ pub use slot_set::{
 pub use source::{
     Auth, AuthError, AuthRequest, Capabilities, Closed, Deadline, Evidence, ExecSource, HOOK_LIMIT, KeySource, NoAuth,
     PcrDiff, PinFile, Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource,
-    SourceError, TangServer, TangSetupError, TangSource, TpmSource,
+    SourceError, TangServer, TangServers, TangSetupError, TangSource, TpmSource,
 };
-pub use ::ikm::{TokenName, Wish};
-pub use ::tang::{NotAThumbprint, Thumbprint};
-pub use ::tpm::{PcrSet, PcrSetError};
-pub use client::{Origin, OriginError};

@@ -101,6 +101,13 @@ impl Scalar {
         }
     }
 
+    /// The number that blinds nothing: what remains of the exchange without its mitigation.
+    pub(crate) fn one() -> Self {
+        let mut repr = FieldBytes::default();
+        repr[FIELD_BYTES - 1] = 1;
+        Self(Zeroizing::new(NonZeroScalar::from_repr(repr).into_option().expect("one is not zero")))
+    }
+
     /// This many times the generator.
     pub(crate) fn public(&self) -> Point {
         Point(PublicKey::from_secret_scalar(&self.0))

@@ -3,8 +3,8 @@
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use host::OsClock;
 use ::tpm::PcrSet;
+use host::OsClock;
 
 use super::*;
 

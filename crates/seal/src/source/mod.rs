@@ -28,6 +28,7 @@ use host::{BootTime, Clock};
 
 use crate::slot::{SlotPublic, SourceKind};
 
+pub use self::tang::{TangServer, TangServers, TangSetupError, TangSource};
 pub use self::tpm::TpmSource;
 pub use auth::{Auth, AuthError, AuthRequest, NoAuth, PinFile};
 pub use error::{PcrDiff, Remedy, SourceError};
@@ -36,7 +37,6 @@ pub use exec::{ExecSource, HOOK_LIMIT};
 pub use pkcs11::{Pkcs11Setup, Pkcs11Source};
 pub use policy::{Capabilities, PolicyRequest};
 pub use software::SoftwareSource;
-pub use self::tang::{TangServer, TangSetupError, TangSource};
 
 /// A source of key material: hardware, another machine, a hook, or a file.
 pub trait KeySource: Send {

@@ -18,7 +18,6 @@ use super::{
 use crate::ikm::{Ikm, ShortIkmAllowed};
 use crate::slot::{SlotPublic, SourceKind};
 
-
 /// The longest that a hook may take, whatever the deadline: a TPM needs one second for what such hooks do.
 pub const HOOK_LIMIT: Duration = Duration::from_secs(10);
 

@@ -49,6 +49,10 @@ fn source(path: &Path) -> ExecSource {
     ExecSource::new(path, Vec::new(), None, Arc::new(OsClock::new().unwrap()))
 }
 
+fn asked(env: &[(String, String)]) -> Asked<'_> {
+    Asked { env, input: None, limit: HOOK_LIMIT }
+}
+
 fn release(source: &mut ExecSource, limit: Duration) -> Result<Ikm, SourceError> {
     let deadline = Deadline::after(&*source.clock, limit);
     source.release(&SlotPublic::bare(SourceKind::Exec), &NoAuth, deadline).map(|r| r.ikm)
@@ -89,6 +93,22 @@ fn a_good_hook_of_any_length() {
         }
     }
     assert!(provision(&mut place.hook(&format!("echo {DOCUMENTED}")), &PolicyRequest::default()).is_ok());
+}
+
+#[test]
+fn what_is_asked_is_read_from_the_standard_input() {
+    let place = Place::new();
+    let clock = OsClock::new().unwrap();
+    let ask = |lines: &str, input: &[u8]| {
+        let path = place.file("helper", &format!("#!/bin/sh\n{lines}\n"), 0o700);
+        let asked = Asked { input: Some(zeroize::Zeroizing::new(input.to_vec())), ..asked(&[]) };
+        process::run(&Trusted::open(&path).unwrap(), asked, &clock)
+    };
+    assert_eq!(ask("cat", b"a question").unwrap().as_slice(), b"a question");
+    assert_eq!(ask("cat | wc -c", &[b'a'; 4096]).unwrap().as_slice(), b"4096\n");
+    // One that does not listen cannot block us, and one that has gone away is heard all the same.
+    assert_eq!(ask("echo 00", &[b'a'; 4096]).unwrap().as_slice(), b"00\n");
+    assert!(matches!(ask("cat", &[b'a'; 4097]), Err(SourceError::Os { .. })), "more than a page might block");
 }
 
 #[test]
@@ -345,9 +365,9 @@ fn what_was_checked_is_what_runs() {
     let other = place.file("other", "#!/bin/sh\necho 00\n", 0o700);
     OsDisk.rename(&other, &path, true).unwrap();
     let clock = OsClock::new().unwrap();
-    let line = run::run(&checked, &[], HOOK_LIMIT, &clock).unwrap();
+    let line = process::run(&checked, asked(&[]), &clock).unwrap();
     assert_eq!(line.as_slice(), format!("{DOCUMENTED}\n").as_bytes());
-    assert_eq!(run::run(&Trusted::open(&path).unwrap(), &[], HOOK_LIMIT, &clock).unwrap().as_slice(), b"00\n");
+    assert_eq!(process::run(&Trusted::open(&path).unwrap(), asked(&[]), &clock).unwrap().as_slice(), b"00\n");
 }
 
 #[test]
@@ -357,6 +377,6 @@ fn a_program_needs_no_interpreter() {
     fs::copy("/usr/bin/env", &path).unwrap();
     fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
     let line =
-        run::run(&Trusted::open(&path).unwrap(), &[("A".into(), "1".into())], HOOK_LIMIT, &OsClock::new().unwrap());
+        process::run(&Trusted::open(&path).unwrap(), asked(&[("A".into(), "1".into())]), &OsClock::new().unwrap());
     assert_eq!(line.unwrap().as_slice(), b"A=1\n");
 }

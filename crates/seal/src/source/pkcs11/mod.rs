@@ -102,7 +102,9 @@ impl Pkcs11Source {
             Refusal::FewTries => SourceError::FewTries { what },
             Refusal::WrongPin => SourceError::AuthFailed { what, tries_left: None },
             Refusal::Locked => SourceError::LockedOut { what },
-            Refusal::NoKey => SourceError::WrongDevice { what, found: "no such key".into(), expected: "its key".into() },
+            Refusal::NoKey => {
+                SourceError::WrongDevice { what, found: "no such key".into(), expected: "its key".into() }
+            }
             Refusal::Drifts => SourceError::Drifts { what },
             Refusal::NoMode | Refusal::WeakKey => SourceError::PolicyEmpty { defect: format!("{what}: {detail}") },
             Refusal::Failed => SourceError::Unreachable { what, defect: detail },

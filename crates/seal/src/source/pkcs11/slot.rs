@@ -87,7 +87,8 @@ mod tests {
             read(items)
         };
         let name = &items[0].1;
-        for (at, byte, defect) in [(0, 2, "version"), (1, 0, "mode"), (1, 6, "mode"), (2, 2, "pin"), (3, 200, "label")] {
+        for (at, byte, defect) in [(0, 2, "version"), (1, 0, "mode"), (1, 6, "mode"), (2, 2, "pin"), (3, 200, "label")]
+        {
             let mut bad = name.clone();
             bad[at] = byte;
             assert!(!changed(0, &bad), "{defect}");

@@ -38,6 +38,45 @@ pub struct TangServer {
     pub pinned: Thumbprint,
 }
 
+/// Servers, and how many of them are needed: a set that goes together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TangServers {
+    all: Vec<TangServer>,
+    threshold: u8,
+}
+
+impl TangServers {
+    /// Any `threshold` of `servers`.
+    ///
+    /// # Errors
+    /// [`TangSetupError`].
+    pub fn new(all: Vec<TangServer>, threshold: u8) -> Result<Self, TangSetupError> {
+        let count = all.len();
+        if count == 0 || count > MAX_SERVERS {
+            return Err(TangSetupError::Servers { count });
+        }
+        if threshold == 0 || usize::from(threshold) > count {
+            return Err(TangSetupError::Threshold { threshold, count });
+        }
+        // Two names of one server would be two shares in one hand.
+        let twice = |s: &TangServer| all.iter().filter(|other| other.pinned == s.pinned).count() > 1;
+        if let Some(server) = all.iter().find(|s| twice(s)) {
+            return Err(TangSetupError::Twice { pinned: server.pinned });
+        }
+        Ok(Self { all, threshold })
+    }
+
+    /// The servers.
+    pub fn all(&self) -> &[TangServer] {
+        &self.all
+    }
+
+    /// How many are needed.
+    pub fn threshold(&self) -> u8 {
+        self.threshold
+    }
+}
+
 /// The source `tang`.
 pub struct TangSource {
     servers: Vec<TangServer>,
@@ -48,28 +87,9 @@ pub struct TangSource {
 
 impl TangSource {
     /// Any `threshold` of `servers`.
-    ///
-    /// # Errors
-    /// [`TangSetupError`].
-    pub fn new(
-        servers: Vec<TangServer>,
-        threshold: u8,
-        clock: Arc<dyn Clock>,
-        entropy: Arc<dyn Entropy>,
-    ) -> Result<Self, TangSetupError> {
-        let count = servers.len();
-        if count == 0 || count > MAX_SERVERS {
-            return Err(TangSetupError::Servers { count });
-        }
-        if threshold == 0 || usize::from(threshold) > count {
-            return Err(TangSetupError::Threshold { threshold, count });
-        }
-        // Two names of one server would be two shares in one hand.
-        let twice = |s: &TangServer| servers.iter().filter(|other| other.pinned == s.pinned).count() > 1;
-        if let Some(server) = servers.iter().find(|s| twice(s)) {
-            return Err(TangSetupError::Twice { pinned: server.pinned });
-        }
-        Ok(Self { servers, threshold, clock, entropy })
+    pub fn new(servers: TangServers, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Self {
+        let TangServers { all, threshold } = servers;
+        Self { servers: all, threshold, clock, entropy }
     }
 
     /// Asks every server for its keys; the outcomes in the order of the servers.
