@@ -14,6 +14,7 @@ mod front;
 mod keys;
 mod recovery;
 mod running;
+mod source;
 mod state_dir;
 #[cfg(test)]
 mod tests;

@@ -8,8 +8,8 @@ mod faults;
 mod gate;
 mod names;
 mod service;
+mod source;
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -18,6 +18,7 @@ pub use faults::PlanFault;
 pub use gate::{GatePlan, HttpUrl, Need, Probe, ProbeError};
 pub use names::{GateName, MAX_NAME_BYTES, NameError, ServiceName};
 pub use service::{FileMode, FileModeError, JwtPlan, PathRule, PathRuleError, PolicyPlan, ServicePlan, TokenPlan};
+pub use source::{SourceSpec, TpmSpec};
 
 /// The whole wish.
 #[derive(Clone, Debug)]
@@ -85,25 +86,6 @@ impl Profile {
             Self::Demo => "demo",
         }
     }
-}
-
-/// A key source by its settings.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SourceSpec {
-    /// A key file, made at the first boot. For demo and tests: whoever has the disk has the key.
-    Software {
-        /// The file; it should not lie in the state directory.
-        file: PathBuf,
-    },
-    /// EdgeX's IKM hook: a program that prints the key material in hexadecimal.
-    Exec {
-        /// Absolute path.
-        path: PathBuf,
-        /// Its whole environment.
-        env: BTreeMap<String, String>,
-        /// After which it is killed with its children.
-        deadline: Duration,
-    },
 }
 
 /// Who can open the store when every source is lost.

@@ -12,6 +12,30 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
         SourceSpec::Software { file } => {
             say(format!("the key is in {}: whoever has this disk has every secret", file.display()));
         }
+        SourceSpec::Tpm(tpm) => {
+            if tpm.pcrs.is_empty() {
+                say("the state of the device is not measured: any system that boots on it has the key (source.pcrs)"
+                    .into());
+            }
+            if tpm.releases_per_boot.is_none() {
+                say("the TPM gives the key again to whoever becomes root later (source.releases_per_boot)".into());
+            }
+        }
+        SourceSpec::Tang { .. } => {
+            say("the state of the device is not measured: any system that boots on it and reaches the servers has the key"
+                .into());
+            say("Tang servers ask nobody who he is: whoever copies the disk and stands on their network has the key".into());
+        }
+        SourceSpec::Pkcs11 { setup, pin_file, .. } => {
+            say(format!(
+                "the state of the device is not measured: whoever has the token {}{} has the key",
+                setup.token.label,
+                if pin_file.is_some() { " and its PIN from this disk" } else { "" }
+            ));
+            if setup.danger_last_try {
+                say("a wrong PIN may lock the token for good (danger_last_pin_try)".into());
+            }
+        }
         SourceSpec::Exec { path, .. } => {
             say(format!(
                 "the state of the device is not measured: whoever can run {} as root has the key",

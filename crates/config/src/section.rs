@@ -160,6 +160,40 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// A list of whole numbers; one number alone counts as a list of one.
+    pub(crate) fn numbers(&mut self, key: &'static str, range: RangeInclusive<u64>) -> Option<Vec<Located<u64>>> {
+        let found: Vec<(Option<i128>, Place)> = match self.find(key)? {
+            Found::Variable(name, text) => {
+                let items = text.split(',').map(str::trim).filter(|item| !item.is_empty());
+                items.map(|item| (item.parse().ok(), Place::Variable(name.clone()))).collect()
+            }
+            Found::Node(entry) => {
+                let items = match &entry.node.value {
+                    Value::List(items) => items.as_slice(),
+                    _ => std::slice::from_ref(&entry.node),
+                };
+                let number = |node: &Node| match &node.value {
+                    Value::Int(n) => Some(i128::from(*n)),
+                    _ => None,
+                };
+                items.iter().map(|node| (number(node), self.source.at(node.line))).collect()
+            }
+        };
+        let mut numbers = Vec::new();
+        for (value, place) in found {
+            match value.and_then(|n| u64::try_from(n).ok()).filter(|n| range.contains(n)) {
+                Some(value) => numbers.push(Located { value, place }),
+                None => {
+                    let found =
+                        value.map_or_else(|| "something else than a whole number".to_owned(), |n| n.to_string());
+                    let remedy = format!("write whole numbers from {} to {}", range.start(), range.end());
+                    self.fault(&place, format!("{key} has {found}"), remedy);
+                }
+            }
+        }
+        Some(numbers)
+    }
+
     /// A duration: text as `90s`, `1h30m`, `7d`, or whole seconds.
     pub(crate) fn duration(&mut self, key: &'static str) -> Option<Located<Ttl>> {
         if let Some(Found::Node(Entry { node: Node { value: Value::Int(n), .. }, line, .. })) = self.find(key) {

@@ -3,43 +3,19 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use host::Clock;
 use pipeline::audit::{Beginning, ChainKey, Ring, RingSize};
 use seal::{
-    AgeRecipients, Deadline, ExecSource, HOOK_LIMIT, KeySource, NewSlot, NoAuth, PolicyRequest, Provisioned, RecoveryKey, Remedy, SealMode,
-    SetHeader, ShortIkmAllowed, SlotFiles, SlotSet, SoftwareSource, SourceError, StoreId, new_root_key,
-    seal_to_recipients, write_recovery_file,
+    AgeRecipients, NewSlot, Provisioned, RecoveryKey, Remedy, SealMode, SetHeader, SlotFiles, SlotSet, SourceError,
+    StoreId, new_root_key, seal_to_recipients, write_recovery_file,
 };
 use secret::SecretBytes;
 use store::{Batch, NewStore, Op, Store, StoreConfig, StorePath};
 
 use super::environment::{Environment, Note, Observer};
+use super::source;
 use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
 use crate::machine::Halt;
-use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
-
-/// The source that the plan names.
-pub(super) fn source(plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
-    match &plan.source {
-        SourceSpec::Software { file } => {
-            Box::new(SoftwareSource::new(file, Arc::clone(&env.disk), Arc::clone(&env.entropy)))
-        }
-        SourceSpec::Exec { path, env: vars, .. } => {
-            let vars = vars.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-            let short = plan.dangers.short_ikm.then(ShortIkmAllowed::danger_short_ikm);
-            Box::new(ExecSource::new(path, vars, short, Arc::clone(&env.clock)))
-        }
-    }
-}
-
-/// How long the source may take.
-pub(super) fn deadline(plan: &Plan, clock: &dyn Clock) -> Deadline {
-    let limit = match &plan.source {
-        SourceSpec::Exec { deadline, .. } => (*deadline).min(HOOK_LIMIT),
-        SourceSpec::Software { .. } => HOOK_LIMIT,
-    };
-    Deadline::after(clock, limit)
-}
+use crate::plan::{Plan, Profile, RecoverySpec};
 
 /// A source's refusal, for the machine: `None` if it may pass.
 pub(super) fn source_fault(error: &SourceError) -> Option<Halt> {
@@ -88,11 +64,7 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
     let new = state_dir::begin(disk, plan, &Making::new(plan, &outside(plan, env)?))
         .map_err(io("data_dir must be writable, with room for the store and the audit ring"))?;
 
-    let mut source = source(plan, env);
-    let source_hint = "see [source] in edgekeep.toml; nothing was made";
-    let deadline = deadline(plan, &*env.clock);
-    let Provisioned { public, ikm } =
-        source.provision(&PolicyRequest::default(), &NoAuth, deadline).map_err(|e| refused(&e, source_hint))?;
+    let Provisioned { public, ikm } = source::provision(plan, env).await.map_err(|e| refused(&e, e.hint()))?;
     let mut slots = vec![NewSlot { public, ikm }];
     let recovery = plan.recovery.as_ref().ok_or(Halt::NoRecovery)?;
     let key = (*recovery != RecoverySpec::None).then(|| RecoveryKey::generate(&*env.entropy));

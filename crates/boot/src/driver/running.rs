@@ -88,6 +88,11 @@ impl Claimed {
         &self.0.plan
     }
 
+    /// The gates, as they will change; all are shut until the start.
+    pub fn gates(&self) -> watch::Receiver<Board> {
+        self.0.gates()
+    }
+
     /// Does everything that can be done at once. Without a front the device is provided for, and nobody can ask it anything.
     pub async fn start(self, front: Option<Arc<dyn Front>>) -> Running {
         let mut running = self.0;
@@ -269,7 +274,11 @@ impl Running {
         self.feed(Event::Released).await;
         match self.halted() {
             Some(halt) => Err(halt.clone()),
-            None => self.spend(key, by).await,
+            None => {
+                let rotation = self.spend(key, by).await?;
+                self.close_source().await;
+                Ok(rotation)
+            }
         }
     }
 

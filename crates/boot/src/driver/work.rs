@@ -11,7 +11,7 @@ use store::{OpenError, Store};
 use super::environment::Note;
 use super::running::{Hands, Running};
 use super::upkeep::Watched;
-use super::{certificates, keys, state_dir};
+use super::{certificates, keys, source, state_dir};
 use crate::gate::{Evidence, probe_until};
 use crate::join::join_all;
 use crate::machine::{Action, Epoch, Event, Halt};
@@ -33,7 +33,7 @@ impl Running {
                 Action::ClearLeftover => self.clear_leftover(),
                 Action::Make => Some(self.make().await),
                 Action::Publish => Some(self.publish()),
-                Action::Release { .. } => Some(self.release()),
+                Action::Release { .. } => Some(self.release().await),
                 Action::Unlock => Some(self.unlock()),
                 Action::OpenStore => Some(self.open_store().await.unwrap_or_else(Event::Failed)),
                 Action::HealSlots => self.heal_slots(),
@@ -116,21 +116,24 @@ impl Running {
     }
 
     /// Asks the source for the slot that it made.
-    fn release(&mut self) -> Event {
+    async fn release(&mut self) -> Event {
         let files = SlotFiles::new(&*self.env.disk, self.plan.state_dir());
         let found = match files.read() {
             Ok(found) => found,
             Err(e) => return Event::Failed(keys::refused(&e, e.hint())),
         };
-        let mut source = keys::source(&self.plan, &self.env);
-        let kind = source.kind();
+        let kind = source::source(&self.plan, &self.env).kind();
         let Some(public) = found.set.slots_of(kind).next().map(|s| s.public().clone()) else {
             let e = UnlockError::NoSlotOfKind { kind };
             return Event::Failed(keys::refused(&e, e.hint()));
         };
-        let released = source.release(&public, &seal::NoAuth, keys::deadline(&self.plan, &*self.env.clock));
-        match released {
+        match source::release(&self.plan, &self.env, public).await {
             Ok(released) => {
+                if released.remaining_this_boot == Some(0) {
+                    let text = "the source gives nothing more in this boot: after a seal or a crash the device must be restarted";
+                    self.warn(text.into());
+                }
+                tracing::info!(evidence = ?released.evidence.0, "the source has released");
                 self.hands.found = Some(found);
                 self.hands.ikm = Some((kind, released.ikm));
                 self.phase("released");
@@ -143,6 +146,21 @@ impl Running {
                     Event::SourceBusy
                 }
             },
+        }
+    }
+
+    /// Ends the source's releases of this boot. For a store that was opened by the recovery key: what the source might still give
+    /// is then for nobody.
+    pub(super) async fn close_source(&mut self) {
+        let kind = source::source(&self.plan, &self.env).kind();
+        let Ok(found) = SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read() else { return };
+        let Some(public) = found.set.slots_of(kind).next().map(|s| s.public().clone()) else { return };
+        match source::close(&self.plan, &self.env, public).await {
+            Ok(closed) if closed.is_until_reboot() => {
+                tracing::info!("the source gives nothing more in this boot");
+            }
+            Ok(_) => {}
+            Err(e) => self.warn(told("the source was not closed for this boot", &e)),
         }
     }
 

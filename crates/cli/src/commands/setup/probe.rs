@@ -56,12 +56,7 @@ impl Findings {
         };
         let hook = self.hook.as_ref().map(|h| format!("found: {}", h.display())).unwrap_or_default();
         vec![
-            line(
-                "TPM",
-                self.tpm,
-                "found: /dev/tpmrm0 (this version uses it through an exec hook)",
-                "none at /dev/tpmrm0",
-            ),
+            line("TPM", self.tpm, "found: /dev/tpmrm0", "none at /dev/tpmrm0"),
             line(
                 "smart card",
                 self.card,

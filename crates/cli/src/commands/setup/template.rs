@@ -7,20 +7,27 @@ use super::probe::Findings;
 pub(super) fn text(found: &Findings, edgex: Option<&Path>) -> String {
     let mut text = String::from(HEAD);
     let mut put = |part: &str| text.push_str(part);
-    put(
-        "\n[source]\n# The program that reads this device's key material from its hardware and prints it in hexadecimal.\n",
-    );
-    if found.tpm {
-        put("# A TPM was found at /dev/tpmrm0: let the program unseal from it.\n");
-    }
-    put("kind = \"exec\"\n");
+    put("\n[source]\n");
+    // A hook that somebody has set up is a choice; a TPM that happens to be there is an offer.
     match &found.hook {
-        Some(hook) => put(&format!("path = {}\n", quoted(&hook.display().to_string()))),
-        None => put("# path = \"/usr/lib/edgekeep/ikm-hook\"    # required, unless EDGEX_IKM_HOOK names it\n"),
+        None if found.tpm => put(TPM),
+        hook => {
+            put(
+                "# The program that reads this device's key material from its hardware and prints it in hexadecimal.\n",
+            );
+            if found.tpm {
+                put("# A TPM was found at /dev/tpmrm0: with kind = \"tpm\" it needs no program.\n");
+            }
+            put("kind = \"exec\"\n");
+            match hook {
+                Some(hook) => put(&format!("path = {}\n", quoted(&hook.display().to_string()))),
+                None => put("# path = \"/usr/lib/edgekeep/ikm-hook\"    # required, unless EDGEX_IKM_HOOK names it\n"),
+            }
+            put(
+                "deadline = \"10s\"\n# env = { TPM2TOOLS_TCTI = \"device:/dev/tpmrm0\" }    # all that the program's environment has\n",
+            );
+        }
     }
-    put(
-        "deadline = \"10s\"\n# env = { TPM2TOOLS_TCTI = \"device:/dev/tpmrm0\" }    # all that the program's environment has\n",
-    );
     put(RECOVERY);
     put("\n[listen]\n# \"0.0.0.0:8200\" for other machines and containers; \"none\" for Unix sockets alone.\n");
     put("address = \"127.0.0.1:8200\"\nnames = [\"localhost\", \"127.0.0.1\"]\n");
@@ -55,6 +62,14 @@ fn quoted(text: &str) -> String {
     out.push('"');
     out
 }
+
+const TPM: &str = "\
+# The TPM that was found: the key is of use to this device alone, and only while it boots what it boots today.
+kind = \"tpm\"
+device = \"/dev/tpmrm0\"
+pcrs = [7]                  # 7: secure boot's state and keys; [] if this device measures nothing. See docs/hardware.md
+releases_per_boot = 3       # the first, and two for crashes and upgrades; then none until the device restarts
+";
 
 const HEAD: &str = "\
 # edgekeep.toml, begun by `edgekeep setup`. Every key is described in docs/edgekeep.toml.
@@ -134,8 +149,11 @@ mod tests {
 
     #[test]
     fn only_what_a_person_must_decide_is_left_open() {
-        let open = faults_of(&text(&found(None), None));
+        let open = faults_of(&text(&Findings { tpm: false, ..found(None) }, None));
         assert_eq!(open.matches("hint:").count(), 2, "the hook and the recovery: {open}");
+        let offered = text(&found(None), None);
+        assert_eq!(faults_of(&offered).matches("hint:").count(), 1, "the recovery alone: {offered}");
+        assert!(offered.contains("kind = \"tpm\""));
         let hooked = faults_of(&text(&found(Some("/usr/bin/ikm \"x\"")), None));
         assert!(hooked.contains("recovery") && hooked.matches("hint:").count() == 1, "{hooked}");
         let chosen = text(&found(Some("/usr/bin/ikm")), None).replace("# none = true", "none = true");

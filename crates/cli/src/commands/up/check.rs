@@ -37,6 +37,37 @@ fn kept(plan: &Plan) -> String {
             format!("exec {}, killed after {} s, its environment: {names}", path.display(), deadline.as_secs())
         }
         SourceSpec::Software { file } => format!("software {}, mode 0600", file.display()),
+        SourceSpec::Tang { servers, .. } => {
+            let names: Vec<String> = servers.all().iter().map(|s| s.origin.to_string()).collect();
+            format!("tang, any {} of {}", servers.threshold(), names.join(", "))
+        }
+        SourceSpec::Pkcs11 { setup, pin_file, .. } => {
+            let mut text = format!("token {} (serial number {})", setup.token.label, setup.token.serial);
+            let _ = write!(text, " through {}, in a process of its own", setup.module.display());
+            if let Some(path) = pin_file {
+                let _ = write!(text, "; PIN in {}", path.display());
+            }
+            text
+        }
+        SourceSpec::Tpm(tpm) => {
+            let mut text = format!("TPM {}", tpm.device.display());
+            if tpm.pcrs.is_empty() {
+                text.push_str(", whatever was booted");
+            } else {
+                let _ = write!(text, ", with PCRs {} as at the first boot", tpm.pcrs);
+            }
+            match tpm.releases_per_boot {
+                Some(n) => drop(write!(text, "; {n} releases a boot, counted in PCR {}", tpm.gate_pcr)),
+                None => text.push_str("; releases without limit"),
+            }
+            if let Some(window) = tpm.window {
+                let _ = write!(text, "; within {} s of the start", window.as_secs());
+            }
+            if let Some(path) = &tpm.pin_file {
+                let _ = write!(text, "; PIN in {}", path.display());
+            }
+            text
+        }
     };
     let recovery = match &plan.recovery {
         Some(RecoverySpec::Age(recipients)) => {

@@ -1,0 +1,141 @@
+//! The key source at work, on a thread of its own: hardware takes as long as it likes, and the device's sockets answer meanwhile.
+
+use std::sync::Arc;
+use std::sync::mpsc::{RecvTimeoutError, sync_channel};
+use std::time::Duration;
+
+use seal::{
+    Auth, Closed, Deadline, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed,
+    SlotPublic, SoftwareSource, SourceError, TangSource, TpmSource,
+};
+use tokio::sync::oneshot;
+
+use super::environment::Environment;
+use crate::plan::{Plan, SourceSpec};
+
+/// The source that the plan names.
+pub(super) fn source(plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
+    match &plan.source {
+        SourceSpec::Software { file } => {
+            Box::new(SoftwareSource::new(file, Arc::clone(&env.disk), Arc::clone(&env.entropy)))
+        }
+        SourceSpec::Exec { path, env: vars, .. } => {
+            let vars = vars.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+            let short = plan.dangers.short_ikm.then(ShortIkmAllowed::danger_short_ikm);
+            Box::new(ExecSource::new(path, vars, short, Arc::clone(&env.clock)))
+        }
+        SourceSpec::Tpm(tpm) => Box::new(TpmSource::new(
+            &tpm.device,
+            Some(tpm.gate_pcr),
+            plan.data_dir.join(TPM_LOCK),
+            Arc::clone(&env.disk),
+            Arc::clone(&env.clock),
+            Arc::clone(&env.entropy),
+        )),
+        SourceSpec::Tang { servers, .. } => {
+            Box::new(TangSource::new(servers.clone(), Arc::clone(&env.clock), Arc::clone(&env.entropy)))
+        }
+        SourceSpec::Pkcs11 { setup, .. } => Box::new(Pkcs11Source::new(setup.clone(), Arc::clone(&env.clock))),
+    }
+}
+
+/// Who has the PIN.
+fn auth(plan: &Plan, env: &Environment) -> Box<dyn Auth> {
+    let file = match &plan.source {
+        SourceSpec::Tpm(tpm) => tpm.pin_file.as_ref(),
+        SourceSpec::Pkcs11 { pin_file, .. } => pin_file.as_ref(),
+        SourceSpec::Software { .. } | SourceSpec::Exec { .. } | SourceSpec::Tang { .. } => None,
+    };
+    match file {
+        Some(path) => Box::new(PinFile::new(path, Arc::clone(&env.disk))),
+        None => Box::new(NoAuth),
+    }
+}
+
+/// Makes key material under the plan's policy.
+pub(super) async fn provision(plan: &Plan, env: &Environment) -> Result<Provisioned, SourceError> {
+    let (mut source, auth, policy) = (source(plan, env), auth(plan, env), plan.source.policy());
+    // It is made, and asked for to see that it comes back.
+    let limit = plan.source.deadline() * 2;
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.provision(&policy, &*auth, deadline)).await
+}
+
+/// Asks for the key material of a slot.
+pub(super) async fn release(plan: &Plan, env: &Environment, slot: SlotPublic) -> Result<Released, SourceError> {
+    let (mut source, auth, limit) = (source(plan, env), auth(plan, env), plan.source.deadline());
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.release(&slot, &*auth, deadline)).await
+}
+
+/// Ends the releases of this boot.
+pub(super) async fn close(plan: &Plan, env: &Environment, slot: SlotPublic) -> Result<Closed, SourceError> {
+    let (mut source, limit) = (source(plan, env), plan.source.deadline());
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.close(&slot, deadline)).await
+}
+
+/// Runs a source's call beside the executor. The call keeps its deadline by itself; should it hang in the kernel, where nothing
+/// ends it, it is left to hang there, and what it gives in the end is wiped.
+async fn beside<T, F>(limit: Duration, call: F) -> Result<T, SourceError>
+where
+    T: Send + 'static,
+    F: FnOnce() -> Result<T, SourceError> + Send + 'static,
+{
+    let (answer, answered) = oneshot::channel();
+    let thread = |name: &str| std::thread::Builder::new().name(name.to_owned());
+    let watched = thread("key source's watch").spawn(move || {
+        let (done, ended) = sync_channel(1);
+        // A receiver that has gone away has been told that the time is over.
+        let started = thread("key source").spawn(move || drop(done.send(call())));
+        let result = match started.map(|_| ended.recv_timeout(limit.saturating_add(GRACE))) {
+            Ok(Ok(result)) => result,
+            Ok(Err(RecvTimeoutError::Timeout)) => Err(SourceError::TimedOut { what: WHAT.into(), limit }),
+            Ok(Err(RecvTimeoutError::Disconnected)) => Err(gone()),
+            Err(source) => Err(SourceError::Os { what: WHAT.into(), source }),
+        };
+        drop(answer.send(result));
+    });
+    match watched {
+        Ok(_) => answered.await.unwrap_or_else(|_| Err(gone())),
+        Err(source) => Err(SourceError::Os { what: WHAT.into(), source }),
+    }
+}
+
+fn gone() -> SourceError {
+    SourceError::Protocol { what: WHAT.into(), defect: "its thread ended without an answer".into() }
+}
+
+const WHAT: &str = "the key source";
+/// What a call may take beyond its deadline: killing a hook, flushing a TPM.
+const GRACE: Duration = Duration::from_secs(5);
+/// Held by whoever releases from the TPM; beside the lock of the data directory.
+const TPM_LOCK: &str = "tpm.lock";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::Barrier;
+
+    #[tokio::test]
+    async fn the_executor_goes_on_while_a_source_takes_its_time() {
+        let theirs = Arc::new(Barrier::new(2));
+        let held = Arc::clone(&theirs);
+        let call = beside(Duration::from_secs(60), move || {
+            held.wait();
+            Ok(7)
+        });
+        // Only the executor's own thread lets the source go on: were the call to block it, neither would.
+        let (given, ()) = tokio::join!(call, async {
+            tokio::task::yield_now().await;
+            theirs.wait();
+        });
+        assert_eq!(given.unwrap(), 7);
+    }
+
+    #[tokio::test]
+    async fn a_source_that_dies_is_no_answer() {
+        let result = beside::<(), _>(Duration::from_secs(60), || panic!("a fault of ours")).await;
+        assert!(matches!(result, Err(SourceError::Protocol { .. })));
+    }
+}

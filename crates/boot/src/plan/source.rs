@@ -1,0 +1,109 @@
+//! Where the input key material comes from, and what is asked of it.
+
+use std::collections::BTreeMap;
+use std::num::NonZeroU8;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use seal::{HOOK_LIMIT, PcrSet, Pkcs11Setup, PolicyRequest, TangServers};
+
+/// A key source by its settings.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SourceSpec {
+    /// A key file, made at the first boot. For demo and tests: whoever has the disk has the key.
+    Software {
+        /// The file; it should not lie in the state directory.
+        file: PathBuf,
+    },
+    /// EdgeX's IKM hook: a program that prints the key material in hexadecimal.
+    Exec {
+        /// Absolute path.
+        path: PathBuf,
+        /// Its whole environment.
+        env: BTreeMap<String, String>,
+        /// After which it is killed with its children.
+        deadline: Duration,
+    },
+    /// A TPM 2.0: sealed to the device's state.
+    Tpm(TpmSpec),
+    /// Tang servers, any of which as many as are needed.
+    Tang {
+        /// The servers, and how many of them are needed for a new slot.
+        servers: TangServers,
+        /// After which a round of asking them is given up; it is begun again.
+        deadline: Duration,
+    },
+    /// A smart card or HSM behind a vendor's PKCS #11 module.
+    Pkcs11 {
+        /// The token, and what is needed to reach it.
+        setup: Pkcs11Setup,
+        /// A file with the PIN that it asks for.
+        pin_file: Option<PathBuf>,
+        /// After which the helper is killed with all that it started.
+        deadline: Duration,
+    },
+}
+
+/// A TPM, and the policy that the key is sealed to when the store is made. Afterwards the slot has the policy.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TpmSpec {
+    /// `/dev/tpmrm0`, or the socket of swtpm.
+    pub device: PathBuf,
+    /// Registers that must have the values that they have at the first boot.
+    pub pcrs: PcrSet,
+    /// The register that counts releases.
+    pub gate_pcr: u8,
+    /// How often per boot it releases; `None` for no limit.
+    pub releases_per_boot: Option<NonZeroU8>,
+    /// Time after the device's start within which alone it releases.
+    pub window: Option<Duration>,
+    /// A file with the PIN that it asks for.
+    pub pin_file: Option<PathBuf>,
+    /// After which a release is given up; it is tried again.
+    pub deadline: Duration,
+}
+
+impl SourceSpec {
+    /// What is asked of the source when the store is made.
+    pub fn policy(&self) -> PolicyRequest {
+        match self {
+            Self::Software { .. } | Self::Exec { .. } | Self::Tang { .. } => PolicyRequest::default(),
+            Self::Pkcs11 { pin_file, .. } => PolicyRequest { pin: pin_file.is_some(), ..PolicyRequest::default() },
+            Self::Tpm(tpm) => PolicyRequest {
+                pcrs: tpm.pcrs,
+                releases_per_boot: tpm.releases_per_boot,
+                window: tpm.window,
+                pin: tpm.pin_file.is_some(),
+            },
+        }
+    }
+
+    /// How long one call of it may take.
+    pub fn deadline(&self) -> Duration {
+        match self {
+            Self::Software { .. } => HOOK_LIMIT,
+            Self::Exec { deadline, .. } | Self::Pkcs11 { deadline, .. } => (*deadline).min(HOOK_LIMIT),
+            Self::Tang { deadline, .. } => *deadline,
+            Self::Tpm(tpm) => tpm.deadline,
+        }
+    }
+
+    /// The pause after a release that may go better the next time, and the longest that it grows to: hardware is busy for
+    /// moments; servers are away for hours, and have other devices to answer.
+    pub fn pauses(&self) -> (Duration, Duration) {
+        match self {
+            Self::Software { .. } | Self::Exec { .. } | Self::Tpm(_) | Self::Pkcs11 { .. } => {
+                (Duration::from_millis(100), Duration::from_secs(10))
+            }
+            Self::Tang { .. } => (Duration::from_secs(1), Duration::from_secs(60)),
+        }
+    }
+
+    /// The file that it makes at the first boot, outside of the state directory.
+    pub fn makes_file(&self) -> Option<&Path> {
+        match self {
+            Self::Software { file } => Some(file),
+            Self::Exec { .. } | Self::Tpm(_) | Self::Tang { .. } | Self::Pkcs11 { .. } => None,
+        }
+    }
+}
