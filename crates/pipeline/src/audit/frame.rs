@@ -155,11 +155,11 @@ pub(crate) fn encode(
 }
 
 /// Bytes that a record of this body takes.
-pub(crate) fn span(body_bytes: usize) -> usize {
+pub(crate) const fn span(body_bytes: usize) -> usize {
     HEAD_BYTES + padded(body_bytes) + LINK_BYTES
 }
 
-fn padded(length: usize) -> usize {
+const fn padded(length: usize) -> usize {
     length.next_multiple_of(ALIGN)
 }
 

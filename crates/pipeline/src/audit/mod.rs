@@ -14,6 +14,7 @@ mod device;
 mod frame;
 mod limit;
 mod open;
+mod parts;
 mod read;
 mod record;
 mod ring;

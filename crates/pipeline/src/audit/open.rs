@@ -12,11 +12,12 @@ use host::Disk;
 
 use super::chain::ChainKey;
 use super::frame::{ALIGN, Kind, NewRecord};
+use super::parts::{Parts, Window};
 use super::ring::{
     AppendError, Cursor, Leave, MAX_SEGMENT_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, RESERVE_NAME, Ring, blank_file,
     closing_record, segment_name,
 };
-use super::segment::{HEADER_BYTES, Header, HeaderFound, RESERVE_SLOT, Tail, Walk, walk};
+use super::segment::{HEADER_BYTES, Header, HeaderFound, RESERVE_SLOT, Tail, Walk, walk_parts};
 
 /// A ring that goes on, and what was found at its opening.
 #[derive(Debug)]
@@ -93,7 +94,10 @@ impl Ring {
         }
         let reserve_path = dir.join(RESERVE_NAME);
         let mut reserve = disk.open_rw(&reserve_path).map_err(|e| OpenError::disk(&reserve_path, e))?;
-        reserve.allocate(found.segment_bytes).map_err(|e| OpenError::disk(&reserve_path, e))?;
+        let reserved = reserve.len().map_err(|e| OpenError::disk(&reserve_path, e))?;
+        if reserved < found.segment_bytes {
+            reserve.allocate(found.segment_bytes).map_err(|e| OpenError::disk(&reserve_path, e))?;
+        }
 
         // Every generation back from the newest must lie in its slot; the oldest may be under an unfinished header.
         for back in 1..slots.min(newest.generation + 1) {
@@ -107,14 +111,9 @@ impl Ring {
 
         let segment_bytes = found.segment_bytes;
         let slot = (newest.generation % slots) as usize;
-        let image = |file: &dyn host::DiskFile, path: &Path| -> Result<Vec<u8>, OpenError> {
-            let mut image = vec![0; segment_bytes as usize];
-            let n = file.read_at(&mut image, 0).map_err(|e| OpenError::disk(path, e))?;
-            image.truncate(n);
-            Ok(image)
-        };
         let path = dir.join(segment_name(slot as u32));
-        let w = walk(&image(&*files[slot], &path)?, &newest, &key, |_| {});
+        let w = Window::new(&*files[slot], segment_bytes).and_then(|parts| walk_parts(parts, &newest, &key, |_| {}));
+        let w = w.map_err(|e| OpenError::disk(&path, e))?;
         let mut ring = Self {
             files,
             reserve,
@@ -131,12 +130,13 @@ impl Ring {
         if w.end == HEADER_BYTES && newest.generation > 0 {
             let before_slot = ((newest.generation - 1) % slots) as usize;
             let path = dir.join(segment_name(before_slot as u32));
-            let image = image(&*ring.files[before_slot], &path)?;
-            if let HeaderFound::Valid(before) = Header::parse(&image, before_slot as u32, &ring.key) {
-                let b = walk(&image, &before, &ring.key, |_| {});
+            let disk = |e| OpenError::disk(&path, e);
+            let mut parts = Window::new(&*ring.files[before_slot], segment_bytes).map_err(disk)?;
+            let header = Header::parse(parts.from(0).map_err(disk)?, before_slot as u32, &ring.key);
+            if let HeaderFound::Valid(before) = header {
+                let b = walk_parts(parts, &before, &ring.key, |_| {}).map_err(disk)?;
                 let (closing, link) = closing_record(&ring.key, &cursor(&before, &b));
                 if !b.closed && link == newest.start {
-                    let disk = |e| OpenError::disk(&path, e);
                     ring.files[before_slot].write_at(&closing, b.end as u64).map_err(disk)?;
                     ring.files[before_slot].sync_data().map_err(disk)?;
                 } else if b.link != newest.start || before.generation + 1 != newest.generation {
@@ -182,12 +182,12 @@ impl Ring {
 
     /// Goes on behind what an earlier need left in the reserve.
     fn find_reserve(&mut self) {
-        let mut image = vec![0; HEADER_BYTES];
-        let Ok(HEADER_BYTES) = self.reserve.read_at(&mut image, 0) else { return };
-        let HeaderFound::Valid(header) = Header::parse(&image, RESERVE_SLOT, &self.key) else { return };
-        image.resize(self.segment_bytes as usize, 0);
-        if self.reserve.read_at(&mut image, 0).is_ok() {
-            let w = walk(&image, &header, &self.key, |_| {});
+        let mut first = [0; HEADER_BYTES];
+        let Ok(HEADER_BYTES) = self.reserve.read_at(&mut first, 0) else { return };
+        let HeaderFound::Valid(header) = Header::parse(&first, RESERVE_SLOT, &self.key) else { return };
+        let parts = Window::new(&*self.reserve, self.segment_bytes);
+        let w = parts.and_then(|parts| walk_parts(parts, &header, &self.key, |_| {}));
+        if let Ok(w) = w {
             self.reserve_at = Some(cursor(&header, &w));
         }
     }

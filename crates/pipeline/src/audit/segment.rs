@@ -15,8 +15,11 @@
 //! A reused segment still has older records behind its end. Their sequences are lower, which tells them from records that
 //! belong to this generation and lie behind a damaged place.
 
+use std::io;
+
 use super::chain::{ChainKey, LINK_BYTES, Link};
 use super::frame::{self, ALIGN, Frame, Kind, Parsed};
+use super::parts::Parts;
 
 /// What a segment says of itself; made only by checking or by beginning one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -105,8 +108,21 @@ pub(crate) enum Tail {
     Broken,
 }
 
+/// Proves the records of a segment in memory.
+pub(crate) fn walk(image: &[u8], header: &Header, key: &ChainKey, see: impl FnMut(&Frame<'_>)) -> Walk {
+    walk_parts(image, header, key, see).expect("memory is read without errors")
+}
+
 /// Proves the records of a segment one after the other and shows each to `see`; total on any bytes.
-pub(crate) fn walk(image: &[u8], header: &Header, key: &ChainKey, mut see: impl FnMut(&Frame<'_>)) -> Walk {
+///
+/// # Errors
+/// The disk's.
+pub(crate) fn walk_parts(
+    mut image: impl Parts,
+    header: &Header,
+    key: &ChainKey,
+    mut see: impl FnMut(&Frame<'_>),
+) -> io::Result<Walk> {
     let mut w = Walk {
         end: HEADER_BYTES,
         next_sequence: header.first_sequence,
@@ -115,7 +131,7 @@ pub(crate) fn walk(image: &[u8], header: &Header, key: &ChainKey, mut see: impl 
         closed: false,
         tail: Tail::Clean,
     };
-    while let Parsed::Frame(f) = frame::parse(image.get(w.end..).unwrap_or_default()) {
+    while let Parsed::Frame(f) = frame::parse(image.from(w.end)?) {
         if f.sequence != w.next_sequence || !f.follows(key, &w.link) {
             break;
         }
@@ -126,43 +142,53 @@ pub(crate) fn walk(image: &[u8], header: &Header, key: &ChainKey, mut see: impl 
         w.store_sequence = w.store_sequence.max(f.store_sequence);
         if f.kind == Kind::Closed {
             w.closed = true;
-            return w;
+            return Ok(w);
         }
     }
-    w.tail = tail(image, &w, key);
-    w
+    w.tail = tail(&mut image, &w, key)?;
+    Ok(w)
 }
 
 /// Judges what lies behind the last proven record.
 ///
 /// A power cut may lose any of the pages written since the last sync, in any order, so records may survive behind a hole.
 /// Each of them tells what was durable when it was written: if the hole was, no power cut made it.
-fn tail(image: &[u8], proven: &Walk, key: &ChainKey) -> Tail {
+fn tail(image: &mut impl Parts, proven: &Walk, key: &ChainKey) -> io::Result<Tail> {
     let mut until = None;
     let mut tried = 0;
-    for at in (proven.end + ALIGN..image.len()).step_by(ALIGN) {
-        let Parsed::Frame(f) = frame::parse(&image[at..]) else { continue };
+    let mut at = proven.end + ALIGN;
+    while at < image.len() {
+        // The stored link of the record before it lies just in front.
+        let part = image.from(at - LINK_BYTES)?;
+        let Some((before, here)) = part.split_first_chunk::<LINK_BYTES>() else { break };
+        // Most of a segment is blank, and no record begins with a length of zero.
+        let blank = here.chunks_exact(ALIGN).take_while(|block| block[..4] == [0; 4]).count() * ALIGN;
+        if blank > 0 {
+            at += blank;
+            continue;
+        }
+        let here_at = at;
+        at += ALIGN;
+        let Parsed::Frame(f) = frame::parse(here) else { continue };
         if f.sequence < proven.next_sequence || f.sequence - proven.next_sequence > MOST_SURVIVORS {
             continue;
         }
-        // The stored link of the record before it lies just in front.
-        let Some(before) = image[..at].last_chunk::<LINK_BYTES>() else { continue };
         tried += 1;
         if tried > MOST_SURVIVORS {
-            return Tail::Broken; // no power cut leaves so many: somebody planted them to keep us busy
+            return Ok(Tail::Broken); // no power cut leaves so many: somebody planted them to keep us busy
         }
         if f.follows(key, before) {
             if f.durable >= proven.next_sequence {
-                return Tail::Broken;
+                return Ok(Tail::Broken);
             }
-            until = Some(at + f.span);
+            until = Some(here_at + f.span);
         }
     }
-    match (until, frame::parse(image.get(proven.end..).unwrap_or_default())) {
+    Ok(match (until, frame::parse(image.from(proven.end)?)) {
         (None, Parsed::End) => Tail::Clean,
         (None, _) => Tail::Torn { until: proven.end },
         (Some(until), _) => Tail::Torn { until },
-    }
+    })
 }
 
 const MAGIC: &[u8; 8] = b"EKAUDIT\x01";
