@@ -60,7 +60,7 @@ impl Environment {
         }
         for (name, value) in &self.variables {
             let told = host::in_force("overrides-must-override");
-            if !told || !name.starts_with(PREFIX) || known.contains(name) || NOT_SETTINGS.contains(&name.as_str()) {
+            if !told || !name.starts_with(PREFIX) || known.contains(name) || is_no_setting(name) {
                 continue;
             }
             let remedy = match nearest(name, known.iter().map(String::as_str)) {
@@ -74,9 +74,13 @@ impl Environment {
 
 pub(crate) const PREFIX: &str = "EDGEKEEP_";
 
-/// Read by the executable or its tests, and no keys of the file.
-const NOT_SETTINGS: [&str; 6] =
-    ["EDGEKEEP_CONFIG", "EDGEKEEP_LOG", "EDGEKEEP_AS", "EDGEKEEP_TEST_SKIP", "EDGEKEEP_BLESS", "EDGEKEEP_BITE"];
+/// Read by the executable or its tests, and no key of the file.
+fn is_no_setting(name: &str) -> bool {
+    NOT_SETTINGS.contains(&name) || host::SWITCH == Some(name)
+}
+
+const NOT_SETTINGS: [&str; 5] =
+    ["EDGEKEEP_CONFIG", "EDGEKEEP_LOG", "EDGEKEEP_AS", "EDGEKEEP_TEST_SKIP", "EDGEKEEP_BLESS"];
 
 #[cfg(test)]
 mod tests {

@@ -13,4 +13,4 @@ mod mitigation;
 pub use clock::{BootId, BootTime, Clock, OsClock, WallTime};
 pub use disk::{Disk, DiskFile, FileKind, Meta, OsDisk, Owner};
 pub use entropy::{Entropy, OsEntropy};
-pub use mitigation::in_force;
+pub use mitigation::{SWITCH, in_force};
