@@ -121,7 +121,7 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
         (State::Releasing(_), Event::Released) => (State::Unlocking, vec![Action::Unlock]),
         (State::Releasing(r), Event::SourceBusy) if host::in_force("busy-source-asked-again") => {
             let failed = r.failed.saturating_add(1);
-            (State::Releasing(Releasing { failed }), vec![Action::Release { after: pause(failed) }])
+            (State::Releasing(Releasing { failed }), vec![Action::Release { after: pause(plan, failed) }])
         }
 
         (State::Unlocking, Event::Unlocked { profile, .. })
@@ -198,9 +198,10 @@ fn halt(fault: Halt, close: bool) -> (State, Vec<Action>) {
     (State::Halted(fault), actions)
 }
 
-/// 0.1 s, 0.2 s ... up to 10 s: a TPM that is busy early in a boot is so for a moment.
-fn pause(failed: u32) -> Duration {
-    Duration::from_millis(100).saturating_mul(1 << failed.saturating_sub(1).min(7)).min(Duration::from_secs(10))
+/// Doubled each time, up to a longest: 0.1 s ... 10 s for hardware, 1 s ... 60 s for servers.
+fn pause(plan: &Plan, failed: u32) -> Duration {
+    let (first, longest) = plan.source.pauses();
+    first.saturating_mul(1 << failed.saturating_sub(1).min(7)).min(longest)
 }
 
 /// The profile that does not fit, for [`Halt::Profile`].

@@ -118,6 +118,26 @@ fn a_busy_source_is_asked_again_ever_more_slowly() {
 }
 
 #[test]
+fn servers_that_are_away_are_asked_every_minute_for_as_long_as_it_takes() {
+    let mut p = (*plan()).clone();
+    let server = seal::TangServer {
+        origin: seal::Origin::parse("http://tang.site").unwrap(),
+        pinned: seal::Thumbprint([1; 32]),
+    };
+    let servers = seal::TangServers::new(vec![server], 1).unwrap();
+    p.source = crate::plan::SourceSpec::Tang { servers, deadline: std::time::Duration::from_secs(10) };
+    let busy = (0..500).map(|_| Event::SourceBusy);
+    let (machine, actions) =
+        run(Machine::new(Arc::new(p)), [Event::Started, Event::Looked(whole())].into_iter().chain(busy));
+    let pauses: Vec<u64> =
+        actions.iter().filter_map(|a| if let Action::Release { after } = a { Some(after.as_secs()) } else { None }).collect();
+    assert_eq!(pauses[..9], [0, 1, 2, 4, 8, 16, 32, 60, 60]);
+    assert!(pauses.len() == 501 && pauses[9..].iter().all(|s| *s == 60), "it never gives up");
+    let (machine, _) = run(machine, [Event::Released]);
+    assert!(matches!(machine.state(), State::Unlocking));
+}
+
+#[test]
 fn a_restart_within_a_boot_leaves_tokens_alone_and_a_new_boot_does_not() {
     for (epoch, wanted) in [(Epoch::Same, false), (Epoch::New, true)] {
         let (_, actions) = run(Machine::new(plan()), until_serving(epoch));

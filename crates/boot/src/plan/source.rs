@@ -82,8 +82,8 @@ impl SourceSpec {
     pub fn deadline(&self) -> Duration {
         match self {
             Self::Software { .. } => HOOK_LIMIT,
-            Self::Exec { deadline, .. } | Self::Pkcs11 { deadline, .. } => (*deadline).min(HOOK_LIMIT),
-            Self::Tang { deadline, .. } => *deadline,
+            Self::Exec { deadline, .. } => (*deadline).min(HOOK_LIMIT),
+            Self::Tang { deadline, .. } | Self::Pkcs11 { deadline, .. } => *deadline,
             Self::Tpm(tpm) => tpm.deadline,
         }
     }

@@ -4,10 +4,12 @@ mod audit;
 mod credential;
 mod gate;
 mod listen;
+mod pkcs11;
 mod preset;
 mod recovery;
 mod service;
 mod source;
+mod tang;
 
 use std::path::{Path, PathBuf};
 

@@ -10,7 +10,6 @@ mod slot;
 
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::time::Duration;
 
 use host::Clock;
 use ikm::{Refusal, Reply, Request, TokenFacts, TokenName, Wish};
@@ -18,8 +17,8 @@ use secret::SecretBytes;
 
 use super::process::{self, Asked, Trusted};
 use super::{
-    Auth, AuthRequest, Capabilities, Closed, Deadline, Evidence, HOOK_LIMIT, KeySource, PolicyRequest, Provisioned,
-    Released, SourceError,
+    Auth, AuthRequest, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released,
+    SourceError,
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
@@ -75,7 +74,7 @@ impl Pkcs11Source {
         let asked = Asked {
             env: &self.setup.env,
             input: Some(request.to_bytes()),
-            limit: deadline.left(&*self.clock).min(TOKEN_LIMIT),
+            limit: deadline.left(&*self.clock),
         };
         let output = process::run(&helper, asked, &*self.clock)?;
         let reply = Reply::parse(&output).map_err(|e| SourceError::Protocol {
@@ -223,6 +222,3 @@ impl KeySource for Pkcs11Source {
         Ok(Closed::releases_on())
     }
 }
-
-/// The longest that the helper may take: a card needs a second, and ten for an RSA key that it has to make.
-const TOKEN_LIMIT: Duration = HOOK_LIMIT;
