@@ -109,7 +109,7 @@ fn opened(device: &Device) -> Vec<(String, Vec<u8>)> {
     let found = SlotFiles::new(&*disk, &dir).read().unwrap();
     let mut source = SoftwareSource::new(device.dir().join("device.key"), disk.clone(), entropy.clone());
     let public = found.set.slots_of(SourceKind::Software).next().unwrap().public().clone();
-    let released = source.release(&public, Deadline::after(&*clock, HOOK_LIMIT)).unwrap();
+    let released = source.release(&public, &seal::NoAuth, Deadline::after(&*clock, HOOK_LIMIT)).unwrap();
     let unlocked = found.set.unlock(SourceKind::Software, released.ikm).unwrap();
     let mut secrets = vec![("root key".to_owned(), unlocked.root.expose().to_vec())];
     let config = StoreConfig::new(dir.join("store.db"), disk, clock, entropy, WallTime(0));

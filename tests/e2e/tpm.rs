@@ -1,0 +1,117 @@
+//! A device whose key is in its TPM: a real TPM 2.0 in software, which outlives the device's restarts as a chip does.
+
+use testkit::{Swtpm, is_skipped};
+
+use crate::device::Device;
+
+/// What firmware and boot loader measure.
+fn measure(tpm: &Swtpm, firmware: u8) {
+    tpm.extend(7, firmware);
+    tpm.extend(11, 0xbb);
+}
+
+fn put(device: &Device) {
+    let output = device.as_service("sensor", &["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
+    assert!(output.status.success(), "{output:?}");
+}
+
+fn kept(device: &Device) -> String {
+    device.field("sensor", "secret/edgex/sensor/kept", "n")
+}
+
+fn section(tpm: &Swtpm, more: &str) -> String {
+    format!("kind = \"tpm\"\ndevice = {:?}\npcrs = [7, 11]\n{more}", tpm.socket())
+}
+
+/// First boot, restart, new boots, one release too many, and an update that nobody announced.
+#[test]
+fn a_device_opens_in_the_state_that_was_agreed_and_as_often_as_agreed() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    measure(&tpm, 0x77);
+    let elsewhere = testkit::scratch_dir();
+    let recovery = elsewhere.path().join("recovery.key");
+    let mut device = Device::with_services(&["sensor"]);
+    device.replace_section("source", &section(&tpm, "releases_per_boot = 2\n"));
+    device.recover_to(&recovery);
+
+    // Making the store uses no release up; starting it does.
+    device.up();
+    put(&device);
+    device.kill();
+    device.up();
+    assert_eq!(kept(&device), "1", "the second release of this boot");
+    device.kill();
+    device.up_until_it_says(|line| line.contains("gives nothing more in this boot"));
+    device.kill();
+
+    tpm.reboot();
+    measure(&tpm, 0x77);
+    device.reboot();
+    device.up();
+    assert_eq!(kept(&device), "1");
+    assert_eq!(device.stop(), Some(0));
+
+    // Another firmware: sealed, and it is said why.
+    tpm.reboot();
+    measure(&tpm, 0x78);
+    device.reboot();
+    let said = device.up_until_it_says(|line| line.contains("PCR 7 is ") && !line.contains("PCR 11"));
+    assert!(!said.contains("ready-to-run"), "{said}");
+    let (code, _) = device.wait(&["--gate", "ready-to-run", "--timeout", "1s"]);
+    assert_ne!(code, Some(0), "nobody is let go");
+    let recovered = device.admin(&["recover", "--key-file", recovery.to_str().unwrap()]);
+    assert!(recovered.status.success(), "{recovered:?}");
+    device.wait_for_gate("ready-to-run");
+    assert_eq!(kept(&device), "1");
+    device.kill();
+
+    // With the old firmware it is as before, but for the releases that the recovery has closed.
+    tpm.reboot();
+    measure(&tpm, 0x77);
+    device.reboot();
+    device.up();
+    assert_eq!(kept(&device), "1");
+}
+
+/// A disk in another device, and a TPM that comes late.
+#[test]
+fn a_device_waits_for_its_own_tpm_and_takes_no_other() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let (tpm, other) = (Swtpm::start(), Swtpm::start());
+    measure(&tpm, 0x77);
+    measure(&other, 0x77);
+    let mut device = Device::with_services(&["sensor"]);
+    device.replace_section("source", &section(&tpm, ""));
+    device.up();
+    put(&device);
+    assert_eq!(device.stop(), Some(0));
+
+    device.set("device", &format!("{:?}", other.socket()));
+    device.up_until_it_says(|line| line.contains("is not the one that the slot was made with"));
+    device.kill();
+    let nowhere = device.dir().join("nowhere");
+    device.set("device", &format!("{nowhere:?}"));
+    device.up_until_it_says(|line| line.contains("nowhere is not there"));
+    std::os::unix::fs::symlink(tpm.socket(), &nowhere).unwrap();
+    device.wait_for_gate("ready-to-run");
+    assert_eq!(kept(&device), "1");
+}
+
+/// Nothing measures anything on this machine: a store bound to that would be bound to nothing.
+#[test]
+fn no_store_is_bound_to_registers_that_nobody_extends() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    let mut device = Device::with_services(&["sensor"]);
+    device.replace_section("source", &section(&tpm, ""));
+    device.up_until_it_says(|line| line.contains("PCR 7 was never extended"));
+    device.kill();
+    assert!(!device.data_dir().join("data").exists() && !device.data_dir().join("data.new").exists());
+}
