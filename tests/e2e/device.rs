@@ -1,8 +1,9 @@
 //! One device: a configuration, a data directory on disk, a run directory on a tmpfs, and the executable.
 
 use std::fmt::Write;
+use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::part;
@@ -16,6 +17,8 @@ pub(crate) struct Device {
     /// Of 127.0.0.0/8, this device's own: no two tests share a port.
     pub(crate) ip: String,
     child: Option<Child>,
+    /// The other end of its standard error, where that is no file: as long as this is held it can write there.
+    stderr: Option<Lines<BufReader<ChildStderr>>>,
     /// What stands before the executable: another boot id, another network.
     before: Vec<String>,
     boots: u32,
@@ -38,7 +41,7 @@ impl Device {
         );
         #[allow(clippy::disallowed_methods)]
         std::fs::write(dir.path().join("edgekeep.toml"), text).unwrap();
-        Self { dir, run, ip, child: None, before: Vec::new(), boots: 0 }
+        Self { dir, run, ip, child: None, stderr: None, before: Vec::new(), boots: 0 }
     }
 
     /// A device with these services.
@@ -66,6 +69,30 @@ impl Device {
 
     pub(crate) fn data_dir(&self) -> PathBuf {
         self.dir.path().join("data")
+    }
+
+    /// Adds sections to the configuration.
+    pub(crate) fn add(&self, sections: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(self.config(), text + sections).unwrap();
+    }
+
+    /// Puts another value in the place of a key's, where it is first named.
+    pub(crate) fn set(&self, key: &str, value: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let line = text.lines().find(|l| l.starts_with(&format!("{key} = "))).expect("the key is there").to_owned();
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(self.config(), text.replacen(&line, &format!("{key} = {value}"), 1)).unwrap();
+    }
+
+    /// Puts other keys in the place of a section's.
+    pub(crate) fn replace_section(&self, section: &str, keys: &str) {
+        let text = std::fs::read_to_string(self.config()).unwrap();
+        let (before, rest) = text.split_once(&format!("[{section}]\n")).expect("the section is there");
+        let after = rest.find("\n[").map_or("", |at| &rest[at + 1..]);
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(self.config(), format!("{before}[{section}]\n{keys}{after}")).unwrap();
     }
 
     pub(crate) fn run_dir(&self) -> PathBuf {
@@ -111,6 +138,46 @@ impl Device {
         self.child = Some(child);
     }
 
+    /// Runs `edgekeep up`, which is to end by itself: its code, and what it said on standard error, without lines of the log.
+    pub(crate) fn ends(&self) -> (Option<i32>, String) {
+        let up = self.edgekeep();
+        let mut command = Command::new("timeout");
+        command.args(["--signal=KILL", "60"]).arg(up.get_program()).args(up.get_args());
+        command.args(["up", "--config"]).arg(self.config()).env_clear().env("PATH", PATH);
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        let said = String::from_utf8(output.stderr).unwrap();
+        let is_log = |line: &&str| line.contains("Z ERROR ") || line.contains("Z  WARN ");
+        let said: Vec<&str> = said.lines().filter(|line| !is_log(line)).collect();
+        (output.status.code(), said.join("\n"))
+    }
+
+    /// Starts `edgekeep up`, and reads what it says on standard error up to this line, which is to come.
+    pub(crate) fn up_until(&mut self, line: &str) -> String {
+        let mut up = self.edgekeep();
+        up.args(["up", "--config"]).arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null());
+        let mut child = up.stderr(Stdio::piped()).spawn().unwrap();
+        let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        self.child = Some(child);
+        let mut said = String::new();
+        while let Some(next) = lines.next() {
+            let next = next.unwrap();
+            if next == line {
+                self.stderr = Some(lines);
+                return said;
+            }
+            said.push_str(&next);
+            said.push('\n');
+        }
+        panic!("it has ended, and not said {line:?}: {said}");
+    }
+
+    /// Runs `edgekeep wait`: its code, and what it said on standard error.
+    pub(crate) fn wait(&self, arguments: &[&str]) -> (Option<i32>, String) {
+        let mut wait = self.edgekeep();
+        let output = wait.arg("wait").args(arguments).arg("--run-dir").arg(self.run_dir()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    }
+
     pub(crate) fn wait_for_gate(&mut self, gate: &str) {
         let run_dir = self.run_dir();
         let output = self
@@ -150,7 +217,7 @@ impl Device {
     fn edgekeep(&self) -> Command {
         let mut words = self.before.iter().map(String::as_str).chain([EDGEKEEP]);
         let mut command = Command::new(words.next().expect("the executable at least"));
-        command.args(words).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin");
+        command.args(words).env_clear().env("PATH", PATH);
         command
     }
 
@@ -229,6 +296,8 @@ impl Drop for Device {
         }
     }
 }
+
+const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// An address of 127.0.0.0/8 that no other test of any running process has.
 fn loopback() -> String {

@@ -9,7 +9,10 @@ mod device;
 mod part;
 
 mod clients;
+mod clock;
 mod credentials;
 mod namespaces;
+mod refusals;
 mod residue;
 mod restarts;
+mod signals;

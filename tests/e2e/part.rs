@@ -3,14 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
-/// Whether `EDGEKEEP_TEST_SKIP` names this component. Says so when it does.
-pub(crate) fn is_skipped(name: &str) -> bool {
-    let skipped = std::env::var("EDGEKEEP_TEST_SKIP").is_ok_and(|list| list.split(',').any(|s| s.trim() == name));
-    if skipped {
-        println!("skipped by EDGEKEEP_TEST_SKIP: {name}");
-    }
-    skipped
-}
+pub(crate) use testkit::is_skipped;
 
 /// The repository.
 pub(crate) fn root() -> PathBuf {
@@ -47,6 +40,61 @@ pub(crate) fn sample(name: &str) -> PathBuf {
     assert!(path.is_file(), "{name} is missing: EdgeX's sample files belong in {}", path.parent().unwrap().display());
     // A configuration takes no path with `..`.
     path.canonicalize().unwrap()
+}
+
+/// A file system in memory, of its own, for as long as the test runs.
+pub(crate) struct Mount(PathBuf);
+
+impl Mount {
+    /// Makes the directory and mounts there.
+    pub(crate) fn new(path: &Path, options: &str) -> Self {
+        std::fs::create_dir(path).unwrap();
+        let mounted = Self(path.to_owned());
+        must(Command::new("mount").args(["-t", "tmpfs", "-o", options, "edgekeep-e2e"]).arg(path));
+        mounted
+    }
+
+    pub(crate) fn path(&self) -> &Path {
+        &self.0
+    }
+}
+
+impl Drop for Mount {
+    fn drop(&mut self) {
+        Command::new("umount").arg("-l").arg(&self.0).status().ok();
+    }
+}
+
+/// A process of another user that listens at a Unix socket and answers nothing. On return it listens.
+pub(crate) fn squatter(socket: &Path) -> std::process::Child {
+    // Bound by us, served by the stranger: the kernel names who listens.
+    let script = "import os, socket, sys\n\
+        s = socket.socket(socket.AF_UNIX)\ns.bind(sys.argv[1])\nos.chmod(sys.argv[1], 0o777)\nos.setuid(4242)\n\
+        s.listen(8)\nprint('listening', flush=True)\nkept = []\n\
+        while True: kept.append(s.accept())\n";
+    let mut child = Command::new("python3")
+        .args(["-c", script])
+        .arg(socket)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .spawn()
+        .expect("python3 is missing: apt-get install python3");
+    let mut line = String::new();
+    std::io::BufRead::read_line(&mut std::io::BufReader::new(child.stdout.take().unwrap()), &mut line).unwrap();
+    assert_eq!(line.trim(), "listening");
+    child
+}
+
+/// Asks until the answer is yes; one that does not come ends with what there is to say.
+///
+/// # Panics
+/// After 20 s.
+pub(crate) fn until(mut ask: impl FnMut() -> bool, told: impl Fn() -> String) {
+    let begun = std::time::Instant::now();
+    while !ask() {
+        assert!(begun.elapsed().as_secs() < 20, "it does not come: {}", told());
+        std::thread::yield_now();
+    }
 }
 
 /// Runs a command to its end and shows what it said if it failed.

@@ -1,6 +1,6 @@
-//! What `cargo test` said: which tests ran in this run, and which of them passed.
+//! What `cargo test` said: which tests ran in this run, which of them passed, and which only said that they were skipped.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::{Context, Result};
@@ -12,6 +12,7 @@ pub(crate) const DEFAULT_LOG: &str = "target/test-log.txt";
 #[derive(Debug, Default)]
 pub(crate) struct TestLog {
     tests: BTreeMap<String, bool>,
+    skipped: BTreeSet<String>,
 }
 
 impl TestLog {
@@ -22,9 +23,14 @@ impl TestLog {
         Ok(Self::parse(&text))
     }
 
-    /// Whether the test ran, and passed.
+    /// Whether the test ran, and passed. One that was skipped did neither.
     pub(crate) fn passed(&self, name: &str) -> Option<bool> {
-        self.tests.get(name).copied()
+        self.tests.get(name).copied().filter(|_| !self.was_skipped(name))
+    }
+
+    /// Whether the test said that `EDGEKEEP_TEST_SKIP` names what it needs.
+    pub(crate) fn was_skipped(&self, name: &str) -> bool {
+        self.skipped.contains(name)
     }
 
     fn parse(text: &str) -> Self {
@@ -35,6 +41,10 @@ impl TestLog {
                 // target/debug/deps/policy-0123456789abcdef)
                 let file = binary.trim_end_matches(')').rsplit('/').next().unwrap_or_default();
                 file.rsplit_once('-').map_or(file, |(name, _)| name).clone_into(&mut krate);
+            } else if let Some((_, rest)) = line.split_once(SKIPPED) {
+                // `component: module::test`; anywhere in its line, because tests that run side by side write into one log.
+                let test = rest.split_once(": ").map_or(rest, |(_, test)| test);
+                log.skipped.insert(format!("{krate}::{}", test.trim()));
             } else if let Some(rest) = line.strip_prefix("test ") {
                 let Some((name, outcome)) = rest.rsplit_once(" ... ") else { continue };
                 let name = name.trim_end_matches(" - should panic");
@@ -45,6 +55,9 @@ impl TestLog {
         log
     }
 }
+
+/// What a skipped test says (`testkit::is_skipped`).
+const SKIPPED: &str = "skipped by EDGEKEEP_TEST_SKIP: ";
 
 #[cfg(test)]
 mod tests {
@@ -60,5 +73,15 @@ mod tests {
         assert_eq!(log.passed("policy::hcl::tests::width"), Some(false));
         assert_eq!(log.passed("policy::late"), Some(false));
         assert_eq!(log.passed("policy::hcl::tests::height"), None);
+    }
+
+    #[test]
+    fn a_test_that_was_skipped_has_not_passed() {
+        let log = TestLog::parse(
+            "skipped by EDGEKEEP_TEST_SKIP: openssl\n     Running tests/tls.rs (target/debug/deps/tls-01ab)\n\
+             skipped by EDGEKEEP_TEST_SKIP: openssl: by_openssl\ntest by_openssl ... ok\ntest by_rustls ... ok\n",
+        );
+        assert_eq!((log.passed("tls::by_openssl"), log.was_skipped("tls::by_openssl")), (None, true));
+        assert_eq!((log.passed("tls::by_rustls"), log.was_skipped("tls::by_rustls")), (Some(true), false));
     }
 }

@@ -17,8 +17,7 @@ fn run(command: &mut Command) -> Output {
 
 #[test]
 fn the_recovery_file_opens_with_the_age_tool() {
-    if std::env::var("EDGEKEEP_TEST_SKIP").is_ok_and(|skip| skip.split(',').any(|s| s.trim() == "age")) {
-        println!("skipped: age (EDGEKEEP_TEST_SKIP)");
+    if testkit::is_skipped("age") {
         return;
     }
     let dir = tempfile::tempdir().unwrap();

@@ -5,9 +5,15 @@ use std::time::Duration;
 
 use host::{BootId, BootTime, Clock, WallTime};
 
-/// Time in the hands of a test.
+/// Time in the hands of a test. A clone begins at the same moment and goes on by itself.
 #[derive(Debug)]
 pub struct FakeClock(Mutex<Now>);
+
+impl Clone for FakeClock {
+    fn clone(&self) -> Self {
+        Self(Mutex::new(self.now()))
+    }
+}
 
 #[derive(Clone, Copy, Debug)]
 struct Now {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use api::{ApiPath, Body, Operation, Request, Status};
 use delivery::{Backing, Medium};
-use host::{Disk, OsDisk, WallTime};
+use host::{Clock as _, Disk, OsDisk, WallTime};
 use seal::RecoveryKey;
 use secret::Token;
 use tempfile::TempDir;
@@ -21,6 +21,8 @@ use crate::machine::{Halt, State};
 use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
 use crate::testing::demo_plan;
 
+mod cuts;
+mod month;
 mod recovery;
 
 struct Memory;
@@ -349,6 +351,24 @@ async fn another_key_a_foreign_store_and_an_old_slot_set_are_told_apart() {
     let running = one.up().await;
     let fact = running.halted().unwrap().to_string();
     assert!(fact.contains("is not the one that the slot was made with"), "{fact}");
+    // The slots of before a change: both copies whole, and their key is the device's own.
+    let mut three = Device::new();
+    three.plan.recovery = Some(RecoverySpec::Terminal);
+    let mut running = three.up().await;
+    let key = RecoveryKey::parse(&three.ears.key.lock().unwrap().take().unwrap()).unwrap();
+    let slots =
+        ["slots.a", "slots.b"].map(|name| (three.state(name), OsDisk.read(&three.state(name), 10_000).unwrap()));
+    running.seal().await;
+    running.recover(&key, api::PeerAddress::Internal).await.unwrap();
+    running.confirm_recovery(&key, api::PeerAddress::Internal).await.unwrap();
+    running.shutdown().await;
+    for (path, bytes) in &slots {
+        OsDisk.replace(path, bytes, 0o600, None).unwrap();
+    }
+    let running = three.up().await;
+    let fact = running.halted().unwrap().to_string();
+    assert!(fact.contains("have generation 1, and the store expects generation 2"), "{fact}");
+    assert!(running.store().is_none() && open(&running).is_empty(), "refused before anything is served");
 }
 
 #[tokio::test]
@@ -392,65 +412,4 @@ fn recorded(disk: &testkit::CrashDisk, clock: &Arc<FakeClock>, seed: u64) -> (Pl
         engines: engines(),
     };
     (plan, env)
-}
-
-/// The kept mutant: where the syncs of the slot files do nothing, a cut loses them, and the test below would see it.
-#[tokio::test]
-async fn slots_that_were_never_synced_are_lost_in_a_cut() {
-    let first = testkit::CrashDisk::new();
-    for name in [".slots.a.new", ".slots.b.new"] {
-        first.inject(testkit::Fault::SyncsLie(name.into()));
-    }
-    let clock = Arc::new(FakeClock::at(0));
-    let (plan, env) = recorded(&first, &clock, 7);
-    drop(up(plan, env, Box::new(Quiet)).await.unwrap());
-    let (unsynced, names) = (testkit::Unsynced::Dropped, testkit::NameRule::Ext4);
-    let image = first.image(&testkit::Cut { at: first.events(), unsynced, names, seed: 1 });
-    let second = testkit::CrashDisk::holding(&image);
-    OsDisk.remove_tree(&second.path("run")).unwrap();
-    clock.reboot();
-    let (plan, env) = recorded(&second, &clock, 8);
-    let running = up(plan, env, Box::new(Quiet)).await.unwrap();
-    assert!(running.halted().is_some() && open(&running).is_empty());
-}
-
-/// Power is cut after some event of a first boot, the device starts again in another boot of the kernel, and must come to the
-/// same end: gates open, tokens alive, the store whole, nothing left over.
-#[tokio::test]
-async fn a_power_cut_at_any_moment_of_the_first_boot_ends_in_the_same_device() {
-    let first = testkit::CrashDisk::new();
-    let clock = Arc::new(FakeClock::at(0));
-    let (plan, env) = recorded(&first, &clock, 7);
-    let running = up(plan, env, Box::new(Quiet)).await.unwrap();
-    assert_eq!(open(&running), BOTH);
-    drop(running);
-
-    let mut first_boots = 0;
-    for at in 0..=first.events() {
-        // One way of losing what was not synced at each moment, all of them in turn.
-        let unsynced = testkit::Unsynced::ALL[at % 4];
-        let names = testkit::NameRule::ALL[at / 4 % 2];
-        let image = first.image(&testkit::Cut { at, unsynced, names, seed: at as u64 });
-        first_boots += usize::from(!image.has("device/data"));
-        let second = testkit::CrashDisk::holding(&image);
-        // The run directory is memory: it is gone with the power.
-        OsDisk.remove_tree(&second.path("run")).unwrap();
-        let clock = Arc::new(FakeClock::at(0));
-        clock.reboot();
-        let (plan, env) = recorded(&second, &clock, 8);
-        let running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
-        assert_eq!(running.halted(), None, "cut after event {at}, {unsynced:?}, {names:?}");
-        assert_eq!(open(&running), BOTH, "cut after event {at}, {unsynced:?}, {names:?}");
-        for service in ["sensor", "uploader"] {
-            let path = plan.run_dir.join("secrets").join(service).join("secrets-token.json");
-            let file: serde_json::Value = serde_json::from_slice(&OsDisk.read(&path, 10_000).unwrap()).unwrap();
-            let token = Token::parse(file["auth"]["client_token"].as_str().unwrap()).unwrap();
-            assert!(lives(&running, &token).await, "cut after event {at}");
-            let secret = format!("secret/edgex/{service}/redisdb");
-            assert_eq!(ask(&running, &token, Operation::Read, &secret, "").await, Status::OK);
-        }
-        assert!(OsDisk.meta(&plan.data_dir.join("data.new")).unwrap().is_none());
-        drop(running);
-    }
-    assert!(first_boots > 10, "cuts on both sides of the rename were played");
 }

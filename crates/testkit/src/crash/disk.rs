@@ -91,6 +91,10 @@ impl Disk for CrashDisk {
     fn rename(&self, from: &Path, to: &Path, replace: bool) -> io::Result<()> {
         let mut shared = self.lock();
         shared.before_write()?;
+        let volume = |path: &Path| shared.log.find(&self.below(path)).map(|ino| shared.log.volume(ino));
+        if volume(from.parent().unwrap_or(from)) != volume(to.parent().unwrap_or(to)) {
+            return Err(io::ErrorKind::CrossesDevices.into());
+        }
         OsDisk.rename(from, to, replace)?;
         shared.log.rename(&self.below(from), &self.below(to));
         Ok(())
@@ -112,6 +116,12 @@ impl Disk for CrashDisk {
 
     fn chown(&self, path: &Path, owner: Owner) -> io::Result<()> {
         OsDisk.chown(path, owner)
+    }
+
+    fn device(&self, path: &Path) -> io::Result<u64> {
+        let shared = self.lock();
+        let ino = shared.log.find(&self.below(path)).ok_or(io::ErrorKind::NotFound)?;
+        Ok(shared.log.volume(ino) as u64)
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>> {

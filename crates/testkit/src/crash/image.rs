@@ -5,7 +5,7 @@ use std::io::Write;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
-use super::log::{Event, Ino, Log, StartNode};
+use super::log::{Event, Ino, Log, StartNode, Volume};
 use crate::SeededEntropy;
 
 /// What becomes of bytes that were written and not synced.
@@ -72,14 +72,14 @@ impl Image {
         replay.cut(log, cut)
     }
 
-    pub(super) fn of_all(log: &Log) -> Self {
+    /// All that was done by the first `at` events, synced or not.
+    pub(super) fn of_all(log: &Log, at: usize) -> Self {
         let mut replay = Replay::new(log, NameRule::Ext4);
-        for (at, event) in log.events.iter().enumerate() {
+        for (at, event) in log.events.iter().take(at).enumerate() {
             replay.take(at, event);
         }
         replay.sync_all();
-        let cut = Cut { at: log.events.len(), unsynced: Unsynced::Dropped, names: NameRule::Ext4, seed: 0 };
-        replay.cut(log, &cut)
+        replay.cut(log, &Cut { at, unsynced: Unsynced::Dropped, names: NameRule::Ext4, seed: 0 })
     }
 
     pub(super) fn nodes(&self) -> &[(PathBuf, ImageNode)] {
@@ -136,6 +136,7 @@ impl Image {
 /// The disk as far as it is durable, and what waits.
 struct Replay<'a> {
     rule: NameRule,
+    log: &'a Log,
     dirs: BTreeMap<Ino, BTreeMap<String, Ino>>,
     files: Vec<File<'a>>,
     names: Vec<(usize, &'a Event)>,
@@ -157,7 +158,7 @@ impl<'a> Replay<'a> {
                 StartNode::File { bytes } => files[ino].durable.clone_from(bytes),
             }
         }
-        Self { rule, dirs, files, names: Vec::new() }
+        Self { rule, log, dirs, files, names: Vec::new() }
     }
 
     fn take(&mut self, at: usize, event: &'a Event) {
@@ -167,11 +168,11 @@ impl<'a> Replay<'a> {
             Event::SyncFile { ino } => {
                 self.files[*ino].sync();
                 if self.rule == NameRule::Ext4 {
-                    self.sync_names(|_| true);
+                    self.sync_volume(*ino);
                 }
             }
             Event::SyncDir { ino } => match self.rule {
-                NameRule::Ext4 => self.sync_names(|_| true),
+                NameRule::Ext4 => self.sync_volume(*ino),
                 NameRule::Strict => self.sync_names(|event| dirs_of(event).contains(ino)),
             },
             Event::Mark { .. } => {}
@@ -181,6 +182,12 @@ impl<'a> Replay<'a> {
     fn sync_all(&mut self) {
         self.sync_names(|_| true);
         self.files.iter_mut().for_each(File::sync);
+    }
+
+    /// One journal a file system: all names of the one that `ino` lies on.
+    fn sync_volume(&mut self, ino: Ino) {
+        let log = self.log;
+        self.sync_names(|event| log.volume(dirs_of(event)[1]) == log.volume(ino));
     }
 
     fn sync_names(&mut self, durable: impl Fn(&Event) -> bool) {
@@ -197,8 +204,19 @@ impl<'a> Replay<'a> {
             (Unsynced::Dropped, _) => Vec::new(),
             (Unsynced::Torn, _) => waiting.into_iter().filter(|(at, _)| *at < moment).collect(),
             (_, NameRule::Ext4) => {
-                let keep = chance.below(waiting.len() + 1);
-                waiting.into_iter().take(keep).collect()
+                // Each file system keeps an ordered part of its own.
+                let mut left: BTreeMap<Volume, usize> = BTreeMap::new();
+                let volume = |event: &Event| log.volume(dirs_of(event)[1]);
+                waiting.iter().for_each(|(_, event)| *left.entry(volume(event)).or_insert(0) += 1);
+                left.values_mut().for_each(|count| *count = chance.below(*count + 1));
+                let lasts = |(_, event): &(usize, &Event)| {
+                    left.get_mut(&volume(event)).is_some_and(|left| {
+                        let lasts = *left > 0;
+                        *left = left.saturating_sub(1);
+                        lasts
+                    })
+                };
+                waiting.into_iter().filter(lasts).collect()
             }
             (_, NameRule::Strict) => {
                 // Each directory keeps an ordered part of its own.
@@ -259,7 +277,8 @@ impl File<'_> {
         }
     }
 
-    /// Every unit of the file as a moment of its own left it; the length as another.
+    /// Every unit of the file as a moment of its own left it; the length as another. A file that was cut short is short, or as
+    /// long as it was with all that was in it: file systems journal a length, and erase nothing that it still covers.
     fn scattered(&self, unit: usize, chance: &SeededEntropy) -> Vec<u8> {
         if self.waiting.is_empty() {
             return self.durable.clone();
@@ -277,7 +296,9 @@ impl File<'_> {
         let length = states[chance.below(states.len())].len();
         let mut out = vec![0; length];
         for (index, slot) in out.chunks_mut(unit).enumerate() {
-            let state = &states[chance.below(states.len())];
+            let chosen = chance.below(states.len());
+            let covers = |state: &&Vec<u8>| state.len() > index * unit;
+            let state = states[..=chosen].iter().rev().find(covers).unwrap_or(&states[chosen]);
             let from = (index * unit).min(state.len());
             let piece = &state[from..(from + slot.len()).min(state.len())];
             slot[..piece.len()].copy_from_slice(piece);

@@ -1,12 +1,15 @@
 //! What was done to the disk, in order, by inode: a file keeps its history when it is renamed.
 
 use std::collections::BTreeMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use super::image::{Image, ImageNode};
 
 /// A file or directory; the root is 0.
 pub(super) type Ino = usize;
+
+/// A file system; that of the root is 0.
+pub(super) type Volume = usize;
 
 /// One thing that happened.
 #[derive(Clone, Debug)]
@@ -36,6 +39,7 @@ pub(super) struct Log {
     /// What was durable before the first event.
     pub(super) start: Vec<StartNode>,
     nodes: Vec<Node>,
+    mounted: Volume,
 }
 
 #[derive(Clone, Debug)]
@@ -49,25 +53,24 @@ struct Node {
     /// Names in a directory; none for a file.
     names: Option<BTreeMap<String, Ino>>,
     mode: u32,
+    volume: Volume,
+    /// Where it was made; a rename changes nothing of this.
+    born: PathBuf,
 }
 
 impl Log {
     pub(super) fn starting_from(image: &Image) -> Self {
         let mut log = Self::default();
-        log.nodes.push(Node { names: Some(BTreeMap::new()), mode: 0o700 });
+        log.nodes.push(Node { names: Some(BTreeMap::new()), mode: 0o700, volume: 0, born: PathBuf::new() });
         log.start.push(StartNode::Dir { names: BTreeMap::new() });
         for (path, node) in image.nodes() {
             let (dir, name) = log.place(path);
             let ino = log.nodes.len();
-            let (node, start) = match node {
-                ImageNode::Dir { mode } => {
-                    (Node { names: Some(BTreeMap::new()), mode: *mode }, StartNode::Dir { names: BTreeMap::new() })
-                }
-                ImageNode::File { bytes, mode } => {
-                    (Node { names: None, mode: *mode }, StartNode::File { bytes: bytes.clone() })
-                }
+            let (names, mode, start) = match node {
+                ImageNode::Dir { mode } => (Some(BTreeMap::new()), *mode, StartNode::Dir { names: BTreeMap::new() }),
+                ImageNode::File { bytes, mode } => (None, *mode, StartNode::File { bytes: bytes.clone() }),
             };
-            log.nodes.push(node);
+            log.nodes.push(Node { names, mode, volume: 0, born: path.clone() });
             log.start.push(start);
             log.names_mut(dir).insert(name.clone(), ino);
             if let Some(StartNode::Dir { names }) = log.start.get_mut(dir) {
@@ -88,8 +91,9 @@ impl Log {
     /// Makes a file or directory, linked at `path`.
     pub(super) fn create(&mut self, path: &Path, is_dir: bool, mode: u32) -> Ino {
         let ino = self.nodes.len();
-        self.nodes.push(Node { names: is_dir.then(BTreeMap::new), mode });
         let (dir, name) = self.place(path);
+        let volume = self.nodes[dir].volume;
+        self.nodes.push(Node { names: is_dir.then(BTreeMap::new), mode, volume, born: path.into() });
         self.names_mut(dir).insert(name.clone(), ino);
         self.events.push(Event::Link { dir, name, ino });
         ino
@@ -125,6 +129,20 @@ impl Log {
 
     pub(super) fn is_dir(&self, ino: Ino) -> bool {
         self.nodes[ino].names.is_some()
+    }
+
+    pub(super) fn volume(&self, ino: Ino) -> Volume {
+        self.nodes[ino].volume
+    }
+
+    pub(super) fn born(&self, ino: Ino) -> &Path {
+        &self.nodes[ino].born
+    }
+
+    /// An empty directory becomes the root of a file system of its own.
+    pub(super) fn mount(&mut self, dir: Ino) {
+        self.mounted += 1;
+        self.nodes[dir].volume = self.mounted;
     }
 
     /// How many inodes there are.

@@ -17,8 +17,9 @@ mod vfs;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard};
 
+use host::Disk as _;
 pub use image::{Cut, Image, NameRule, Unsynced};
-use log::Log;
+use log::{Event, Log};
 
 /// A recorded disk. Clones are the same disk.
 #[derive(Clone, Debug)]
@@ -110,14 +111,54 @@ impl CrashDisk {
         (shared.writes_left, shared.syncs_left) = (None, None);
     }
 
+    /// Makes a directory that is a file system of its own, as a stick is: another device, and a journal that no sync elsewhere
+    /// writes. It is there at every cut; what is in it is lost or kept as anywhere.
+    pub fn mount(&self, below: &str) -> PathBuf {
+        let path = self.path(below);
+        self.create_dir(&path, 0o700).expect("a stick is mounted in an empty place");
+        self.sync_dir(path.parent().unwrap_or(self.root())).expect("no fault is injected yet");
+        let mut shared = self.lock();
+        let ino = shared.log.find(Path::new(below)).expect("it was just made");
+        shared.log.mount(ino);
+        path
+    }
+
     /// What the next boot may find.
     pub fn image(&self, cut: &Cut) -> Image {
         Image::after(&self.lock().log, cut)
     }
 
+    /// What the next process finds when this one was killed after so many events: the kernel goes on, and nothing is lost.
+    pub fn killed(&self, at: usize) -> Image {
+        Image::of_all(&self.lock().log, at)
+    }
+
     /// What is there now, as if all had been synced.
     pub fn everything(&self) -> Image {
-        Image::of_all(&self.lock().log)
+        self.killed(self.events())
+    }
+
+    /// Puts `image` in the place of the real files, for a start that is not recorded: paths are the same as before. The record
+    /// stays as it is, so this can be done for each of its cuts; to go on recording, see [`CrashDisk::holding`].
+    pub fn restore(&self, image: &Image) {
+        for entry in std::fs::read_dir(self.root()).expect("the directory is ours") {
+            let path = entry.expect("the directory is ours").path();
+            let removed = if path.is_dir() { std::fs::remove_dir_all(&path) } else { std::fs::remove_file(&path) };
+            removed.expect("the directory is ours");
+        }
+        image.write_to(self.root());
+    }
+
+    /// All bytes that were ever written, with the path at which each file was made: what no cut can have on its disk, unless it
+    /// is here.
+    pub fn written(&self) -> Vec<(PathBuf, Vec<u8>)> {
+        let shared = self.lock();
+        let log = &shared.log;
+        let written = |event: &Event| match event {
+            Event::Write { ino, bytes, .. } => Some((log.born(*ino).to_owned(), bytes.clone())),
+            _ => None,
+        };
+        log.events.iter().filter_map(written).collect()
     }
 
     fn lock(&self) -> MutexGuard<'_, Shared> {

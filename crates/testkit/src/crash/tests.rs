@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use host::Disk;
+use host::{Disk, OsDisk};
 
 use super::*;
 
@@ -111,6 +111,56 @@ fn writes_in_place_are_torn_by_sectors_and_kept_by_sync() {
     for image in images(&disk, disk.events(), Unsynced::Sectors, NameRule::Strict) {
         assert_eq!(image.file("f"), Some([2; 2048].as_slice()));
     }
+}
+
+#[test]
+fn a_kill_loses_nothing_that_was_written() {
+    let disk = CrashDisk::new();
+    disk.write_new(&disk.path("f"), b"one", 0o600, None).unwrap();
+    let at = disk.events();
+    disk.remove_file(&disk.path("f")).unwrap();
+    assert_eq!(disk.killed(at).file("f"), Some(b"one".as_slice()));
+    assert!(!disk.killed(disk.events()).has("f"));
+    disk.restore(&disk.killed(at));
+    assert_eq!(&OsDisk.read(&disk.path("f"), 10).unwrap()[..], b"one");
+    assert_eq!(disk.events(), at + 1, "a restored image is no event");
+    assert_eq!(disk.written(), [("f".into(), b"one".to_vec())]);
+}
+
+/// A sync of one file system's file makes no name of another durable, and nothing is renamed from one to the other.
+#[test]
+fn a_stick_is_a_file_system_of_its_own() {
+    let disk = CrashDisk::new();
+    let stick = disk.mount("stick");
+    assert_ne!(disk.device(&stick).unwrap(), disk.device(disk.root()).unwrap());
+    disk.write_new(&stick.join("f"), b"x", 0o600, None).unwrap();
+    disk.sync_file(&stick.join("f")).unwrap();
+    disk.write_new(&stick.join("g"), b"x", 0o600, None).unwrap();
+    disk.write_new(&disk.path("h"), b"x", 0o600, None).unwrap();
+    disk.sync_file(&disk.path("h")).unwrap();
+    for image in images(&disk, disk.events(), Unsynced::Dropped, NameRule::Ext4) {
+        assert!(image.has("stick/f") && image.has("h") && !image.has("stick/g"));
+    }
+    let lost_one = |image: &Image| image.has("stick/g");
+    assert!(images(&disk, disk.events(), Unsynced::Pages, NameRule::Ext4).iter().any(lost_one));
+    let crossed = disk.rename(&stick.join("f"), &disk.path("f"), false).unwrap_err();
+    assert_eq!(crossed.kind(), std::io::ErrorKind::CrossesDevices);
+}
+
+#[test]
+fn a_file_that_was_cut_short_is_whole_or_short() {
+    let disk = CrashDisk::new();
+    disk.write_new(&disk.path("f"), &[1; 9000], 0o600, None).unwrap();
+    disk.sync_file(&disk.path("f")).unwrap();
+    disk.sync_dir(disk.root()).unwrap();
+    disk.lock().log.events.push(Event::Truncate { ino: 1, length: 0 });
+    let mut seen = [false; 2];
+    for image in images(&disk, disk.events(), Unsynced::Sectors, NameRule::Strict) {
+        let bytes = image.file("f").unwrap();
+        assert!(bytes.is_empty() || bytes == [1; 9000], "{} bytes, some of them erased", bytes.len());
+        seen[usize::from(bytes.is_empty())] = true;
+    }
+    assert_eq!(seen, [true; 2]);
 }
 
 #[test]

@@ -1,4 +1,4 @@
-//! The recovery key, used: what it opens, what becomes of it, and what a power cut leaves.
+//! The recovery key, used: what it opens, what becomes of it, and what a power cut or a kill leaves.
 
 use api::PeerAddress;
 use pipeline::audit::{Entry, Kind, verify};
@@ -154,6 +154,61 @@ async fn the_audit_has_who_used_the_recovery_key_and_what_came_of_it() {
     }
     let last = lines[3].1["response"]["store_sequence"].as_u64().unwrap();
     assert!(last > 0 && last <= sequence, "{last}");
+}
+
+/// The key lies in a file on a stick, a file system of its own. The device is ended after every event of the key's use: its
+/// source opens it afterwards, and so does the key in the file; once that is the new one, the old one does not.
+#[tokio::test]
+async fn an_end_while_the_recovery_file_is_replaced_leaves_the_key_in_it_good() {
+    let disk = testkit::CrashDisk::new();
+    let file = disk.mount("stick").join("recovery.key");
+    let clock = Arc::new(FakeClock::at(0));
+    let start = |seed| {
+        let (mut plan, env) = recorded(&disk, &clock, seed);
+        plan.recovery = Some(RecoverySpec::File(file.clone()));
+        (plan, env)
+    };
+    let text = || String::from_utf8(OsDisk.read(&file, 100).unwrap().to_vec()).unwrap();
+    let (plan, env) = start(7);
+    let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+    let old = text();
+    running.seal().await;
+    let begun = disk.events();
+    let rotation = running.recover(&key(&old), ROOT).await.unwrap();
+    assert!(matches!(rotation, Rotation::Replaced(_)), "{rotation:?}");
+    drop(running);
+    let new = text();
+
+    let mut found = [0, 0];
+    for at in begun..=disk.events() {
+        let (unsynced, names) = (testkit::Unsynced::ALL[at % 4], testkit::NameRule::ALL[at / 4 % 2]);
+        let cut = disk.image(&testkit::Cut { at, unsynced, names, seed: at as u64 });
+        for (power, image) in [(true, cut), (false, disk.killed(at))] {
+            let when = format!("{} after event {at}, {unsynced:?}, {names:?}", if power { "cut" } else { "killed" });
+            disk.restore(&image);
+            let clock = Arc::new(FakeClock::clone(&clock));
+            if power {
+                OsDisk.remove_tree(&plan.run_dir).unwrap();
+                clock.reboot();
+            }
+            // Not recorded, so the stick is no file system of its own here: a key opens, and is not replaced again.
+            let (_, env) = start(8);
+            let env = Environment { clock, disk: Arc::new(OsDisk), vfs: None, ..env };
+            let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+            assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
+            let there = text();
+            assert!(there == old || there == new, "{when}: half a key");
+            running.seal().await;
+            if there == new {
+                assert!(running.recover(&key(&old), ROOT).await.is_err(), "{when}: the used key opens it still");
+            }
+            let opened = running.recover(&key(&there), ROOT).await;
+            assert!(opened.is_ok(), "{when}: the key in the file opens nothing: {opened:?}");
+            assert_eq!(open(&running), BOTH, "{when}");
+            found[usize::from(there == new)] += 1;
+        }
+    }
+    assert!(found.iter().all(|n| *n > 3), "ends on both sides of the change were played: {found:?}");
 }
 
 /// Power is cut after every event of a use of the recovery key whose successor goes to `recovery.age`. Whatever the moment, the
