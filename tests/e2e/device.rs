@@ -153,6 +153,11 @@ impl Device {
 
     /// Starts `edgekeep up`, and reads what it says on standard error up to this line, which is to come.
     pub(crate) fn up_until(&mut self, line: &str) -> String {
+        self.up_until_it_says(|said| said == line)
+    }
+
+    /// Starts `edgekeep up`, and reads what it says on standard error up to the first line that is meant, which is to come.
+    pub(crate) fn up_until_it_says(&mut self, meant: impl Fn(&str) -> bool) -> String {
         let mut up = self.edgekeep();
         up.args(["up", "--config"]).arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = up.stderr(Stdio::piped()).spawn().unwrap();
@@ -161,14 +166,14 @@ impl Device {
         let mut said = String::new();
         while let Some(next) = lines.next() {
             let next = next.unwrap();
-            if next == line {
+            if meant(&next) {
                 self.stderr = Some(lines);
                 return said;
             }
             said.push_str(&next);
             said.push('\n');
         }
-        panic!("it has ended, and not said {line:?}: {said}");
+        panic!("it has ended, and not said what it should: {said}");
     }
 
     /// Runs `edgekeep wait`: its code, and what it said on standard error.
@@ -262,6 +267,13 @@ impl Device {
             .stdin(Stdio::null())
             .output()
             .unwrap()
+    }
+
+    /// A command for the admin socket.
+    pub(crate) fn admin(&self, arguments: &[&str]) -> Output {
+        let mut command = self.edgekeep();
+        command.args(arguments).arg("--admin-socket").arg(self.run_dir().join("admin/admin.sock"));
+        command.stdin(Stdio::null()).output().unwrap()
     }
 
     /// The text of one field of a secret, read as a service.
