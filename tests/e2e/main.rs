@@ -16,3 +16,4 @@ mod refusals;
 mod residue;
 mod restarts;
 mod signals;
+mod tpm;
