@@ -11,15 +11,25 @@
 mod answer;
 mod board;
 mod client;
+mod database;
 mod facts;
+mod file;
 mod hint;
+#[cfg(test)]
+mod orders;
+mod pace;
+mod port;
 mod probe;
 mod server;
 
 pub use answer::{Answer, AnswerError, GateState, MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Question, QuestionError, Verb};
 pub use board::{Board, Evidence};
 pub use client::{Trust, WaitError, ask, wait_for};
+pub use database::{Database, NotReady, Verdict, postgres_verdict, redis_verdict};
 pub use facts::Facts;
+pub use file::{FileWatch, Incomplete};
 pub use hint::{HintAlarm, Hints};
+pub use pace::{GaveUp, Pace, persist};
+pub use port::{OpenPort, PortError};
 pub use probe::{ProbeFailure, probe_once, probe_until};
 pub use server::{BindError, GateSocket};

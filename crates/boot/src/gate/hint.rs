@@ -8,6 +8,7 @@ use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
 use crate::gate::Board;
+use crate::gate::port::accept_and_close;
 use crate::plan::{GateName, Plan};
 
 /// The listeners of the open gates.
@@ -67,15 +68,6 @@ impl Hints {
 impl Drop for Hints {
     fn drop(&mut self) {
         self.open.values().for_each(JoinHandle::abort);
-    }
-}
-
-async fn accept_and_close(listener: TcpListener) {
-    loop {
-        if listener.accept().await.is_err() {
-            // Out of descriptors: the backlog accepts for us, which is all that a hint needs.
-            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
-        }
     }
 }
 

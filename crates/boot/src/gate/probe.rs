@@ -7,6 +7,7 @@ use host::Disk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use crate::gate::{Pace, persist};
 use crate::plan::{HttpUrl, Probe};
 
 /// One attempt, cut off after [`ATTEMPT`].
@@ -33,17 +34,9 @@ pub async fn probe_once(disk: &dyn Disk, probe: &Probe) -> Result<(), ProbeFailu
 /// # Errors
 /// The last failure, when the deadline has passed.
 pub async fn probe_until(disk: &dyn Disk, probe: &Probe, deadline: Option<Duration>) -> Result<(), ProbeFailure> {
-    let start = tokio::time::Instant::now();
-    loop {
-        let failure = match probe_once(disk, probe).await {
-            Ok(()) => return Ok(()),
-            Err(failure) => failure,
-        };
-        if deadline.is_some_and(|d| start.elapsed() + PAUSE > d) {
-            return Err(failure);
-        }
-        tokio::time::sleep(PAUSE).await;
-    }
+    // probe_once has a deadline of its own, and says what it saw when it passes.
+    let pace = Pace { attempt: 2 * ATTEMPT, pause: PAUSE, total: deadline };
+    persist(pace, || probe_once(disk, probe)).await.map_err(|gave_up| gave_up.last.unwrap_or(ProbeFailure::NoAnswer))
 }
 
 /// What was seen instead of readiness.
