@@ -25,6 +25,9 @@ use boot::plan::{Plan, RecoverySpec};
 use host::Disk;
 
 pub use demo::{Demo, demo};
+pub use edgex::bootstrapper::{
+    Bootstrapper, DatabaseFiles, Mosquitto, SecretStore, StageGates, bootstrapper, go_duration,
+};
 pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 

@@ -4,6 +4,7 @@
 //! `configuration.yaml` and `EDGEX_ADD_KNOWN_SECRETS` who gets which credential. Where EdgeX takes what it cannot mean (names
 //! with slashes, modes that give a token to everybody, misspelt keys) this is a fault.
 
+pub(crate) mod bootstrapper;
 mod credentials;
 mod known_secrets;
 mod overrides;
