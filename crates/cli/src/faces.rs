@@ -1,4 +1,4 @@
-//! Names of EdgeX's programs under which this executable may be called one day. Until a face is there, its name is refused: a
+//! Names of EdgeX's programs under which this executable may be called. Those that `edgex` has no face for yet are refused: a
 //! program that pretends would leave a device without secrets and without an error.
 
 use std::ffi::OsString;

@@ -6,6 +6,7 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod commands;
+mod edgex;
 mod faces;
 mod failure;
 mod lacking;
@@ -32,7 +33,7 @@ fn main() -> ExitCode {
     process::harden();
     let mut arguments: Vec<_> = std::env::args_os().collect();
     if let Some(face) = arguments.first().and_then(faces::of) {
-        return failure::report(&faces::refuse(face));
+        return edgex::run(face, arguments);
     }
     arguments = commands::client::normalise(arguments);
     let outcome = match Cli::try_parse_from(arguments) {

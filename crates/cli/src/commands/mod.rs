@@ -22,6 +22,8 @@ pub(crate) enum Command {
     Setup(setup::Setup),
     /// Wait until a gate is open.
     Wait(wait::Wait),
+    /// Start one of EdgeX's containers: wait for its gate, write its configuration, become its user, run its program.
+    Entry(crate::edgex::Entry),
     /// Print the variables that point an unmodified client at edgekeep.
     Env(env::Env),
     /// Say what protects this device, and what does not.
@@ -41,6 +43,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Up(up) => up::run(up),
         Command::Setup(setup) => setup::run(&setup),
         Command::Wait(wait) => on_runtime(wait::run(wait)),
+        Command::Entry(entry) => crate::edgex::entry(entry),
         Command::Env(env) => env::run(&env),
         Command::Doctor(doctor) => on_runtime(doctor::run(doctor)),
         Command::Seal(seal) => on_runtime(admin::seal(seal)),

@@ -1,0 +1,105 @@
+//! `gate`: the start port at once, the ready-to-run port while the database takes queries.
+//!
+//! ```text
+//! start port open -> database asked -> takes queries: ready-to-run port open -> asked again and again
+//!                         ^---------- takes none, twice: closed ----------------------'
+//! ```
+
+use std::cell::RefCell;
+use std::time::Duration;
+
+use boot::gate::{Database, NotReady, Pace, persist};
+use config::StageGates;
+use tokio::time::{sleep, timeout};
+
+use super::listen::bind;
+use super::signals::unless_told;
+use crate::failure::{Failure, chain};
+use crate::output;
+
+/// Runs until told to stop.
+///
+/// # Errors
+/// If a port cannot be opened.
+pub(super) async fn run(gates: &StageGates) -> Result<(), Failure> {
+    unless_told(serve(gates)).await?.unwrap_or(Ok(()))
+}
+
+async fn serve(gates: &StageGates) -> Result<(), Failure> {
+    let start = bind(&gates.host, gates.start_port).await?;
+    let database = DatabaseGate::new(gates)?;
+    let rounds = async {
+        loop {
+            database.until_ready().await;
+            // The port lives no longer than the watch.
+            let ready = bind(&gates.host, gates.to_run_port).await?;
+            tokio::select! {
+                () = ready.serve() => {}
+                () = database.until_lapsed() => {}
+            }
+            output::error(&format!("closed: {} takes no queries any more", database.name()));
+        }
+    };
+    tokio::select! {
+        () = start.serve() => Err(Failure::fault("the start port closed by itself")),
+        ended = rounds => ended,
+    }
+}
+
+struct DatabaseGate<'g> {
+    gates: &'g StageGates,
+    kind: Database,
+    /// What was told last, so that a minute of waiting is one line.
+    told: RefCell<String>,
+}
+
+impl<'g> DatabaseGate<'g> {
+    fn new(gates: &'g StageGates) -> Result<Self, Failure> {
+        let kind =
+            Database::named(gates.database_type.as_deref(), gates.database_ready_port.get()).ok_or_else(|| {
+                Failure::usage("StageGate.Database.Type is unknown").hint("write postgres, redis, or tcp for any other")
+            })?;
+        Ok(Self { gates, kind, told: RefCell::default() })
+    }
+
+    fn name(&self) -> String {
+        format!("{}:{}", self.gates.database_host, self.gates.database_ready_port)
+    }
+
+    async fn ask(&self) -> Result<(), NotReady> {
+        self.kind.accepts_queries(&self.gates.database_host, self.gates.database_ready_port.get()).await
+    }
+
+    async fn until_ready(&self) {
+        let pace = Pace { attempt: ATTEMPT, pause: PAUSE, total: None };
+        let attempt = || async {
+            let answer = self.ask().await;
+            if let Err(e) = &answer {
+                self.tell(chain(e));
+            }
+            answer
+        };
+        // Without an end it does not give up.
+        persist(pace, attempt).await.ok();
+    }
+
+    async fn until_lapsed(&self) {
+        let mut missed = 0;
+        while missed < 2 {
+            sleep(WATCH).await;
+            missed = if matches!(timeout(ATTEMPT, self.ask()).await, Ok(Ok(()))) { 0 } else { missed + 1 };
+        }
+    }
+
+    fn tell(&self, seen: String) {
+        if self.told.replace(seen.clone()) != seen {
+            output::error(&format!("waiting for {}: {seen}", self.name()));
+        }
+    }
+}
+
+/// EdgeX's own.
+const ATTEMPT: Duration = Duration::from_secs(5);
+const PAUSE: Duration = Duration::from_secs(1);
+/// A restart of the database is over in less; waiting services ask once a second.
+const WATCH: Duration = Duration::from_secs(10);
