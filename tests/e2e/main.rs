@@ -8,6 +8,7 @@
 mod device;
 mod part;
 
+mod bootstrapper;
 mod clients;
 mod clock;
 mod credentials;
