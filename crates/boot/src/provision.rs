@@ -21,8 +21,8 @@ mod token;
 pub(crate) mod fake;
 
 pub use calls::ProvisionError;
-pub use credentials::keep_credentials;
-pub use ground::{Ground, SIGNING_KEY, lay_ground};
+pub use credentials::{Passwords, keep_credentials, keep_credentials_from};
+pub use ground::{Ground, SIGNING_KEY, lay_ground, lay_mounts};
 pub use identity::keep_identity;
 pub use receipt::{Receipt, ReceiptError, Receipts};
 pub(crate) use token::recipient;

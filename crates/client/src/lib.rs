@@ -28,7 +28,7 @@ pub use address::{Address, AddressError};
 pub use plain::{HttpReply, HttpRequest, Origin, OriginError, exchange as exchange_plain};
 pub use reply::MAX_REPLY_BYTES;
 pub use status::{StatusError, WebUrl, WebUrlError};
-pub use transport::{DangerPlainVault, HttpsVault, PlainRefused, Remote, UnixVault};
+pub use transport::{DangerPlainVault, HttpsVault, PlainNetworkAllowed, PlainRefused, Remote, UnixVault};
 pub use trust::{Trust, TrustError};
 pub use wire::Deadlines;
 

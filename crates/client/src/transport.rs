@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use api::{Reply, Request};
 
-use crate::wire::{Dial, Wire, connector};
+use crate::wire::{Dial, Reach, Wire, connector};
 use crate::{Address, CallError, Deadlines, Trust, TrustError, Vault};
 
 /// A store behind TLS.
@@ -39,8 +39,21 @@ impl UnixVault {
     }
 }
 
-/// A store on this machine without TLS, such as `bao server -dev`. Any program that takes the port sees tokens and secrets.
+/// A store without TLS: on this machine, such as `bao server -dev`, or, where somebody asked for it, on a network of containers.
+/// Any program that takes the port sees tokens and secrets, and so does everyone on the way.
 pub struct DangerPlainVault(Wire);
+
+/// Says that a store without TLS may be on a private network (RFC 1918, RFC 4193, RFC 3927), as in EdgeX's own compose files. A name that
+/// leads anywhere else is refused when it is looked up, before anything is sent.
+#[derive(Clone, Copy, Debug)]
+pub struct PlainNetworkAllowed(());
+
+impl PlainNetworkAllowed {
+    /// For the configuration alone: an operator asked for it by a name with `danger` in it.
+    pub fn danger_plain_network() -> Self {
+        Self(())
+    }
+}
 
 impl DangerPlainVault {
     /// A client for `host:port`, which must be a loopback address or `localhost`.
@@ -53,7 +66,14 @@ impl DangerPlainVault {
             return Err(PlainRefused { host: host.to_owned() });
         }
         let address = Address::Http { host: host.to_owned(), port };
-        Ok(Self(Wire::new(Dial::PlainLoopback { host: host.to_owned(), port }, address, deadlines)))
+        let dial = Dial::Plain { host: host.to_owned(), port, reach: Reach::Loopback };
+        Ok(Self(Wire::new(dial, address, deadlines)))
+    }
+
+    /// A client for `host:port` on a private network.
+    pub fn on_private_network(host: &str, port: u16, deadlines: Deadlines, _: PlainNetworkAllowed) -> Self {
+        let address = Address::Http { host: host.to_owned(), port };
+        Self(Wire::new(Dial::Plain { host: host.to_owned(), port, reach: Reach::PrivateNetwork }, address, deadlines))
     }
 }
 

@@ -1,6 +1,7 @@
 //! One HTTP/1.1 connection to a store, made when it is needed and used again while it lives.
 
 use std::io;
+use std::net::IpAddr;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -45,14 +46,40 @@ pub(crate) enum Dial {
         name: ServerName<'static>,
         connector: TlsConnector,
     },
-    /// Refused unless the peer turns out to be this machine.
-    PlainLoopback {
+    /// Refused unless the peer turns out to be within reach.
+    Plain {
         host: String,
         port: u16,
+        reach: Reach,
     },
     Unix {
         path: PathBuf,
     },
+}
+
+/// How far bytes may go without TLS.
+#[derive(Clone, Copy)]
+pub(crate) enum Reach {
+    Loopback,
+    PrivateNetwork,
+}
+
+impl Reach {
+    fn holds(self, ip: IpAddr) -> bool {
+        let ip = ip.to_canonical();
+        let private = match ip {
+            IpAddr::V4(v4) => v4.is_private() || v4.is_link_local(),
+            IpAddr::V6(v6) => v6.is_unique_local() || v6.is_unicast_link_local(),
+        };
+        ip.is_loopback() || (private && matches!(self, Self::PrivateNetwork))
+    }
+
+    fn refusal(self) -> &'static str {
+        match self {
+            Self::Loopback => "it is another machine, and nothing protects the wire",
+            Self::PrivateNetwork => "it is not on a private network, and nothing protects the wire",
+        }
+    }
 }
 
 pub(crate) struct Wire {
@@ -169,11 +196,11 @@ impl Wire {
                 let tls = connector.connect(name.clone(), tcp).await.map_err(|e| self.tls_failed(e))?;
                 self.handshake(tls).await
             }
-            Dial::PlainLoopback { host, port } => {
+            Dial::Plain { host, port, reach } => {
                 let tcp = TcpStream::connect((host.as_str(), *port)).await.map_err(unreachable)?;
                 // The name was looked up just now, and nothing has been sent yet.
-                if !tcp.peer_addr().map_err(unreachable)?.ip().is_loopback() {
-                    let reason = "it is another machine, and nothing protects the wire".to_owned();
+                if !reach.holds(tcp.peer_addr().map_err(unreachable)?.ip()) {
+                    let reason = reach.refusal().to_owned();
                     return Err(CallError::Untrusted { address: self.address.to_string(), reason });
                 }
                 tcp.set_nodelay(true).map_err(unreachable)?;
@@ -243,4 +270,30 @@ impl Wire {
 /// A connector of this configuration.
 pub(crate) fn connector(config: rustls::ClientConfig) -> TlsConnector {
     TlsConnector::from(Arc::new(config))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::Reach;
+
+    #[test]
+    fn plain_bytes_stay_within_reach() {
+        let holds = |reach: Reach, ip: &str| reach.holds(ip.parse().unwrap());
+        for (ip, loopback, private) in [
+            ("127.0.0.1", true, true),
+            ("::1", true, true),
+            ("::ffff:127.0.0.1", true, true),
+            ("172.18.0.5", false, true),
+            ("192.168.1.1", false, true),
+            ("169.254.3.4", false, true),
+            ("fd00::5", false, true),
+            ("::ffff:10.0.0.1", false, true),
+            ("172.32.0.1", false, false),
+            ("8.8.8.8", false, false),
+            ("2001:db8::1", false, false),
+            ("::ffff:8.8.8.8", false, false),
+        ] {
+            assert_eq!((holds(Reach::Loopback, ip), holds(Reach::PrivateNetwork, ip)), (loopback, private), "{ip}");
+        }
+    }
 }

@@ -25,6 +25,7 @@ use boot::plan::{Plan, RecoverySpec};
 use host::Disk;
 
 pub use demo::{Demo, demo};
+pub use edgex::{Bus, Face, Kuiper, Program, ProviderFace, ProxyCertificate, SetupFace, StoreAt};
 pub use edgex::bootstrapper::{
     Bootstrapper, DatabaseFiles, Mosquitto, SecretStore, StageGates, bootstrapper, go_duration,
 };

@@ -174,6 +174,10 @@ async fn make<V: Vault>(
             tracing::warn!(error = %crate::chain(&e), "no answer to init");
             Ok(None)
         }
+        // The store was being made already, for a run before this one that was killed meanwhile.
+        Err(InitError::Ask(AskError::Refused { .. })) if !matches!(health(vault).await, Ok(Health::NotInitialised)) => {
+            Ok(None)
+        }
         Err(e) => Err(BringUpError::Init(e)),
     }
 }

@@ -54,7 +54,10 @@ pub async fn keep_login<V: Vault>(root: &Bearer<'_, V>, shares: &ClearShares) ->
         }
         Some(mount) if mount.kind == "userpass" => {}
         Some(_) => {
-            return Err(AskError::answer("sys/auth", "something else is mounted where the login of the shares belongs"));
+            return Err(AskError::answer(
+                "sys/auth",
+                "something else is mounted where the login of the shares belongs",
+            ));
         }
     }
     let users = format!("auth/{CUSTODY_MOUNT}/users");

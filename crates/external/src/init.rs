@@ -20,7 +20,11 @@ use crate::root::RootToken;
 
 /// A place that can take shares.
 #[derive(Debug)]
-pub struct Prepared<'c, 'a>(&'c Custody<'a>);
+pub struct Prepared<'c, 'a> {
+    custody: &'c Custody<'a>,
+    /// An earlier run stood here, and was cut short.
+    noted_before: bool,
+}
 
 /// Shares that exist in this process alone.
 pub struct Fresh<'c, 'a> {
@@ -70,8 +74,8 @@ impl<'c, 'a> Prepared<'c, 'a> {
     /// # Errors
     /// [`CustodyError`]; nobody was asked for anything yet.
     pub fn new(custody: &'c Custody<'a>) -> Result<Self, CustodyError> {
-        custody.prepare()?;
-        Ok(Self(custody))
+        let noted_before = custody.prepare()?;
+        Ok(Self { custody, noted_before })
     }
 
     /// Has the store made.
@@ -85,8 +89,9 @@ impl<'c, 'a> Prepared<'c, 'a> {
         let reply = match calls.write_secret(PATH, Zeroizing::new(body.into_bytes())).await {
             Ok(reply) => reply,
             Err(e) => {
-                if e.status().is_some() {
-                    self.0.withdraw_intent()?;
+                // Refused: nothing was begun, by us. What an earlier run noted stays noted.
+                if e.status().is_some() && !self.noted_before {
+                    self.custody.withdraw_intent()?;
                 }
                 return Err(e.into());
             }
@@ -98,7 +103,7 @@ impl<'c, 'a> Prepared<'c, 'a> {
             Shares::Wrapped(_) => return Err(AskError::answer(PATH, "its shares are wrapped").into()),
         };
         let root = RootToken::of_init(shares.root_token.take().ok_or(InitError::NoRootToken)?);
-        Ok(Fresh { custody: self.0, shares, root })
+        Ok(Fresh { custody: self.custody, shares, root })
     }
 }
 

@@ -44,6 +44,12 @@ pub enum ProvisionError {
         /// The kind that the plan names.
         wanted: &'static str,
     },
+    /// A password was needed, and none could be had.
+    #[error("no password was made: {reason}")]
+    Password {
+        /// Why.
+        reason: String,
+    },
     /// The token did not reach its service.
     #[error("the token was not delivered")]
     Deliver(#[from] delivery::DeliverError),

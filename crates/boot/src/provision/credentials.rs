@@ -3,10 +3,9 @@
 //! The seam has no transaction over several paths. So the order makes a cut harmless: the source is written before any copy, and each
 //! run compares the copies with it. A password that is there is never changed: the database behind it knows it by now.
 
-use base64::Engine as _;
-use base64::engine::general_purpose::STANDARD;
 use client::Vault;
 use host::Entropy;
+use secret::Password;
 use serde::{Deserialize, Serialize};
 use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
@@ -35,11 +34,26 @@ impl Pair {
         equal(&self.username, &other.username) && equal(&self.password, &other.password)
     }
 
-    /// Both strings are visible ASCII of bounded length, so the capacity holds and nothing is left behind by growing.
+    /// A byte becomes six at most (`\u001f`), so the capacity holds and nothing is left behind by growing.
     fn to_json(&self) -> Zeroizing<Vec<u8>> {
-        let mut text = Zeroizing::new(Vec::with_capacity(64 + 2 * (self.username.len() + self.password.len())));
+        let mut text = Zeroizing::new(Vec::with_capacity(64 + 6 * (self.username.len() + self.password.len())));
         serde_json::to_writer(&mut *text, self).expect("two strings are JSON");
         text
+    }
+}
+
+/// Where new passwords come from.
+pub trait Passwords: Sync {
+    /// Another password.
+    ///
+    /// # Errors
+    /// Why there is none, in words: then no credential is made.
+    fn make(&self) -> Result<Password, String>;
+}
+
+impl Passwords for &dyn Entropy {
+    fn make(&self) -> Result<Password, String> {
+        Ok(Password::generate(&mut |out| self.fill(out)))
     }
 }
 
@@ -53,10 +67,23 @@ pub async fn keep_credentials<V: Vault>(
     ground: &Ground,
     entropy: &dyn Entropy,
 ) -> Result<usize, ProvisionError> {
+    keep_credentials_from(vault, &plan.credentials, &ground.kv, &entropy).await
+}
+
+/// The same below the KV mount `kv`, with passwords from wherever they are to come.
+///
+/// # Errors
+/// As [`keep_credentials`], and [`ProvisionError::Password`].
+pub async fn keep_credentials_from<V: Vault>(
+    vault: &V,
+    credentials: &[CredentialPlan],
+    kv: &str,
+    passwords: &dyn Passwords,
+) -> Result<usize, ProvisionError> {
     let calls = Calls(vault);
     let mut written = 0;
-    for credential in &plan.credentials {
-        written += keep(&calls, credential, ground, entropy).await?;
+    for credential in credentials {
+        written += keep(&calls, credential, kv, passwords).await?;
     }
     Ok(written)
 }
@@ -64,16 +91,17 @@ pub async fn keep_credentials<V: Vault>(
 async fn keep<V: Vault>(
     calls: &Calls<'_, V>,
     credential: &CredentialPlan,
-    ground: &Ground,
-    entropy: &dyn Entropy,
+    kv: &str,
+    passwords: &dyn Passwords,
 ) -> Result<usize, ProvisionError> {
-    let at = |path: &str| format!("{}/{path}", ground.kv);
+    let at = |path: &str| format!("{kv}/{path}");
     let mut written = 0;
     let source_path = at(&credential.source);
     let source = match calls.read::<Pair>(&source_path).await? {
         Some(pair) if pair.is_set() => pair,
         _ => {
-            let pair = Pair { username: credential.user.clone(), password: generate(entropy) };
+            let password = passwords.make().map_err(|reason| ProvisionError::Password { reason })?;
+            let pair = Pair { username: credential.user.clone(), password: password.expose().to_owned() };
             calls.write_secret(&source_path, pair.to_json()).await?;
             written += 1;
             pair
@@ -95,13 +123,6 @@ async fn keep<V: Vault>(
         written += copied?;
     }
     Ok(written)
-}
-
-/// 33 random bytes as base64: 264 bits in 44 characters without padding, as EdgeX's own generator.
-fn generate(entropy: &dyn Entropy) -> String {
-    let mut bytes = Zeroizing::new([0u8; 33]);
-    entropy.fill(&mut bytes[..]);
-    STANDARD.encode(&bytes[..])
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use client::Vault;
 use serde::Deserialize;
 use serde_json::json;
 
-use crate::plan::{MountKind, Plan};
+use crate::plan::{MountKind, MountPlan, Plan};
 use crate::provision::ProvisionError;
 use crate::provision::calls::Calls;
 
@@ -39,11 +39,19 @@ struct Mount {
 /// # Errors
 /// [`ProvisionError`]; a mount of another kind is never displaced.
 pub async fn lay_ground<V: Vault>(vault: &V, plan: &Plan) -> Result<Ground, ProvisionError> {
+    lay_mounts(vault, &plan.mounts).await
+}
+
+/// The same with these mounts: one for secrets, one for logins.
+///
+/// # Errors
+/// As [`lay_ground`].
+pub async fn lay_mounts<V: Vault>(vault: &V, mounts: &[MountPlan]) -> Result<Ground, ProvisionError> {
     let calls = Calls(vault);
     let secrets: BTreeMap<String, Mount> = calls.read("sys/mounts").await?.unwrap_or_default();
     let mut logins: BTreeMap<String, Mount> = calls.read("sys/auth").await?.unwrap_or_default();
     let (mut kv, mut userpass) = (None, None);
-    for mount in &plan.mounts {
+    for mount in mounts {
         let path = mount.path.as_str();
         let key = format!("{path}/");
         match mount.kind {

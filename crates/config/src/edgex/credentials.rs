@@ -12,21 +12,44 @@ use crate::settings::NAME_REMEDY;
 pub(super) fn read(source: Source<'_>, root: &Node, plan: &mut Plan, places: &mut Places, notes: &mut Vec<String>) {
     let mut top = Section::plain(source, "the file", root);
     secret_store(top.table("SecretStore"), notes);
-    let postgres = with_postgres(top.table("Database"));
-    let databases = users(source, top.named("Databases").map(|e| &e.node));
-    let mut bus_section = top.table("SecureMessageBus");
-    let bus = bus_type(&mut bus_section);
-    let bus_services = users(source, bus_section.named("Services").map(|e| &e.node));
-    bus_section.finish(&["KuiperConfigPath", "KuiperConnectionsPath"]);
+    let asked = Asked::read(source, &mut top);
     top.finish(&PASSED_OVER);
 
-    let known = known_secrets::read(source, postgres);
-    let entitled = Entitled { plan, notes };
-    let mut made = entitled.credentials(source, postgres, &databases, bus, &bus_services, &known);
+    let mut made = Entitled { plan: Some(plan), notes }.credentials(source, &asked);
     for credential in &made {
         places.note(Part::Credential, &credential.source, Place::whole(source.file));
     }
     plan.credentials.append(&mut made);
+}
+
+/// What the file says about credentials.
+pub(super) struct Asked {
+    postgres: bool,
+    databases: Vec<Located<User>>,
+    pub(super) bus: Bus,
+    bus_services: Vec<Located<User>>,
+    pub(super) kuiper: [Option<String>; 2],
+    known: KnownSecrets,
+}
+
+impl Asked {
+    pub(super) fn read(source: Source<'_>, top: &mut Section<'_>) -> Self {
+        let postgres = with_postgres(top.table("Database"));
+        let databases = users(source, top.named("Databases").map(|e| &e.node));
+        let mut section = top.table("SecureMessageBus");
+        let bus = bus_type(&mut section);
+        let bus_services = users(source, section.named("Services").map(|e| &e.node));
+        let mut path = |key| section.text(key).map(|p| p.value).filter(|p| !p.is_empty());
+        let kuiper = [path("KuiperConfigPath"), path("KuiperConnectionsPath")];
+        section.finish(&[]);
+        let known = known_secrets::read(source, postgres);
+        Self { postgres, databases, bus, bus_services, kuiper, known }
+    }
+
+    /// The credentials, with a copy for everybody who is named.
+    pub(super) fn for_all(&self, source: Source<'_>, notes: &mut Vec<String>) -> Vec<CredentialPlan> {
+        Entitled { plan: None, notes }.credentials(source, self)
+    }
 }
 
 /// What EdgeX's set-up would do to a store, and edgekeep does by itself or not at all.
@@ -87,10 +110,14 @@ fn with_postgres(mut section: Section<'_>) -> bool {
 /// A service, and the name of its user where one is configured.
 type User = (ServiceName, Option<String>);
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Bus {
+/// Over what services talk to each other, as far as a credential hangs on it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Bus {
+    /// Nothing that needs one.
     None,
+    /// Redis, with the password of the database.
     Redis,
+    /// An MQTT broker, with a password of its own.
     Mqtt,
 }
 
@@ -126,27 +153,24 @@ fn users(source: Source<'_>, node: Option<&Node>) -> Vec<Located<User>> {
     out
 }
 
-/// Copies go to services that have a token; nobody could read the others.
+/// Copies go to services that have a token; nobody could read the others. Without a plan nobody knows who has one.
 struct Entitled<'a> {
-    plan: &'a Plan,
+    plan: Option<&'a Plan>,
     notes: &'a mut Vec<String>,
 }
 
 impl Entitled<'_> {
-    fn credentials(
-        mut self,
-        source: Source<'_>,
-        postgres: bool,
-        databases: &[Located<User>],
-        bus: Bus,
-        bus_services: &[Located<User>],
-        known: &KnownSecrets,
-    ) -> Vec<CredentialPlan> {
+    fn has_token(&self, name: &ServiceName) -> bool {
+        self.plan.is_none_or(|plan| plan.service(name).is_some())
+    }
+
+    fn credentials(mut self, source: Source<'_>, asked: &Asked) -> Vec<CredentialPlan> {
+        let Asked { postgres, databases, bus, bus_services, known, .. } = asked;
         // Redis is always there, whatever the database: caches and older applications use it.
-        let redis_bus = if bus == Bus::Redis { bus_services } else { &[] };
+        let redis_bus: &[Located<User>] = if *bus == Bus::Redis { bus_services } else { &[] };
         let redis = self.copies(source, &[databases, redis_bus], &known.redisdb, known.variable);
         let mut made = vec![CredentialPlan::redis(redis)];
-        if postgres {
+        if *postgres {
             made.push(CredentialPlan::postgres_superuser());
             for service in self.copies(source, &[databases], &known.postgres, known.variable) {
                 let configured = databases.iter().find(|d| d.value.0 == service).and_then(|d| d.value.1.clone());
@@ -154,7 +178,7 @@ impl Entitled<'_> {
                 made.push(CredentialPlan::postgres(service, user));
             }
         }
-        if bus == Bus::Mqtt {
+        if *bus == Bus::Mqtt {
             let copies = self.copies(source, &[bus_services], &known.message_bus, known.variable);
             made.push(CredentialPlan::message_bus(copies));
         } else if !known.message_bus.is_empty() {
@@ -176,7 +200,7 @@ impl Entitled<'_> {
         let mut copies: Vec<ServiceName> = Vec::new();
         for service in configured.iter().copied().flatten() {
             let name = &service.value.0;
-            if self.plan.service(name).is_none() {
+            if !self.has_token(name) {
                 let note = format!("{}: {name} has no token, and so gets no copy of a credential", service.place);
                 if !self.notes.contains(&note) {
                     self.notes.push(note);
@@ -186,7 +210,7 @@ impl Entitled<'_> {
             }
         }
         for name in added {
-            if self.plan.service(name).is_none() {
+            if !self.has_token(name) {
                 source.faults.add(
                     &Place::Variable(variable.into()),
                     format!("{name} has no token with which to read its secret"),
@@ -201,4 +225,4 @@ impl Entitled<'_> {
 }
 
 /// Sections that other parts of EdgeX read.
-const PASSED_OVER: [&str; 7] = ["LogLevel", "Service", "Writable", "Telemetry", "Registry", "Clients", "MessageBus"];
+pub(super) const PASSED_OVER: [&str; 7] = ["LogLevel", "Service", "Writable", "Telemetry", "Registry", "Clients", "MessageBus"];

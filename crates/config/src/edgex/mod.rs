@@ -7,9 +7,13 @@
 pub(crate) mod bootstrapper;
 mod credentials;
 mod known_secrets;
+mod faces;
 mod overrides;
 mod provider;
 mod token_config;
+
+pub use credentials::Bus;
+pub use faces::{Face, Kuiper, Program, ProviderFace, ProxyCertificate, SetupFace, StoreAt};
 
 use std::path::{Path, PathBuf};
 
@@ -78,6 +82,10 @@ impl Reader<'_> {
 
     /// The user that EdgeX's images give all token files to, where its number is in the environment.
     fn owner(&self) -> Option<Owner> {
+        self.owner_of("EDGEX_USER", "EDGEX_GROUP")
+    }
+
+    fn owner_of(&self, user: &str, group: &str) -> Option<Owner> {
         let number = |name: &str| -> Option<u32> {
             let text = self.environment.value(name).filter(|t| !t.is_empty())?;
             let parsed = text.parse().ok().filter(|n| *n < u32::MAX);
@@ -91,7 +99,7 @@ impl Reader<'_> {
             }
             parsed
         };
-        let (uid, gid) = (number("EDGEX_USER"), number("EDGEX_GROUP"));
+        let (uid, gid) = (number(user), number(group));
         Some(Owner { uid: uid?, gid: gid? })
     }
 

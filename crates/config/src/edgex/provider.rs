@@ -1,5 +1,6 @@
 //! `res-file-token-provider/configuration.yaml`: how long tokens and JWTs live.
 
+use api::Ttl;
 use boot::plan::{JwtPlan, ServiceName, ServicePlan, TokenPlan};
 use host::Owner;
 
@@ -16,6 +17,18 @@ pub(super) struct Defaults {
 }
 
 impl Defaults {
+    pub(super) fn set_period(&mut self, period: Ttl) {
+        self.token.period = period;
+    }
+
+    pub(super) fn set_jwt_ttl(&mut self, ttl: Ttl) {
+        self.jwt.ttl = ttl;
+    }
+
+    pub(super) fn set_audience(&mut self, audience: String) {
+        self.jwt.audience = audience;
+    }
+
     pub(super) fn service(&self, name: ServiceName, owner: Option<Owner>) -> ServicePlan {
         ServicePlan { token: self.token, jwt: self.jwt.clone(), owner, ..ServicePlan::usual(name) }
     }

@@ -227,6 +227,18 @@ async fn an_init_that_was_refused_leaves_no_such_note() {
     assert!(matches!(told, BringUpError::Custody(CustodyError::Missing { cut_short: false, .. })));
 }
 
+/// A killed run's request is still at work in the store when the next run comes.
+#[tokio::test]
+async fn a_note_of_an_earlier_run_outlives_a_refusal() {
+    let (place, store) = (Place::new(), FakeStore::default());
+    place.custody(hooked()).prepare().unwrap();
+    store.state().refuse = Some(("sys/init", 400));
+    assert!(matches!(place.up(&store, hooked()).await, Err(BringUpError::Init(_))));
+    let made_meanwhile = FakeStore::made(&SHARES, true);
+    let told = place.up(&made_meanwhile, hooked()).await.err().unwrap();
+    assert!(matches!(told, BringUpError::Custody(CustodyError::Missing { cut_short: true, .. })));
+}
+
 #[tokio::test]
 async fn shares_of_another_store_are_never_displaced() {
     let (place, store) = (Place::wrapped(), FakeStore::default());

@@ -154,11 +154,12 @@ impl<'a> Custody<'a> {
         Ok(true)
     }
 
-    /// Sees that shares can be kept here, and makes everything that they will need: directory, salt, room.
+    /// Sees that shares can be kept here, and makes everything that they will need: directory, salt, room. Tells whether a note of an
+    /// earlier run stands there: that run may have had the store made.
     ///
     /// # Errors
     /// [`CustodyError`]; above all if there is a file already: it may be the only key of another store.
-    pub fn prepare(&self) -> Result<(), CustodyError> {
+    pub fn prepare(&self) -> Result<bool, CustodyError> {
         self.make_dir()?;
         if self.meta(&self.file)?.is_some() {
             return Err(CustodyError::OtherStores { file: self.file.clone() });
@@ -168,9 +169,11 @@ impl<'a> Custody<'a> {
         }
         // As large as the file can become for 255 shares of 33 bytes, in either form: what fits now fits then.
         let intent = self.intent();
+        let noted_before = self.meta(&intent)?.is_some();
         self.disk
             .replace(&intent, &vec![b' '; MAX_INIT_FILE_BYTES], 0o600, None)
-            .map_err(|source| self.failed("write", &intent, source))
+            .map_err(|source| self.failed("write", &intent, source))?;
+        Ok(noted_before)
     }
 
     /// Keeps shares: durable, read back, and opened again on return.
