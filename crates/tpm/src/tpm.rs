@@ -504,3 +504,6 @@ const PASSWORD_ANSWER: [u8; 5] = [0, 0, 1, 0, 0];
 const BUSY: Duration = Duration::from_millis(20);
 /// How long flushing may take after the deadline.
 const FLUSHING: Duration = Duration::from_secs(2);
+
+#[cfg(test)]
+mod tests;

@@ -10,6 +10,7 @@ mod recovery;
 mod service;
 mod source;
 mod tang;
+mod tpm;
 
 use std::path::{Path, PathBuf};
 

@@ -1,13 +1,11 @@
 //! `[source]`: where the key material comes from. EdgeX's variables name the program only where the file leaves it open.
 
 use std::collections::BTreeMap;
-use std::num::NonZeroU8;
 use std::time::Duration;
 
-use boot::plan::{Dangers, SourceSpec, TpmSpec};
-use seal::PcrSet;
+use boot::plan::{Dangers, SourceSpec};
 
-use super::{note_section, pkcs11, tang};
+use super::{note_section, pkcs11, tang, tpm};
 use crate::document::Value;
 use crate::fault::{Place, shown};
 use crate::places::Places;
@@ -24,12 +22,11 @@ pub(super) fn read(mut section: Section<'_>, places: &mut Places, dangers: &mut 
     let source = match kind.value.as_str() {
         "exec" => exec(&mut section, &kind.place, dangers),
         "software" => software(&mut section, &kind.place, dangers),
-        "tpm" => tpm(&mut section),
+        "tpm" => tpm::read(&mut section),
         "tang" => tang::read(&mut section, &kind.place),
         "pkcs11" => pkcs11::read(&mut section, &kind.place),
         other => {
-            let remedy =
-                "known are \"tpm\", \"pkcs11\", \"tang\", \"exec\" (a program that reads the hardware) and \"software\" (tests)";
+            let remedy = "known are \"tpm\", \"pkcs11\", \"tang\", \"exec\" (a program that reads the hardware) and \"software\" (tests)";
             section.fault(&kind.place, format!("unknown kind {}", shown(other)), remedy);
             return None;
         }
@@ -57,47 +54,6 @@ fn software(section: &mut Section<'_>, kind_at: &Place, dangers: &mut Dangers) -
         section.fault(kind_at, "the software source has no path", "set path = \"/absolute/key/file\"");
     }
     path.map(|p| SourceSpec::Software { file: p.value })
-}
-
-fn tpm(section: &mut Section<'_>) -> Option<SourceSpec> {
-    let device = section.path("device").map_or_else(|| DEVICE.into(), |p| p.value);
-    let pcrs = match section.numbers("pcrs", 0..=23) {
-        Some(list) => PcrSet::new(list.iter().map(|n| u8::try_from(n.value).unwrap_or(u8::MAX))).unwrap_or_default(),
-        None => PcrSet::new(PCRS).unwrap_or_default(),
-    };
-    let gate_pcr = section.number("gate_pcr", 8..=15).map_or(GATE_PCR, |n| {
-        if n.value == 10 {
-            section.fault(
-                &n.place,
-                "gate_pcr = 10: the kernel extends it at any time (IMA)",
-                "write 8 to 15; 13 is usual",
-            );
-        }
-        u8::try_from(n.value).unwrap_or(GATE_PCR)
-    });
-    let releases_per_boot = section.number("releases_per_boot", 1..=8).and_then(|n| NonZeroU8::new(n.value as u8));
-    let window = section.duration("window").map(|d| {
-        let window = d.value.as_duration();
-        if !(Duration::from_secs(5)..=Duration::from_secs(3600)).contains(&window) {
-            section.fault(
-                &d.place,
-                format!("window is {} s", window.as_secs()),
-                "write 5s to 1h, from the device's start",
-            );
-        }
-        window
-    });
-    let pin_file = section.path("pin_file").map(|p| p.value);
-    let deadline = deadline(section, TPM_DEADLINE, "30s is usual");
-    if pcrs.contains(gate_pcr) {
-        let place = section.place();
-        section.fault(
-            &place,
-            format!("PCR {gate_pcr} is in pcrs and is the gate"),
-            "take it out of pcrs, or set another gate_pcr",
-        );
-    }
-    Some(SourceSpec::Tpm(TpmSpec { device, pcrs, gate_pcr, releases_per_boot, window, pin_file, deadline }))
 }
 
 pub(super) fn deadline(section: &mut Section<'_>, usual: Duration, hint: &str) -> Duration {
@@ -160,11 +116,4 @@ fn from_edgex(section: &Section<'_>, kind_at: &Place) -> Option<std::path::PathB
 /// The newer name wins, as in EdgeX.
 const HOOKS: [&str; 2] = ["EDGEX_IKM_HOOK", "IKM_HOOK"];
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
-/// A TPM on a slow bus takes a second for a key and tens of milliseconds for the rest.
-const TPM_DEADLINE: Duration = Duration::from_secs(30);
 const MAX_DEADLINE: Duration = Duration::from_secs(120);
-const DEVICE: &str = "/dev/tpmrm0";
-/// Secure boot's state and certificates.
-const PCRS: [u8; 1] = [7];
-/// systemd-stub extends 11 to 13 before the system runs, shim 14, systemd 15 while it does.
-const GATE_PCR: u8 = 13;

@@ -100,7 +100,7 @@ fn resume_from_suspend_opens_nothing() {
 #[test]
 fn the_window_closes_and_a_resume_does_not_open_it() {
     let Some(mut device) = Device::new() else { return };
-    let window = Duration::from_millis(1500);
+    let window = Duration::from_secs(5);
     let policy = PolicyRequest { window: Some(window), ..measured() };
     device.reboot();
     let Provisioned { public, .. } = device.provision(&policy).unwrap();
@@ -113,7 +113,7 @@ fn the_window_closes_and_a_resume_does_not_open_it() {
     let clock = OsClock::new().unwrap();
     let start = clock.boottime();
     while !closed(&device) {
-        assert!(clock.boottime().since(start) < Duration::from_secs(20), "the window does not close");
+        assert!(clock.boottime().since(start) < Duration::from_secs(30), "the window does not close");
     }
     // The TPM's time begins anew with the resume; the window alone would be open again.
     device.tpm.suspend_and_resume();

@@ -1,0 +1,59 @@
+//! `[source] kind = "tpm"`: which TPM, and what the key is sealed to when the store is made.
+
+use std::num::NonZeroU8;
+use std::time::Duration;
+
+use boot::plan::{SourceSpec, TpmSpec};
+use seal::PcrSet;
+
+use super::source::deadline;
+use crate::section::Section;
+
+pub(super) fn read(section: &mut Section<'_>) -> Option<SourceSpec> {
+    let device = section.path("device").map_or_else(|| DEVICE.into(), |p| p.value);
+    let pcrs = match section.numbers("pcrs", 0..=23) {
+        Some(list) => PcrSet::new(list.iter().map(|n| u8::try_from(n.value).unwrap_or(u8::MAX))).unwrap_or_default(),
+        None => PcrSet::new(PCRS).unwrap_or_default(),
+    };
+    let gate_pcr = section.number("gate_pcr", 8..=15).map_or(GATE_PCR, |n| {
+        if n.value == 10 {
+            section.fault(
+                &n.place,
+                "gate_pcr = 10: the kernel extends it at any time (IMA)",
+                "write 8 to 15; 13 is usual",
+            );
+        }
+        u8::try_from(n.value).unwrap_or(GATE_PCR)
+    });
+    let releases_per_boot = section.number("releases_per_boot", 1..=8).and_then(|n| NonZeroU8::new(n.value as u8));
+    let window = section.duration("window").map(|d| {
+        let window = d.value.as_duration();
+        if !(Duration::from_secs(5)..=Duration::from_secs(3600)).contains(&window) {
+            section.fault(
+                &d.place,
+                format!("window is {} s", window.as_secs()),
+                "write 5s to 1h, from the device's start",
+            );
+        }
+        window
+    });
+    let pin_file = section.path("pin_file").map(|p| p.value);
+    let deadline = deadline(section, DEADLINE, "30s is usual");
+    if pcrs.contains(gate_pcr) {
+        let place = section.place();
+        section.fault(
+            &place,
+            format!("PCR {gate_pcr} is in pcrs and is the gate"),
+            "take it out of pcrs, or set another gate_pcr",
+        );
+    }
+    Some(SourceSpec::Tpm(TpmSpec { device, pcrs, gate_pcr, releases_per_boot, window, pin_file, deadline }))
+}
+
+/// A TPM on a slow bus takes a second for a key and tens of milliseconds for the rest.
+const DEADLINE: Duration = Duration::from_secs(30);
+const DEVICE: &str = "/dev/tpmrm0";
+/// Secure boot's state and certificates.
+const PCRS: [u8; 1] = [7];
+/// systemd-stub extends 11 to 13 before the system runs, shim 14, systemd 15 while it does.
+const GATE_PCR: u8 = 13;
