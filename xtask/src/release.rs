@@ -38,13 +38,15 @@ pub(crate) fn dist(target: &str, what: &[&str], made: &str) -> Result<PathBuf> {
     let _installed = Command::new("rustup").args(["target", "add", target]).output();
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(crate::root())
-        .args(["build", "--profile", "dist", "--target", target])
+        .args(["rustc", "--profile", "dist", "--target", target])
         .args(what)
         // Keys come from getrandom(2) alone, as `host::OsEntropy` takes them. aws-lc's own second source measures the jitter
         // of the processor for 0.1 to 0.2 s in every process, before its first handshake or key.
         .env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1")
+        // Of a profile's `strip` cargo makes `debuginfo` where the profile of the executable's own package is overridden.
+        .args(["--", "-C", "strip=symbols"])
         .status()
-        .context("cargo build")?;
+        .context("cargo rustc")?;
     ensure!(status.success(), "{made} could not be built for {target}");
     let folder = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
     Ok(folder.join(target).join("dist").join(made))

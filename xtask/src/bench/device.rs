@@ -3,6 +3,7 @@
 use std::fmt::Write;
 use std::io::{BufRead, BufReader, Read};
 use std::net::SocketAddr;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
@@ -117,7 +118,7 @@ impl Device {
         let mut words = before.iter().copied().chain([program.as_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).args(["up", "--config"]).arg(self.dir.path().join(CONFIG));
-        command.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env(LOG, "warn,edgekeep=debug");
+        command.process_group(0).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env(LOG, "warn,edgekeep=debug");
         command
     }
 

@@ -34,7 +34,8 @@ fn number(text: &str, name: &str) -> Option<u64> {
     text.lines().find_map(|l| l.strip_prefix(name))?.split_whitespace().next()?.parse().ok()
 }
 
-/// A process that ends with its owner, by SIGKILL: a device without power gives no notice.
+/// A process that ends with its owner, and all its group with it, by SIGKILL: a device without power gives no notice.
+/// (A tracer that is killed alone lets go of what it traced, which then lives on.)
 pub(super) struct Owned(pub(super) Child);
 
 impl Owned {
@@ -45,6 +46,9 @@ impl Owned {
 
 impl Drop for Owned {
     fn drop(&mut self) {
+        if let Some(group) = rustix::process::Pid::from_raw(self.0.id().cast_signed()) {
+            rustix::process::kill_process_group(group, rustix::process::Signal::KILL).ok();
+        }
         self.0.kill().ok();
         self.0.wait().ok();
     }
