@@ -287,7 +287,7 @@ async fn b5_what_does_not_fit_the_hook_is_refused_at_once_and_stays_as_it_is() {
     let clear = Place::holding(&plain_text(&SHARES));
     let error = refused(&clear, hooked());
     assert!(matches!(error, CustodyError::ClearWithHook { .. }));
-    assert!(error.hint().contains("edgekeep seal encrypt-existing"));
+    assert!(error.hint().contains("--encryptExisting"));
     assert!(matches!(refused(&Place::wrapped(), plain()), CustodyError::WrappedWithoutHook { .. }));
     let other = refused(&Place::wrapped(), Keeping::Wrapped(ikm(100)));
     assert!(matches!(other, CustodyError::NotOpened { source: OpenSharesError::WrongIkmOrSalt, .. }));
@@ -296,6 +296,40 @@ async fn b5_what_does_not_fit_the_hook_is_refused_at_once_and_stays_as_it_is() {
     let told = clear.up(&store, hooked()).await.err().unwrap();
     assert!(matches!(told, BringUpError::Custody(CustodyError::ClearWithHook { .. })));
     assert!(!store.was_asked("sys/unseal"));
+}
+
+#[test]
+fn shares_in_clear_are_wrapped_where_somebody_asks_for_it() {
+    let clear = Place::holding(&plain_text(&SHARES).replace('}', ",\"root_token\":\"s.old\"}"));
+    assert!(matches!(clear.custody(plain()).encrypt_existing(), Err(CustodyError::NoHook { .. })));
+    assert!(clear.custody(hooked()).encrypt_existing().unwrap());
+    assert!(clear.text().contains("encrypted_keys") && !clear.text().contains("\"keys\""));
+    assert_eq!(hex_of(&clear.custody(hooked()).load().unwrap().shares), SHARES);
+    assert!(!clear.custody(hooked()).encrypt_existing().unwrap(), "they are wrapped already");
+    let other = clear.custody(Keeping::Wrapped(ikm(100))).encrypt_existing();
+    assert!(matches!(other, Err(CustodyError::NotOpened { .. })));
+}
+
+#[test]
+fn a_power_cut_while_shares_are_wrapped_leaves_them_in_one_form_or_the_other() {
+    let before = CrashDisk::new();
+    before.create_dir(&before.path("assets"), 0o700).unwrap();
+    let file = before.path("assets").join(FILE);
+    before.replace(&file, plain_text(&SHARES).as_bytes(), 0o600, None).unwrap();
+    before.sync_dir(before.root()).unwrap();
+    let disk = CrashDisk::holding(&before.everything());
+    let entropy = SeededEntropy::new(3);
+    let custody = Custody::new(&disk, &entropy, &disk.path("assets"), FILE, us(), hooked());
+    custody.encrypt_existing().unwrap();
+    for at in 0..=disk.events() {
+        for (unsynced, names) in Unsynced::ALL.iter().flat_map(|u| NameRule::ALL.iter().map(move |n| (*u, *n))) {
+            let place = Place::new();
+            disk.image(&Cut { at, unsynced, names, seed: at as u64 }).write_to(place.dir.parent().unwrap());
+            let wrapped = place.custody(hooked()).load();
+            let held = wrapped.or_else(|_| place.custody(plain()).load()).unwrap();
+            assert_eq!(hex_of(&held.shares), SHARES, "cut at {at}");
+        }
+    }
 }
 
 #[tokio::test]

@@ -43,6 +43,12 @@ pub enum CustodyError {
         /// The file.
         file: PathBuf,
     },
+    /// Shares are to be wrapped, and there is nothing to wrap them under.
+    #[error("no hook is configured to wrap {} under", file.display())]
+    NoHook {
+        /// The file.
+        file: PathBuf,
+    },
     /// The file is wrapped, and there is no hook.
     #[error("{} is wrapped, and no hook is configured", file.display())]
     WrappedWithoutHook {
@@ -102,12 +108,11 @@ impl CustodyError {
             ),
             Self::NoFile { .. } => "put the file itself there; links are not followed".into(),
             Self::Unreadable { .. } => "put it back from a backup".into(),
-            Self::ClearWithHook { .. } => "run `edgekeep seal encrypt-existing` with the same environment: it wraps the shares, \
-                and replaces them, for they lay in clear until now"
+            Self::ClearWithHook { .. } => "run `security-secretstore-setup --encryptExisting` once, with the same environment: it wraps \
+                the shares. They lay in clear until now: whoever has an old copy of this disk still has them"
                 .into(),
-            Self::WrappedWithoutHook { .. } => "set EDGEX_IKM_HOOK again; or, to give the protection up, run \
-                `edgekeep seal decrypt-existing` with the hook"
-                .into(),
+            Self::NoHook { .. } => "set EDGEX_IKM_HOOK to the program that reads this device's key material".into(),
+            Self::WrappedWithoutHook { .. } => "set EDGEX_IKM_HOOK again: nothing here writes wrapped shares back in clear".into(),
             Self::Salt(e) => e.hint().into(),
             Self::NotOpened { source, .. } => source.hint().into(),
             Self::NotAsWritten { .. } => "the disk is failing, or somebody else writes there: replace it, or find out".into(),

@@ -154,6 +154,33 @@ impl<'a> Custody<'a> {
         Ok(true)
     }
 
+    /// Wraps shares that lie in clear, in place of them: salt first, then the file, read back and opened. `false`: they are wrapped
+    /// already. The bytes of before may stand in free blocks of a disk and in its copies; only new shares end them.
+    ///
+    /// # Errors
+    /// [`CustodyError`]; the file in clear is then still there, whole.
+    pub fn encrypt_existing(&self) -> Result<bool, CustodyError> {
+        let ikm = self.ikm()?;
+        if self.meta(&self.file)?.is_none() {
+            return Err(CustodyError::Missing { file: self.file.clone(), cut_short: false });
+        }
+        let bytes = self
+            .disk
+            .read(&self.file, MAX_INIT_FILE_BYTES)
+            .map_err(|source| self.failed("read", &self.file, source))?;
+        match Shares::parse(&bytes).map_err(|source| CustodyError::Unreadable { file: self.file.clone(), source })? {
+            Shares::Wrapped(wrapped) => self.open(wrapped, ikm).map(|_| false),
+            Shares::Clear(shares) => self.save(&shares).map(|()| true),
+        }
+    }
+
+    fn ikm(&self) -> Result<&Ikm, CustodyError> {
+        match &self.keeping {
+            Keeping::Wrapped(ikm) => Ok(ikm),
+            Keeping::Plain(_) => Err(CustodyError::NoHook { file: self.file.clone() }),
+        }
+    }
+
     /// Sees that shares can be kept here, and makes everything that they will need: directory, salt, room. Tells whether a note of an
     /// earlier run stands there: that run may have had the store made.
     ///
