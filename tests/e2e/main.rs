@@ -16,5 +16,6 @@ mod namespaces;
 mod refusals;
 mod residue;
 mod restarts;
+mod sources;
 mod signals;
 mod tpm;

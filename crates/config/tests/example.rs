@@ -105,3 +105,25 @@ fn somebody_at_a_terminal_can_be_shown_the_recovery_key() {
     assert_eq!(with(true).unwrap().plan.recovery, Some(RecoverySpec::Terminal));
     assert!(with(false).unwrap_err().to_string().contains("recovery"), "nobody there, nothing chosen: nothing is made");
 }
+
+/// docs/hardware.md shows each source with all of its keys; people copy from there too.
+#[test]
+fn the_sources_in_the_manual_have_no_fault() {
+    let manual = include_str!("../../../docs/hardware.md");
+    let blocks = manual.split("```toml\n").skip(1).filter_map(|block| block.split_once("```"));
+    let sources: Vec<_> = blocks.map(|(toml, _)| toml).filter(|toml| toml.starts_with("[source]")).collect();
+    assert!(sources.len() >= 3, "tpm, tang and pkcs11 are there");
+    for toml in sources {
+        let text = format!("{toml}\n[recovery]\nnone = true\n");
+        let plan = load(&text, &Environment::default()).unwrap_or_else(|e| panic!("{e}\n{toml}")).plan;
+        // A key that the manual leaves out is one that the fault for an unknown key knows.
+        let kind = toml.lines().find(|l| l.starts_with("kind")).unwrap();
+        let faults = load(&format!("[source]\n{kind}\nzzzz = 1\n"), &Environment::default()).unwrap_err();
+        let unknown = faults.as_slice().iter().find(|f| f.what.contains("zzzz")).unwrap();
+        let (_, known) = unknown.remedy.split_once("known are ").unwrap();
+        for key in known.split(", ") {
+            assert!(toml.contains(&format!("{key} =")) || toml.contains(&format!("source.{key}]")), "{kind}: {key}");
+        }
+        drop(plan);
+    }
+}

@@ -3,7 +3,7 @@
 
 mod output;
 #[cfg(test)]
-mod tests;
+pub(in crate::source) mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -17,23 +17,23 @@ const DOCUMENTED: &str = "64acd82883269a5e46b8b0426d5a18e2b006f7d79041a68a4efa53
 
 /// A directory for hooks. One test at a time: a script that one thread is writing while another forks cannot be run
 /// (ETXTBSY), and that would be this process's fault and not the hook's.
-struct Place {
+pub(in crate::source) struct Place {
     dir: tempfile::TempDir,
     _alone: MutexGuard<'static, ()>,
 }
 
 impl Place {
-    fn new() -> Self {
+    pub(in crate::source) fn new() -> Self {
         static ALONE: Mutex<()> = Mutex::new(());
         let alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
         Self { dir: tempfile::tempdir().unwrap(), _alone: alone }
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(in crate::source) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+    pub(in crate::source) fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
         OsDisk.replace(&path, text.as_bytes(), mode, None).unwrap();
         path

@@ -7,6 +7,8 @@
 //! A PIN is asked for once and tried once. The helper spends no try where the token says that few are left.
 
 mod slot;
+#[cfg(test)]
+mod tests;
 
 use std::path::PathBuf;
 use std::sync::Arc;
