@@ -35,8 +35,9 @@ fn all_pairs_by_bao() {
         .map(|e| e.unwrap().file_name().into_string().unwrap())
         .collect();
     assert_eq!(services.len(), 18);
+    let program = part::bao();
     let bao = |service: &str, arguments: &[&str]| {
-        Command::new(part::in_venv("bao"))
+        Command::new(&program)
             .args(arguments)
             .env_clear()
             .env("HOME", device.dir())

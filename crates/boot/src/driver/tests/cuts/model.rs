@@ -10,7 +10,7 @@ use testkit::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};
 use tokio::sync::watch;
 
 use super::super::*;
-use crate::driver::{claim, keys};
+use crate::driver::{claim, keys, source};
 use crate::gate::{Board, Evidence, GateState};
 use crate::plan::GateName;
 use crate::provision::Receipts;
@@ -275,19 +275,18 @@ impl Story {
     /// The store as it lies on the disk, opened beside the boot.
     async fn opened_aside(&self) -> Result<Store, String> {
         let config = keys::store_config(&self.unrecorded(Arc::clone(&self.clock), 0), &self.plan.state_dir());
-        let unlocked = self.unlocked()?;
+        let unlocked = self.unlocked().await?;
         Store::open(&config, &unlocked.root, unlocked.header().store.0).map_err(|e| format!("the store: {e}"))
     }
 
     /// The root key by the slots as they lie on the disk.
-    pub(super) fn unlocked(&self) -> Result<Unlocked, String> {
+    pub(super) async fn unlocked(&self) -> Result<Unlocked, String> {
         let env = self.unrecorded(Arc::clone(&self.clock), 0);
         let found = SlotFiles::new(&OsDisk, self.plan.state_dir()).read().map_err(|e| e.to_string())?;
-        let mut source = keys::source(&self.plan, &env);
-        let public = found.set.slots_of(source.kind()).next().ok_or("there is no slot")?.public().clone();
-        let deadline = keys::deadline(&self.plan, &*env.clock);
-        let released = source.release(&public, &seal::NoAuth, deadline).map_err(|e| e.to_string())?;
-        found.set.unlock(source.kind(), released.ikm).map_err(|e| e.to_string())
+        let kind = source::source(&self.plan, &env).kind();
+        let public = found.set.slots_of(kind).next().ok_or("there is no slot")?.public().clone();
+        let released = source::release(&self.plan, &env, public).await.map_err(|e| e.to_string())?;
+        found.set.unlock(kind, released.ikm).map_err(|e| e.to_string())
     }
 
     /// The machine as the next start has it: the files are real, and nobody records.
