@@ -73,11 +73,7 @@ impl Pkcs11Source {
     /// Starts the helper for one request.
     fn ask(&self, request: &Request, deadline: Deadline) -> Result<Reply, SourceError> {
         let helper = Trusted::open(&self.setup.helper)?;
-        let asked = Asked {
-            env: &self.setup.env,
-            input: Some(request.to_bytes()),
-            limit: deadline.left(&*self.clock),
-        };
+        let asked = Asked { env: &self.setup.env, input: Some(request.to_bytes()), limit: deadline.left(&*self.clock) };
         let output = process::run(&helper, asked, &*self.clock)?;
         let reply = Reply::parse(&output).map_err(|e| SourceError::Protocol {
             what: self.setup.helper.display().to_string(),

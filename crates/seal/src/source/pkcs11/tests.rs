@@ -71,7 +71,9 @@ fn a_helper_that_hangs_or_floods_or_dies_is_an_error() {
     assert!(begun.elapsed() < LONG, "it was killed");
     let flood = release(&place, "while :; do echo edgekeep-pkcs11 1 released; done", LONG);
     assert!(matches!(flood, Err(SourceError::BadOutput { .. })), "{flood:?}");
-    for lines in ["kill -KILL $$", "exit 3", &format!("printf 'edgekeep-pkcs11 1 released\\nikm {IKM}\\nend\\n'; exit 70")] {
+    for lines in
+        ["kill -KILL $$", "exit 3", &format!("printf 'edgekeep-pkcs11 1 released\\nikm {IKM}\\nend\\n'; exit 70")]
+    {
         match release(&place, lines, LONG) {
             Err(e @ SourceError::HookFailed { .. }) => assert_eq!(e.remedy(), Remedy::Retry),
             other => panic!("{lines}: {other:?}"),
