@@ -172,7 +172,8 @@ mod tests {
         assert_eq!(failure.code, Code::NotReady);
         assert_eq!(failure.fact, format!("not there within 200ms: {web} (no answer)"));
         let (mut stream, _) = silent.accept().await.unwrap();
-        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut Vec::new()));
+        let mut request = Vec::new();
+        let ended = tokio::time::timeout(Duration::from_secs(10), stream.read_to_end(&mut request));
         ended.await.expect("the other end is still open").unwrap();
     }
 
