@@ -70,12 +70,12 @@ fn a_wrong_option_is_a_slip_with_its_own_code() {
 #[test]
 fn edgexs_names_do_not_pretend() {
     let dir = tempfile::tempdir().unwrap();
-    let face = dir.path().join("security-secretstore-setup");
+    let face = dir.path().join("security-proxy-auth");
     std::os::unix::fs::symlink(BINARY, &face).unwrap();
     let (code, text) = told(&run(&face, dir.path(), &["--configDir", "res"]));
     assert_eq!(code, 64);
     assert!(
-        text.starts_with("error: called as security-secretstore-setup, which is not in this version\n hint: "),
+        text.starts_with("error: called as security-proxy-auth, which is not in this version\n hint: "),
         "{text}"
     );
 }

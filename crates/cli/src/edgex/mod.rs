@@ -2,7 +2,11 @@
 //! floors below; nothing here is needed by another face.
 
 mod bootstrapper;
+mod child;
+mod face;
 mod go_flags;
+mod setup;
+mod token_provider;
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -15,6 +19,8 @@ use crate::failure::Failure;
 pub(crate) fn run(face: &str, arguments: Vec<OsString>) -> ExitCode {
     match face {
         "security-bootstrapper" => bootstrapper::run(arguments),
+        "security-secretstore-setup" => setup::run(arguments),
+        "security-file-token-provider" => token_provider::run(arguments),
         _ => crate::failure::report(&crate::faces::refuse(face)),
     }
 }

@@ -14,10 +14,6 @@ use boot::plan::Plan;
 use clap::Args;
 use config::{Config, Faults, Inputs};
 use host::{Disk, OsDisk};
-use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{LevelFilter, Targets};
-use tracing_subscriber::layer::SubscriberExt;
-use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::failure::Failure;
 
@@ -45,7 +41,7 @@ pub(crate) struct Up {
 }
 
 pub(super) fn run(up: Up) -> Result<(), Failure> {
-    log();
+    crate::process::log("warn");
     if up.demo {
         let demo = || demo_plan(up.data_dir.as_deref(), up.listen.as_deref());
         let (plan, note) = demo()?;
@@ -89,17 +85,6 @@ fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Fai
         .build()
         .map_err(|e| Failure::fault(format!("the asynchronous runtime does not start: {e}")))?
         .block_on(work)
-}
-
-/// The log goes to standard error, without colours unless somebody looks at it.
-fn log() {
-    let level = std::env::var("EDGEKEEP_LOG").unwrap_or_else(|_| "warn".into());
-    // `Targets` reads "warn,edgekeep=debug" as an EnvFilter does, without a regular-expression engine of a megabyte.
-    let filter: Targets = level.parse().unwrap_or_else(|_| Targets::new().with_default(LevelFilter::WARN));
-    let ansi = std::io::IsTerminal::is_terminal(&std::io::stderr());
-    let lines = tracing_subscriber::fmt::layer().with_ansi(ansi).with_target(false).with_writer(std::io::stderr);
-    // Only a second call could fail, and there is none.
-    let _ = tracing_subscriber::registry().with(lines.with_filter(filter)).try_init();
 }
 
 fn absolute(path: &Path) -> Result<PathBuf, Failure> {
