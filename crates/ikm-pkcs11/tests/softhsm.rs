@@ -1,6 +1,7 @@
 //! The source `pkcs11` with this helper, on tokens of SoftHSM: one token for each test.
 
 #![allow(clippy::unwrap_used)]
+#![allow(clippy::disallowed_methods)] // real time is what is measured, and what is written is thrown away
 
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,7 @@
 //! Against Debian's `tangd`, one for each server of a test; and against servers that lie, hang and are not there.
 
+#![allow(clippy::disallowed_methods)] // real time is what is measured
+
 use std::time::Instant;
 
 use host::{OsClock, OsEntropy};
