@@ -74,10 +74,7 @@ fn edgexs_names_do_not_pretend() {
     std::os::unix::fs::symlink(BINARY, &face).unwrap();
     let (code, text) = told(&run(&face, dir.path(), &["--configDir", "res"]));
     assert_eq!(code, 64);
-    assert!(
-        text.starts_with("error: called as security-proxy-auth, which is not in this version\n hint: "),
-        "{text}"
-    );
+    assert!(text.starts_with("error: called as security-proxy-auth, which is not in this version\n hint: "), "{text}");
 }
 
 #[test]

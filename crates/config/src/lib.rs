@@ -25,10 +25,10 @@ use boot::plan::{Plan, RecoverySpec};
 use host::Disk;
 
 pub use demo::{Demo, demo};
-pub use edgex::{Bus, Face, Kuiper, Program, ProviderFace, ProxyCertificate, SetupFace, StoreAt};
 pub use edgex::bootstrapper::{
     Bootstrapper, DatabaseFiles, Mosquitto, SecretStore, StageGates, bootstrapper, go_duration,
 };
+pub use edgex::{Bus, Face, Kuiper, Program, ProviderFace, ProxyCertificate, SetupFace, StoreAt};
 pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 

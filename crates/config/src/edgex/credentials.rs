@@ -225,4 +225,5 @@ impl Entitled<'_> {
 }
 
 /// Sections that other parts of EdgeX read.
-pub(super) const PASSED_OVER: [&str; 7] = ["LogLevel", "Service", "Writable", "Telemetry", "Registry", "Clients", "MessageBus"];
+pub(super) const PASSED_OVER: [&str; 7] =
+    ["LogLevel", "Service", "Writable", "Telemetry", "Registry", "Clients", "MessageBus"];

@@ -6,8 +6,8 @@
 
 pub(crate) mod bootstrapper;
 mod credentials;
-mod known_secrets;
 mod faces;
+mod known_secrets;
 mod overrides;
 mod provider;
 mod token_config;
