@@ -46,7 +46,7 @@ impl Database {
     }
 
     async fn ask(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), NotReady> {
-        let (question, judge): (&[u8], fn(&[u8]) -> Option<Verdict>) = match self {
+        let (question, judge): (&[u8], Judge) = match self {
             _ if !host::in_force("gate-asks-the-database") => return Ok(()),
             Self::Unknown => return Ok(()),
             Self::Postgres => (STARTUP, postgres_verdict),
@@ -86,6 +86,8 @@ pub enum NotReady {
 
 /// The judgement of what has been read so far; `None` if more is needed.
 pub type Verdict = Result<(), NotReady>;
+
+type Judge = fn(&[u8]) -> Option<Verdict>;
 
 /// As libpq's `PQping` judges: asked for a password is ready, and so is every refusal but "cannot connect now".
 pub fn postgres_verdict(answer: &[u8]) -> Option<Verdict> {

@@ -39,7 +39,7 @@ impl Unwritable {
 }
 
 /// Refuses a value that `fits` does not hold for.
-fn fitting<'v>(value: &'v str, fits: impl FnOnce(&str) -> bool, unfit: Unwritable) -> Result<&'v str, Unwritable> {
+fn fitting(value: &str, fits: impl FnOnce(&str) -> bool, unfit: Unwritable) -> Result<&str, Unwritable> {
     if fits(value) || !host::in_force("peer-values-fit") { Ok(value) } else { Err(unfit) }
 }
 
