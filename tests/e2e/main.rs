@@ -16,6 +16,6 @@ mod namespaces;
 mod refusals;
 mod residue;
 mod restarts;
-mod sources;
 mod signals;
+mod sources;
 mod tpm;

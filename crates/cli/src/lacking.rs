@@ -24,7 +24,8 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
         SourceSpec::Tang { .. } => {
             say("the state of the device is not measured: any system that boots on it and reaches the servers has the key"
                 .into());
-            say("Tang servers ask nobody who he is: whoever copies the disk and stands on their network has the key".into());
+            say("Tang servers ask nobody who he is: whoever copies the disk and stands on their network has the key"
+                .into());
         }
         SourceSpec::Pkcs11 { setup, pin_file, .. } => {
             say(format!(

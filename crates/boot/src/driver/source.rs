@@ -5,8 +5,8 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use seal::{
-    Auth, Closed, Deadline, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed,
-    SlotPublic, SoftwareSource, SourceError, TangSource, TpmSource,
+    Auth, Closed, Deadline, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released,
+    ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource, TpmSource,
 };
 use tokio::sync::oneshot;
 

@@ -129,8 +129,10 @@ fn servers_that_are_away_are_asked_every_minute_for_as_long_as_it_takes() {
     let busy = (0..500).map(|_| Event::SourceBusy);
     let (machine, actions) =
         run(Machine::new(Arc::new(p)), [Event::Started, Event::Looked(whole())].into_iter().chain(busy));
-    let pauses: Vec<u64> =
-        actions.iter().filter_map(|a| if let Action::Release { after } = a { Some(after.as_secs()) } else { None }).collect();
+    let pauses: Vec<u64> = actions
+        .iter()
+        .filter_map(|a| if let Action::Release { after } = a { Some(after.as_secs()) } else { None })
+        .collect();
     assert_eq!(pauses[..9], [0, 1, 2, 4, 8, 16, 32, 60, 60]);
     assert!(pauses.len() == 501 && pauses[9..].iter().all(|s| *s == 60), "it never gives up");
     let (machine, _) = run(machine, [Event::Released]);
