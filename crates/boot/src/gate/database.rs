@@ -196,7 +196,7 @@ mod tests {
         tokio::spawn(async move {
             for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
-                stream.read(&mut [0; 64]).await.unwrap();
+                let _asked = stream.read(&mut [0; 64]).await.unwrap();
                 stream.write_all(&answer).await.unwrap();
             }
         });
