@@ -101,6 +101,7 @@ pub(crate) fn squatter(socket: &Path) -> std::process::Child {
 /// # Panics
 /// After 20 s.
 pub(crate) fn until(mut ask: impl FnMut() -> bool, told: impl Fn() -> String) {
+    #[allow(clippy::disallowed_methods)] // a real process's time
     let begun = std::time::Instant::now();
     while !ask() {
         assert!(begun.elapsed().as_secs() < 20, "it does not come: {}", told());

@@ -280,7 +280,7 @@ fn names(dir: &Path) -> Vec<String> {
 /// Takes all room that is left.
 fn fill(path: &Path) {
     use std::io::Write;
-    let mut file = std::fs::File::create(path).unwrap();
+    let mut file = std::fs::File::options().create_new(true).write(true).open(path).unwrap();
     for size in [1 << 16, 1 << 12] {
         while file.write_all(&vec![0; size]).is_ok() {}
     }
