@@ -31,6 +31,13 @@ pub(crate) struct Login {
     data: Vec<String>,
 }
 
+impl Login {
+    /// What it asks for on standard input.
+    pub(super) fn secret(&self) -> &'static str {
+        if self.method == "token" { "Token" } else { "Password" }
+    }
+}
+
 pub(super) async fn run<V: Vault>(
     login: &Login,
     session: &Session<V>,

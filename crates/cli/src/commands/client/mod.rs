@@ -23,6 +23,7 @@ mod status;
 mod token;
 #[cfg(test)]
 mod transcripts;
+mod typed;
 mod write;
 
 use clap::Subcommand;
@@ -89,7 +90,15 @@ pub(crate) async fn run(command: ClientCommand) -> Result<(), Failure> {
     let (common, connection) = command.common();
     let style = common.style(&environment)?;
     let session = connection.open(&environment)?;
-    let (text, failure) = perform(command, &session, &mut std::io::stdin().lock()).await?.render(&style)?;
+    let stdin = std::io::stdin().lock();
+    let answer = match &command {
+        ClientCommand::Login(c) => {
+            let mut typed = typed::Typed::new(stdin, c.command.secret());
+            perform(command, &session, &mut typed).await
+        }
+        _ => perform(command, &session, &mut { stdin }).await,
+    };
+    let (text, failure) = answer?.render(&style)?;
     answer::print(&text);
     failure.map_or(Ok(()), Err)
 }
