@@ -26,7 +26,7 @@ pub(crate) fn build(target: Option<&str>) -> Result<()> {
 
 /// Builds with the profile `dist` and gives the path of the executable.
 pub(crate) fn artefact(target: &str) -> Result<PathBuf> {
-    dist(target, &["--package", "edgekeep"], "edgekeep")
+    dist(target, &["--package", "edgekeep", "--bin", "edgekeep"], "edgekeep")
 }
 
 /// Builds one executable with the profile `dist`; `made` is where it lies below the profile's folder.
