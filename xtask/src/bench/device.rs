@@ -118,7 +118,11 @@ impl Device {
         let mut words = before.iter().copied().chain([program.as_str()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words).args(["up", "--config"]).arg(self.dir.path().join(CONFIG));
-        command.process_group(0).env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").env(LOG, "warn,edgekeep=debug");
+        command
+            .process_group(0)
+            .env_clear()
+            .env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin")
+            .env(LOG, "warn,edgekeep=debug");
         command
     }
 
