@@ -40,24 +40,35 @@ pub async fn wait_for(
     trust: &Trust,
     deadline: Duration,
 ) -> Result<Evidence, WaitError> {
+    let end = tokio::time::Instant::now() + deadline;
+    // Looked at once however short the deadline: with none at all it would hang on who is quicker, the socket or the clock.
+    if let Ok(found) = tokio::time::timeout(deadline.max(ONE_LOOK), ask(socket, gate, trust)).await
+        && let Some(settled) = settled(found, gate)
+    {
+        return settled;
+    }
     let question = Question { verb: Verb::Wait, gate: gate.clone() };
     let opened = async {
         loop {
-            match converse(socket, &question, trust).await {
-                Ok(Answer { state: GateState::Open(evidence), .. }) => return Ok(evidence),
-                Ok(Answer { state: GateState::Unknown, .. }) => {
-                    return Err(WaitError::NoSuchGate { gate: gate.clone() });
-                }
-                // Shut, or nobody there: the process is starting or restarting.
-                Ok(_) | Err(WaitError::Absent { .. }) => {}
-                Err(e) => return Err(e),
+            if let Some(settled) = settled(converse(socket, &question, trust).await, gate) {
+                return settled;
             }
             tokio::time::sleep(RETRY).await;
         }
     };
-    match tokio::time::timeout(deadline, opened).await {
+    match tokio::time::timeout_at(end, opened).await {
         Ok(outcome) => outcome,
         Err(_) => Err(WaitError::TimedOut { gate: gate.clone(), seconds: deadline.as_secs() }),
+    }
+}
+
+/// `None` while there is something to wait for: the gate is shut, or nobody is there because the process starts or restarts.
+fn settled(answer: Result<Answer, WaitError>, gate: &GateName) -> Option<Result<Evidence, WaitError>> {
+    match answer {
+        Ok(Answer { state: GateState::Open(evidence), .. }) => Some(Ok(evidence)),
+        Ok(Answer { state: GateState::Unknown, .. }) => Some(Err(WaitError::NoSuchGate { gate: gate.clone() })),
+        Ok(_) | Err(WaitError::Absent { .. }) => None,
+        Err(e) => Some(Err(e)),
     }
 }
 
@@ -173,6 +184,8 @@ impl WaitError {
     }
 }
 
+/// What an answer that is there already takes, on a loaded device too.
+const ONE_LOOK: Duration = Duration::from_secs(2);
 /// Between attempts while nobody is there.
 const RETRY: Duration = Duration::from_millis(100);
 
@@ -276,6 +289,19 @@ mod tests {
         tokio::spawn(GateSocket::bind(&OsDisk, &path, us()).unwrap().serve(receive));
         let answer = wait_for(&path, &"nosuch".parse().unwrap(), &trust(), LONG).await;
         assert!(matches!(answer, Err(WaitError::NoSuchGate { .. })), "{answer:?}");
+    }
+
+    #[tokio::test]
+    async fn without_time_it_is_looked_at_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        let (send, receive) = watch::channel(board());
+        tokio::spawn(GateSocket::bind(&OsDisk, &path, us()).unwrap().serve(receive));
+        let (gate, trust) = (gate(), trust());
+        let now = || wait_for(&path, &gate, &trust, Duration::ZERO);
+        assert!(matches!(now().await, Err(WaitError::TimedOut { .. })), "shut");
+        send.send_modify(|b| b.set(&[gate.clone()].into(), evidence()));
+        assert!(now().await.is_ok());
     }
 
     #[tokio::test]

@@ -40,11 +40,11 @@ impl ExecSource {
         Self { path: path.into(), env, short, clock }
     }
 
-    /// Runs the hook once.
-    fn ask(&self, deadline: Deadline) -> Result<Ikm, SourceError> {
+    /// Runs the hook once, for `limit` at most.
+    fn ask(&self, limit: Duration) -> Result<Ikm, SourceError> {
         let what = || self.path.display().to_string();
         let hook = Trusted::open(&self.path)?;
-        let limit = deadline.left(&*self.clock).min(HOOK_LIMIT);
+        let limit = limit.min(HOOK_LIMIT);
         let asked = Asked { env: &self.env, input: None, limit };
         let octets = output::octets(&process::run(&hook, asked, &*self.clock)?)
             .map_err(|defect| SourceError::BadOutput { what: what(), defect })?;
@@ -86,8 +86,9 @@ impl KeySource for ExecSource {
         deadline: Deadline,
     ) -> Result<Provisioned, SourceError> {
         policy.enforceable(SourceKind::Exec, &self.capabilities())?;
-        let ikm = self.ask(deadline)?;
-        let second = self.ask(deadline)?;
+        // Half of the time for each: a hook that hangs is not given the other's as well.
+        let ikm = self.ask(deadline.left(&*self.clock) / 2)?;
+        let second = self.ask(deadline.left(&*self.clock))?;
         if ikm.ct_eq(&second) || !host::in_force("hook-asked-twice") {
             Ok(Provisioned { public: SlotPublic::bare(SourceKind::Exec), ikm })
         } else {
@@ -99,7 +100,7 @@ impl KeySource for ExecSource {
         if slot.kind() != SourceKind::Exec {
             return Err(SourceError::OtherSlot { kind: SourceKind::Exec });
         }
-        Ok(Released { ikm: self.ask(deadline)?, evidence: self.evidence(), remaining_this_boot: None })
+        Ok(Released { ikm: self.ask(deadline.left(&*self.clock))?, evidence: self.evidence(), remaining_this_boot: None })
     }
 
     /// The contract of the hook has no way to say it.

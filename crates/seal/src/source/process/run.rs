@@ -33,6 +33,7 @@ pub(in crate::source) fn run(
     clock: &dyn Clock,
 ) -> Result<Zeroizing<Vec<u8>>, SourceError> {
     let limit = asked.limit;
+    let told = in_tenths(limit);
     let what = || hook.path().display().to_string();
     let os = |source: io::Error| SourceError::Os { what: what(), source };
     let mut child = Running::start(hook, asked).map_err(os)?;
@@ -41,7 +42,7 @@ pub(in crate::source) fn run(
     child.log(hook);
     match outcome {
         Ok(()) => {}
-        Err(Fault::Time) => return Err(SourceError::TimedOut { what: what(), limit }),
+        Err(Fault::Time) => return Err(SourceError::TimedOut { what: what(), limit: told }),
         Err(Fault::Flood) => {
             return Err(SourceError::BadOutput { what: what(), defect: "it has more than 8192 digits" });
         }
@@ -50,11 +51,17 @@ pub(in crate::source) fn run(
     match status {
         Some(status) if status.success() => {}
         Some(status) => return Err(SourceError::HookFailed { what: what(), status: status.to_string() }),
-        None => return Err(SourceError::TimedOut { what: what(), limit }),
+        None => return Err(SourceError::TimedOut { what: what(), limit: told }),
     }
     let mut stdout = std::mem::take(&mut child.stdout);
     stdout.truncate(child.filled);
     Ok(stdout)
+}
+
+/// As a person gave it: what is left of a deadline is a few milliseconds less.
+fn in_tenths(limit: Duration) -> Duration {
+    let tenths = (limit + Duration::from_millis(50)).as_millis() / 100;
+    Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX))
 }
 
 /// Why a hook was cut short.
