@@ -85,6 +85,11 @@ impl BringUpError {
             Self::Stopped(_) => "start it again: it goes on where it stopped".into(),
             Self::Late { .. } => "see the store's own log; look whether host, port and protocol are right".into(),
             Self::Custody(e) | Self::Init(InitError::Custody(e)) => e.hint(),
+            Self::Init(InitError::Ask(AskError::Refused { told, .. })) if told.contains(HALF_MADE) => {
+                "its own making of a store was cut short, and OpenBao cannot go on from there: if no store was ever in use \
+                in its storage, delete that storage and start again"
+                    .into()
+            }
             Self::Init(_) => "see the store's own log".into(),
             Self::Unseal(e) => e.hint().into(),
             Self::Untrusted(_) => {
@@ -190,6 +195,9 @@ fn passing(error: AskError) -> Result<String, BringUpError> {
         other => Ok(crate::chain(&other)),
     }
 }
+
+/// How OpenBao's raft storage says that an earlier `sys/init` ended half-way: its caller hung up, or it was killed.
+const HALF_MADE: &str = "cluster already has state";
 
 #[cfg(test)]
 mod tests;

@@ -388,3 +388,15 @@ async fn waiting_has_an_end_and_hears_a_signal() {
     let stopped = bring_up(&store, &custody, wish(Duration::from_secs(3600)), &clock, &stop).await;
     assert!(matches!(stopped, Err(BringUpError::Stopped(_))));
 }
+
+/// What OpenBao 2.7.2 says when an earlier `sys/init` ended with its caller.
+#[test]
+fn a_store_that_was_half_made_by_itself_is_told_with_its_remedy() {
+    let told = "could not bootstrap clustered storage: error bootstrapping cluster: cluster already has state";
+    let refused =
+        |told: &str| AskError::Refused { verb: "POST", path: "sys/init".into(), status: 400, told: told.into() };
+    let hint = BringUpError::Init(InitError::Ask(refused(told))).hint();
+    assert!(hint.contains("delete that storage"), "{hint}");
+    let other = BringUpError::Init(InitError::Ask(refused("no"))).hint();
+    assert!(!other.contains("delete"), "nothing is to be deleted for another reason: {other}");
+}

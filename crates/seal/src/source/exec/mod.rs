@@ -100,7 +100,11 @@ impl KeySource for ExecSource {
         if slot.kind() != SourceKind::Exec {
             return Err(SourceError::OtherSlot { kind: SourceKind::Exec });
         }
-        Ok(Released { ikm: self.ask(deadline.left(&*self.clock))?, evidence: self.evidence(), remaining_this_boot: None })
+        Ok(Released {
+            ikm: self.ask(deadline.left(&*self.clock))?,
+            evidence: self.evidence(),
+            remaining_this_boot: None,
+        })
     }
 
     /// The contract of the hook has no way to say it.
