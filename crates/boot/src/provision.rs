@@ -10,8 +10,8 @@
 //! Each compares what is wanted with what is found and does the difference: a second run writes nothing, and a run that was cut
 //! short is finished by the next.
 
-mod calls;
 mod credentials;
+mod error;
 mod ground;
 mod identity;
 mod receipt;
@@ -20,8 +20,8 @@ mod token;
 #[cfg(test)]
 pub(crate) mod fake;
 
-pub use calls::ProvisionError;
 pub use credentials::{Passwords, keep_credentials, keep_credentials_from};
+pub use error::ProvisionError;
 pub use ground::{Ground, SIGNING_KEY, lay_ground, lay_mounts};
 pub use identity::keep_identity;
 pub use receipt::{Receipt, ReceiptError, Receipts};

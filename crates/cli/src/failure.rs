@@ -45,20 +45,8 @@ impl Failure {
 
     /// An error with all its causes, in one line.
     pub(crate) fn of(code: Code, error: &dyn std::error::Error) -> Self {
-        Self::new(code, chain(error))
+        Self::new(code, host::with_causes(error))
     }
-}
-
-/// An error and its causes, as `outer: inner`.
-pub(crate) fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
 }
 
 /// Shows a failure on standard error, and gives its code.

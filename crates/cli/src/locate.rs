@@ -6,7 +6,7 @@ use config::Environment;
 use delivery::{ENDPOINT_FILE, Endpoint, OsMedium, RunDir, check_parents};
 use host::{Disk, OsDisk};
 
-use crate::failure::{Code, Failure, chain};
+use crate::failure::{Code, Failure};
 
 /// The variables of this process.
 pub(crate) fn environment() -> Environment {
@@ -45,7 +45,7 @@ pub(crate) fn endpoint(run_dir: &Path) -> Result<Endpoint, Failure> {
     check_parents(&OsDisk, run_dir, crate::process::uid())
         .map_err(|e| Failure::of(Code::Refused, &e).hint(e.hint()))?;
     Endpoint::read(&OsDisk, run_dir).map_err(|e| {
-        Failure::new(Code::NotReady, chain(&e))
+        Failure::new(Code::NotReady, host::with_causes(&e))
             .hint("start edgekeep (`edgekeep up`), or name its run directory with --run-dir")
     })
 }

@@ -4,7 +4,7 @@
 //! api::Request --encode--> HTTP/1.1 over TLS ([`HttpsVault`]) or a Unix socket ([`UnixVault`]) --reply--> api::Reply
 //! ```
 //!
-//! Beside it stands [`exchange_plain`], one bounded HTTP exchange for protocols that protect themselves.
+//! [`Calls`] asks it in the few shapes that those need who keep a store. Beside it stands [`exchange_plain`], one bounded HTTP exchange for protocols that protect themselves.
 //!
 //! Every wire has deadlines, a bound on what it reads, and one connection that is used again. TLS trusts the one CA that it is
 //! given, never those of the system.
@@ -12,6 +12,8 @@
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
 mod address;
+mod bearer;
+mod calls;
 mod encode;
 mod plain;
 mod reply;
@@ -25,6 +27,8 @@ use std::future::Future;
 use api::{Reply, Request};
 
 pub use address::{Address, AddressError};
+pub use bearer::Bearer;
+pub use calls::{AskError, Calls, text_of};
 pub use plain::{HttpReply, HttpRequest, Origin, OriginError, exchange as exchange_plain};
 pub use reply::MAX_REPLY_BYTES;
 pub use status::{StatusError, WebUrl, WebUrlError};

@@ -23,6 +23,6 @@ mod token_dir;
 pub use channel::{Channel, DeliverError, Delivered, Recipient, RecipientError, Standing};
 pub use endpoint::{ENDPOINT_FILE, Endpoint, EndpointError};
 pub use file::{CA_FILE, FileChannel, TOKEN_FILE};
-pub use parcel::Parcel;
+pub use parcel::{Parcel, token_in};
 pub use place::{Backing, Medium, OsMedium, PlaceError, RunDir, check_parents};
 pub use token_dir::TokenDir;

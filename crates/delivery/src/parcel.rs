@@ -7,8 +7,24 @@ use std::collections::BTreeMap;
 use std::io::Write;
 
 use api::Auth;
-use serde::Serialize;
+use secret::Token;
+use serde::{Deserialize, Serialize};
 use zeroize::Zeroizing;
+
+/// `auth.client_token` of such a file, whoever wrote it.
+pub fn token_in(text: &[u8]) -> Option<Token> {
+    #[derive(Deserialize)]
+    struct File<'a> {
+        #[serde(borrow)]
+        auth: Auth<'a>,
+    }
+    #[derive(Deserialize)]
+    struct Auth<'a> {
+        client_token: &'a str,
+    }
+    let file: File<'_> = serde_json::from_slice(text).ok()?;
+    Token::parse(file.auth.client_token).ok()
+}
 
 /// A token's file and the CA's certificate. Never printed.
 pub struct Parcel {
@@ -158,5 +174,13 @@ mod tests {
         );
         assert_eq!(parcel.token_json.capacity(), parcel.token_json.len(), "one allocation, no copies left behind");
         assert_eq!(format!("{parcel:?}"), "Parcel(..)");
+    }
+
+    #[test]
+    fn the_file_gives_its_token_back() {
+        assert_eq!(token_in(sample("s.abc").expose_token_json()).unwrap().expose(), "s.abc");
+        for bad in [&b"{}"[..], b"", br#"{"auth":{"client_token":""}}"#, br#"{"auth":{"client_token":"a b"}}"#] {
+            assert!(token_in(bad).is_none());
+        }
     }
 }

@@ -2,11 +2,10 @@
 
 use std::time::Duration;
 
-use client::{CallError, Vault};
+use client::{AskError, CallError, Vault};
 use host::Clock;
 use seal::edgex::ClearShares;
 
-use crate::calls::AskError;
 use crate::custody::{Custody, CustodyError, OnDisk};
 use crate::health::{Health, health};
 use crate::init::{InitError, Prepared, ShareCounts};
@@ -176,7 +175,7 @@ async fn make<V: Vault>(
     match prepared.init(vault, counts).await {
         Ok(fresh) => Ok(Some(fresh.keep().await?)),
         Err(InitError::Ask(AskError::Call(e))) if !matches!(e, CallError::Untrusted { .. }) => {
-            tracing::warn!(error = %crate::chain(&e), "no answer to init");
+            tracing::warn!(error = %host::with_causes(&e), "no answer to init");
             Ok(None)
         }
         // The store was being made already, for a run before this one that was killed meanwhile.
@@ -192,7 +191,7 @@ fn passing(error: AskError) -> Result<String, BringUpError> {
     match error {
         // To go on asking somebody who is not the store would be to wait for the attacker to do better.
         AskError::Call(e @ CallError::Untrusted { .. }) => Err(BringUpError::Untrusted(e)),
-        other => Ok(crate::chain(&other)),
+        other => Ok(host::with_causes(&other)),
     }
 }
 

@@ -7,15 +7,12 @@
 
 use std::collections::BTreeMap;
 
-use client::Vault;
+use client::{AskError, Bearer, Calls, Vault};
 use seal::edgex::ClearShares;
 use secret::Token;
 use serde::Deserialize;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
-
-use crate::bearer::Bearer;
-use crate::calls::{AskError, Calls, copy};
 
 /// Where the login lives in the store, below `auth/`.
 pub const CUSTODY_MOUNT: &str = "edgekeep-custody";
@@ -28,7 +25,7 @@ pub const CUSTODY_POLICY: &str = "edgekeep-custody";
 /// # Errors
 /// [`AskError`].
 pub async fn keep_login<V: Vault>(root: &Bearer<'_, V>, shares: &ClearShares) -> Result<bool, AskError> {
-    let calls = Calls::anonymous(root);
+    let calls = Calls::over(root);
     if calls.read::<Value>(&format!("{AUTHENTICATED}/attempt")).await?.is_none() {
         return Ok(false);
     }
@@ -92,11 +89,8 @@ impl Door {
         let login = shares.login();
         let body = Zeroizing::new(format!(r#"{{"password":"{}"}}"#, *login.password).into_bytes());
         let path = format!("auth/{CUSTODY_MOUNT}/login/{}", login.user);
-        match Calls::anonymous(vault).write_secret(&path, body).await {
-            Ok(reply) => match reply.auth() {
-                Some(auth) => Ok(Self::LoggedIn(copy(&auth.client_token))),
-                None => Err(AskError::answer(&path, "it has no token")),
-            },
+        match Calls::over(vault).exchange_for_token(&path, body).await {
+            Ok(auth) => Ok(Self::LoggedIn(auth.client_token)),
             Err(AskError::Refused { status: 400..=499, .. }) => Ok(Self::Open),
             Err(e) => Err(e),
         }
@@ -112,7 +106,7 @@ impl Door {
     pub(crate) fn calls<'v, V: Vault>(&'v self, vault: &'v V) -> Calls<'v, V> {
         match self {
             Self::LoggedIn(token) => Calls::with(vault, token),
-            Self::Open => Calls::anonymous(vault),
+            Self::Open => Calls::over(vault),
         }
     }
 }

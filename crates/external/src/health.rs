@@ -1,10 +1,8 @@
 //! How a store stands.
 
 use api::{Body, Operation};
-use client::Vault;
+use client::{AskError, Calls, Vault};
 use serde::Deserialize;
-
-use crate::calls::{AskError, Calls};
 
 /// What `sys/health` says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,7 +39,7 @@ impl std::fmt::Display for Health {
 /// # Errors
 /// [`AskError`] when there is no answer.
 pub async fn health<V: Vault>(vault: &V) -> Result<Health, AskError> {
-    let calls = Calls::anonymous(vault);
+    let calls = Calls::over(vault);
     // Without `standbyok`: a standby must be told from a store that serves by itself.
     let status = calls.ask(Operation::Read, "sys/health", Body::empty()).await?.status.0;
     Ok(match status {

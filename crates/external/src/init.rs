@@ -10,11 +10,10 @@
 //! Kept      the only thing from which a new store is unsealed
 //! ```
 
-use client::Vault;
+use client::{AskError, Calls, Vault, text_of};
 use seal::edgex::{ClearShares, Shares, SharesError};
 use zeroize::Zeroizing;
 
-use crate::calls::{AskError, Calls, text};
 use crate::custody::{Custody, CustodyError};
 use crate::root::RootToken;
 
@@ -85,7 +84,7 @@ impl<'c, 'a> Prepared<'c, 'a> {
     pub async fn init<V: Vault>(self, vault: &V, counts: ShareCounts) -> Result<Fresh<'c, 'a>, InitError> {
         let ShareCounts { shares, threshold } = counts;
         let body = format!(r#"{{"secret_shares":{shares},"secret_threshold":{threshold}}}"#);
-        let calls = Calls::anonymous(vault);
+        let calls = Calls::over(vault);
         let reply = match calls.write_secret(PATH, Zeroizing::new(body.into_bytes())).await {
             Ok(reply) => reply,
             Err(e) => {
@@ -96,7 +95,7 @@ impl<'c, 'a> Prepared<'c, 'a> {
                 return Err(e.into());
             }
         };
-        let text = text(&reply).ok_or_else(|| AskError::answer(PATH, "it is empty"))?;
+        let text = text_of(&reply).ok_or_else(|| AskError::answer(PATH, "it is empty"))?;
         // The reply has the fields of the file.
         let mut shares = match Shares::parse(text).map_err(InitError::NoShares)? {
             Shares::Clear(shares) => shares,
@@ -118,7 +117,7 @@ impl Fresh<'_, '_> {
             match self.custody.save(&self.shares) {
                 Ok(()) => return Ok(self.kept()),
                 Err(e) => {
-                    tracing::error!(error = %crate::chain(&e), "the key shares are not on the disk yet; trying again")
+                    tracing::error!(error = %host::with_causes(&e), "the key shares are not on the disk yet; trying again")
                 }
             }
             tokio::time::sleep(pause).await;

@@ -1,12 +1,9 @@
 //! The token from which services' tokens are made: as much as that takes, for an hour, and no secret can be read with it.
 
 use api::Auth;
-use client::Vault;
+use client::{AskError, Bearer, Calls, Vault};
 use secret::Accessor;
 use serde_json::{Value, json};
-
-use crate::bearer::Bearer;
-use crate::calls::{AskError, Calls};
 
 /// EdgeX's name for the policy.
 pub const PRIVILEGED_POLICY: &str = "privileged-token-creator";
@@ -21,7 +18,7 @@ impl IssuingToken {
     /// # Errors
     /// [`AskError`].
     pub async fn create<V: Vault>(root: &Bearer<'_, V>) -> Result<Self, AskError> {
-        let calls = Calls::anonymous(root);
+        let calls = Calls::over(root);
         calls
             .write(&format!("sys/policies/acl/{PRIVILEGED_POLICY}"), &json!({ "policy": policy().to_string() }))
             .await?;
@@ -32,12 +29,7 @@ impl IssuingToken {
             "ttl": "1h",
             "policies": [PRIVILEGED_POLICY],
         });
-        let path = "auth/token/create";
-        match calls.write(path, &body).await?.payload {
-            api::Payload::Logical(logical) => logical.auth.map(Self),
-            _ => None,
-        }
-        .ok_or_else(|| AskError::answer(path, "it has no token"))
+        calls.write_for_token("auth/token/create", &body).await.map(Self)
     }
 
     /// The store's reply, for a provider that reads it from a file.

@@ -13,9 +13,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
-mod bearer;
 mod bring_up;
-mod calls;
 mod custody;
 mod door;
 mod health;
@@ -27,13 +25,12 @@ mod services;
 mod stop;
 mod sweep;
 mod unseal;
+mod wiped;
 
 #[cfg(test)]
 mod fake;
 
-pub use bearer::Bearer;
 pub use bring_up::{BringUpError, Done, Opened, Wish, bring_up};
-pub use calls::AskError;
 pub use custody::{Custody, CustodyError, Held, Keeping, OnDisk};
 pub use door::{CUSTODY_MOUNT, CUSTODY_POLICY, keep_login};
 pub use health::{Health, health};
@@ -45,15 +42,3 @@ pub use services::{Regenerate, ServiceGround, ServiceWish, issue, regenerate};
 pub use stop::{Halt, Stop, Stopped, stop};
 pub use sweep::{Sweep, Swept};
 pub use unseal::{UnsealError, unseal};
-
-/// An error and its causes, in one line.
-fn chain(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut cause = error.source();
-    while let Some(e) = cause {
-        text.push_str(": ");
-        text.push_str(&e.to_string());
-        cause = e.source();
-    }
-    text
-}

@@ -4,15 +4,14 @@ use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD_NO_PAD;
-use client::Vault;
+use client::{AskError, Bearer, Calls, Vault};
 use seal::edgex::ClearShares;
 use secret::Token;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
-use crate::bearer::Bearer;
-use crate::calls::{AskError, Calls, Wiped};
 use crate::door::Door;
+use crate::wiped::Wiped;
 
 /// Why there is no root token, or why there still is one.
 #[derive(Debug, thiserror::Error)]
@@ -93,7 +92,7 @@ impl RootToken {
             (Err(RootError::NoDoor { .. }), Door::LoggedIn(_)) => {
                 end_login(&calls).await;
                 let calls = Door::Open.path();
-                attempt(&Calls::anonymous(vault), calls, shares).await
+                attempt(&Calls::over(vault), calls, shares).await
             }
             (made, Door::LoggedIn(_)) => {
                 end_login(&calls).await;
@@ -166,7 +165,7 @@ pub async fn with_root<V: Vault, T, E: From<RootError>>(
         (Ok(_), Err(e)) => Err(e.into()),
         (Err(e), Ok(())) => Err(e),
         (Err(e), Err(also)) => {
-            tracing::error!(error = %crate::chain(&also), "besides");
+            tracing::error!(error = %host::with_causes(&also), "besides");
             Err(e)
         }
     }

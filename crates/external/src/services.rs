@@ -5,16 +5,13 @@
 
 use std::collections::BTreeMap;
 
-use api::{Auth, Payload, Ttl};
-use client::Vault;
+use api::{Auth, Ttl};
+use client::{AskError, Bearer, Calls, Vault};
 use host::Entropy;
 use secret::Password;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
-
-use crate::bearer::Bearer;
-use crate::calls::{AskError, Calls};
 
 /// What a service is to have. Its name has been checked by whoever made this: it becomes part of paths.
 #[derive(Clone, Debug)]
@@ -55,7 +52,7 @@ impl ServiceGround {
             accessor: String,
         }
         let path = "sys/auth";
-        let mut mounts: BTreeMap<String, Mount> = Calls::anonymous(store).read(path).await?.unwrap_or_default();
+        let mut mounts: BTreeMap<String, Mount> = Calls::over(store).read(path).await?.unwrap_or_default();
         match mounts.remove(&format!("{userpass}/")) {
             Some(mount) if mount.kind == "userpass" => {
                 Ok(Self { userpass: userpass.to_owned(), accessor: mount.accessor })
@@ -76,7 +73,7 @@ pub async fn issue<V: Vault>(
     ground: &ServiceGround,
     entropy: &dyn Entropy,
 ) -> Result<Auth, AskError> {
-    let calls = Calls::anonymous(store);
+    let calls = Calls::over(store);
     let ServiceWish { name, policy_name, policy_text, .. } = wish;
     // The policy first: an entity whose policy is not there has less power, never more.
     calls.write(&format!("sys/policies/acl/{policy_name}"), &json!({ "policy": policy_text })).await?;
@@ -111,7 +108,7 @@ pub async fn issue<V: Vault>(
     let login = format!("auth/{}/login/{name}", ground.userpass);
     let body = Zeroizing::new(format!(r#"{{"password":"{}"}}"#, password.expose()).into_bytes());
     // Without the issuing token: a login is the service's own.
-    token(Calls::anonymous(store.anonymous()).write_secret(&login, body).await?, &login)
+    Calls::over(store.anonymous()).exchange_for_token(&login, body).await
 }
 
 async fn entity<V: Vault>(calls: &Calls<'_, V>, wish: &ServiceWish) -> Result<String, AskError> {
@@ -157,7 +154,7 @@ impl Regenerate {
             return Err(AskError::answer("identity/entity/id", "the id that was asked for is no id"));
         }
         let path = format!("identity/entity/id/{entity_id}");
-        let entity: Option<Entity> = Calls::anonymous(store).read(&path).await?;
+        let entity: Option<Entity> = Calls::over(store).read(&path).await?;
         let entity = entity.ok_or_else(|| AskError::answer(&path, "there is no such entity"))?;
         let name = entity.aliases.into_iter().flatten().next().map(|a| a.name);
         let name = name.ok_or_else(|| AskError::answer(&path, "the entity has no alias"))?;
@@ -185,16 +182,7 @@ pub async fn regenerate<V: Vault>(store: &Bearer<'_, V>, what: &Regenerate, peri
         "period": ttl,
         "renewable": true,
     });
-    let path = format!("auth/token/create/{name}");
-    token(Calls::anonymous(store).write(&path, &body).await?, &path)
-}
-
-fn token(reply: api::Reply, path: &str) -> Result<Auth, AskError> {
-    match reply.payload {
-        Payload::Logical(logical) => logical.auth,
-        _ => None,
-    }
-    .ok_or_else(|| AskError::answer(path, "it has no token"))
+    Calls::over(store).write_for_token(&format!("auth/token/create/{name}"), &body).await
 }
 
 /// EdgeX's name.

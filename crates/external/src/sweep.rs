@@ -1,13 +1,10 @@
 //! Old tokens: counted before the first new one is made, and ended after the last new one is in its file. A run that fails in between
 //! leaves the services with the tokens that they have.
 
-use client::Vault;
+use client::{AskError, Bearer, Calls, Vault};
 use secret::Accessor;
 use serde::Deserialize;
 use serde_json::json;
-
-use crate::bearer::Bearer;
-use crate::calls::{AskError, Calls};
 
 /// The tokens that were alive before.
 #[derive(Debug)]
@@ -45,7 +42,7 @@ impl Sweep {
         struct Own {
             accessor: String,
         }
-        let calls = Calls::anonymous(root);
+        let calls = Calls::over(root);
         let path = "auth/token/lookup-self";
         let own: Own = calls.read(path).await?.ok_or_else(|| AskError::answer(path, "it is not there"))?;
         Ok(Self { accessors: calls.list("auth/token/accessors").await?, spared: vec![own.accessor] })
@@ -59,7 +56,7 @@ impl Sweep {
     /// Ends every token that was counted; root tokens only if `roots` says so. A token that has ended meanwhile is none that is left,
     /// and one that cannot be ended does not save the others.
     pub async fn end<V: Vault>(self, root: &Bearer<'_, V>, roots: bool) -> Swept {
-        let calls = Calls::anonymous(root);
+        let calls = Calls::over(root);
         let mut swept = Swept::default();
         for accessor in self.accessors.iter().filter(|a| !self.spared.contains(a)) {
             match end_one(&calls, accessor, roots).await {
@@ -67,7 +64,7 @@ impl Sweep {
                 Ok(Fate::Vanished) => swept.vanished += 1,
                 Ok(Fate::Spared) => swept.spared += 1,
                 Err(e) => {
-                    tracing::warn!(accessor, error = %crate::chain(&e), "an old token was not revoked");
+                    tracing::warn!(accessor, error = %host::with_causes(&e), "an old token was not revoked");
                     swept.failed += 1;
                 }
             }

@@ -1,11 +1,9 @@
 //! Opening a sealed store with its shares.
 
-use client::Vault;
+use client::{AskError, Calls, Vault};
 use seal::edgex::ClearShares;
 use serde::Deserialize;
 use zeroize::Zeroizing;
-
-use crate::calls::{AskError, Calls};
 
 /// Why a store did not open.
 #[derive(Debug, thiserror::Error)]
@@ -67,7 +65,7 @@ struct Status {
 /// # Errors
 /// [`UnsealError`]; a store that refuses the shares keeps none of them.
 pub async fn unseal<V: Vault>(vault: &V, shares: &ClearShares) -> Result<(), UnsealError> {
-    let calls = Calls::anonymous(vault);
+    let calls = Calls::over(vault);
     let path = "sys/seal-status";
     let status: Status = calls.read(path).await?.ok_or_else(|| AskError::answer(path, "it is not there"))?;
     if !status.sealed {

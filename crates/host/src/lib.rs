@@ -5,11 +5,13 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod causes;
 mod clock;
 mod disk;
 mod entropy;
 mod mitigation;
 
+pub use causes::with_causes;
 pub use clock::{BootId, BootTime, Clock, OsClock, WallTime};
 pub use disk::{Disk, DiskFile, FileKind, Meta, OsDisk, Owner};
 pub use entropy::{Entropy, OsEntropy};

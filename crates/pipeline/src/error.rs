@@ -113,7 +113,7 @@ impl From<ReadError> for EngineError {
         match e {
             ReadError::Sealed => Self::sealed(),
             ReadError::Busy => Self::busy(e),
-            ReadError::Tampered { .. } | ReadError::Disk(_) => Self::internal(chain(&e)),
+            ReadError::Tampered { .. } | ReadError::Disk(_) => Self::internal(host::with_causes(&e)),
         }
     }
 }
@@ -130,9 +130,9 @@ impl From<CommitError> for EngineError {
             // The caller must know that reading again is the only way to learn whether it was written.
             CommitError::OutcomeUnknown(_) => {
                 Self::told(Status::INTERNAL, "the disk failed; read again to learn whether this was written")
-                    .because(chain(&e))
+                    .because(host::with_causes(&e))
             }
-            CommitError::Tampered { .. } => Self::internal(chain(&e)),
+            CommitError::Tampered { .. } => Self::internal(host::with_causes(&e)),
         }
     }
 }
@@ -153,18 +153,6 @@ impl From<StorePathError> for EngineError {
     fn from(e: StorePathError) -> Self {
         Self::bad_request(e.to_string())
     }
-}
-
-/// An error and its causes on one line.
-fn chain(e: &dyn std::error::Error) -> String {
-    let mut text = e.to_string();
-    let mut cause = e.source();
-    while let Some(c) = cause {
-        text.push_str(": ");
-        text.push_str(&c.to_string());
-        cause = c.source();
-    }
-    text
 }
 
 /// The layout of Go's multi-error, which Vault's clients show to people and search for substrings.

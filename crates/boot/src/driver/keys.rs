@@ -27,14 +27,7 @@ pub(super) fn source_fault(error: &SourceError) -> Option<Halt> {
 
 /// A refusal with its causes, in one line.
 pub(super) fn refused(error: &dyn std::error::Error, hint: &str) -> Halt {
-    let mut fact = error.to_string();
-    let mut cause = error.source();
-    while let Some(c) = cause {
-        fact.push_str(": ");
-        fact.push_str(&c.to_string());
-        cause = c.source();
-    }
-    Halt::Refused { fact, hint: hint.into() }
+    Halt::Refused { fact: host::with_causes(error), hint: hint.into() }
 }
 
 /// The store of a directory.

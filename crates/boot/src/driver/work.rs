@@ -451,7 +451,7 @@ async fn one<V: Vault>(
 ) -> Result<(String, Kept), ProvisionError> {
     let service = plan
         .service(name)
-        .ok_or_else(|| ProvisionError::Answer { path: name.to_string(), reason: "the plan has no such service" })?;
+        .ok_or_else(|| ProvisionError::Service { service: name.to_string(), reason: "the plan has none" })?;
     let entity = match entity {
         Some(entity) => entity.clone(),
         None => keep_identity(vault, service, ground, entropy).await?,

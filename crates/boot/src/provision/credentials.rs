@@ -3,7 +3,7 @@
 //! The seam has no transaction over several paths. So the order makes a cut harmless: the source is written before any copy, and each
 //! run compares the copies with it. A password that is there is never changed: the database behind it knows it by now.
 
-use client::Vault;
+use client::{Calls, Vault};
 use host::Entropy;
 use secret::Password;
 use serde::{Deserialize, Serialize};
@@ -11,7 +11,6 @@ use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
 
 use crate::join::join_all;
 use crate::plan::{CredentialPlan, Plan};
-use crate::provision::calls::Calls;
 use crate::provision::{Ground, ProvisionError};
 
 /// As EdgeX's services read it. Never printed.
@@ -80,7 +79,7 @@ pub async fn keep_credentials_from<V: Vault>(
     kv: &str,
     passwords: &dyn Passwords,
 ) -> Result<usize, ProvisionError> {
-    let calls = Calls(vault);
+    let calls = Calls::over(vault);
     let mut written = 0;
     for credential in credentials {
         written += keep(&calls, credential, kv, passwords).await?;
@@ -116,7 +115,7 @@ async fn keep<V: Vault>(
         if there.is_some_and(|copy| copy.same(source)) {
             return Ok(0);
         }
-        calls.write_secret(&path, source.to_json()).await.map(|_| 1)
+        calls.write_secret(&path, source.to_json()).await.map(|_| 1).map_err(ProvisionError::from)
     }))
     .await;
     for copied in copies {

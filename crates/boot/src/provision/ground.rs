@@ -2,13 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use client::Vault;
+use client::{AskError, Calls, Vault};
 use serde::Deserialize;
 use serde_json::json;
 
 use crate::plan::{MountKind, MountPlan, Plan};
 use crate::provision::ProvisionError;
-use crate::provision::calls::Calls;
 
 /// The OIDC key of all services, by EdgeX's name.
 pub const SIGNING_KEY: &str = "edgex-identity";
@@ -47,7 +46,7 @@ pub async fn lay_ground<V: Vault>(vault: &V, plan: &Plan) -> Result<Ground, Prov
 /// # Errors
 /// As [`lay_ground`].
 pub async fn lay_mounts<V: Vault>(vault: &V, mounts: &[MountPlan]) -> Result<Ground, ProvisionError> {
-    let calls = Calls(vault);
+    let calls = Calls::over(vault);
     let secrets: BTreeMap<String, Mount> = calls.read("sys/mounts").await?.unwrap_or_default();
     let mut logins: BTreeMap<String, Mount> = calls.read("sys/auth").await?.unwrap_or_default();
     let (mut kv, mut userpass) = (None, None);
@@ -110,7 +109,8 @@ async fn keep_signing_key<V: Vault>(calls: &Calls<'_, V>) -> Result<(), Provisio
         Some(_) => Err(unfit(&path, "it signs with another algorithm than ES384")),
         None => {
             let body = json!({ "algorithm": ALGORITHM, "allowed_client_ids": ["*"] });
-            calls.write(&path, &body).await.map(drop)
+            calls.write(&path, &body).await?;
+            Ok(())
         }
     }
 }
@@ -120,7 +120,7 @@ fn other(path: &str, found: &str, wanted: &'static str) -> ProvisionError {
 }
 
 fn unfit(path: &str, reason: &'static str) -> ProvisionError {
-    ProvisionError::Answer { path: path.into(), reason }
+    AskError::answer(path, reason).into()
 }
 
 const ALGORITHM: &str = "ES384";

@@ -5,14 +5,13 @@ use std::collections::BTreeMap;
 use api::Ttl;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
-use client::Vault;
+use client::{AskError, Calls, Vault};
 use host::Entropy;
 use serde::Deserialize;
 use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::plan::ServicePlan;
-use crate::provision::calls::Calls;
 use crate::provision::{Ground, ProvisionError, SIGNING_KEY};
 
 #[derive(Deserialize)]
@@ -63,7 +62,7 @@ pub async fn keep_identity<V: Vault>(
     ground: &Ground,
     entropy: &dyn Entropy,
 ) -> Result<String, ProvisionError> {
-    let calls = Calls(vault);
+    let calls = Calls::over(vault);
     // The policy first: an entity that names a policy which is not there has less power, never more.
     keep_policy(&calls, service).await?;
     let entity = keep_entity(&calls, service).await?;
@@ -73,7 +72,7 @@ pub async fn keep_identity<V: Vault>(
     Ok(entity.id)
 }
 
-async fn keep_policy<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> Result<(), ProvisionError> {
+async fn keep_policy<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> Result<(), AskError> {
     let path = format!("sys/policies/acl/{}", service.policy_name());
     let wanted = service.policy_text();
     match calls.read::<Policy>(&path).await? {
@@ -82,7 +81,7 @@ async fn keep_policy<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> R
     }
 }
 
-async fn keep_entity<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> Result<Entity, ProvisionError> {
+async fn keep_entity<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> Result<Entity, AskError> {
     let path = format!("identity/entity/name/{}", service.name);
     let (policies, metadata) = (vec![service.policy_name()], json!({ "name": service.name.as_str() }));
     let fits = |e: &Entity| {
@@ -93,7 +92,7 @@ async fn keep_entity<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> R
         return Ok(entity);
     }
     calls.write(&path, &json!({ "policies": policies, "metadata": metadata })).await?;
-    calls.read(&path).await?.ok_or(ProvisionError::Answer { path, reason: "the entity that was made is not there" })
+    calls.read(&path).await?.ok_or_else(|| AskError::answer(&path, "the entity that was made is not there"))
 }
 
 /// The user lets a service log in by itself where that is wanted; its password is generated, and nobody knows it.
@@ -102,7 +101,7 @@ async fn keep_user<V: Vault>(
     service: &ServicePlan,
     ground: &Ground,
     entropy: &dyn Entropy,
-) -> Result<(), ProvisionError> {
+) -> Result<(), AskError> {
     let path = format!("auth/{}/users/{}", ground.userpass, service.name);
     let period = service.token.period.as_seconds();
     let Some(user) = calls.read::<User>(&path).await? else {
@@ -132,7 +131,7 @@ async fn keep_alias<V: Vault>(
     service: &ServicePlan,
     ground: &Ground,
     entity: &Entity,
-) -> Result<(), ProvisionError> {
+) -> Result<(), AskError> {
     let bound = |a: &Alias| a.name == service.name.as_str() && a.mount_accessor == ground.userpass_accessor;
     if entity.aliases.iter().flatten().any(bound) {
         return Ok(());
@@ -145,7 +144,7 @@ async fn keep_alias<V: Vault>(
     calls.write("identity/entity-alias", &body).await.map(drop)
 }
 
-async fn keep_role<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> Result<(), ProvisionError> {
+async fn keep_role<V: Vault>(calls: &Calls<'_, V>, service: &ServicePlan) -> Result<(), AskError> {
     let path = format!("identity/oidc/role/{}", service.name);
     let wanted = Role {
         client_id: service.jwt.audience.clone(),

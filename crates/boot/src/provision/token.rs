@@ -4,13 +4,12 @@
 //! that: a cut at any line leaves the service with a live token in its file, or without a receipt, and then the next run
 //! issues one.
 
-use client::Vault;
+use client::{AskError, Calls, Vault};
 use delivery::{Channel, Parcel, Recipient, Standing};
 use host::BootId;
 use serde_json::json;
 
 use crate::plan::ServicePlan;
-use crate::provision::calls::Calls;
 use crate::provision::{ProvisionError, Receipt, Receipts};
 
 /// What keeping a token needs besides the store.
@@ -70,7 +69,7 @@ impl Keeper<'_> {
             "period": period,
             "meta": { "edgex-service-name": service.name.as_str() },
         });
-        let auth = Calls(vault).write_for_token("auth/token/create", &body).await?;
+        let auth = Calls::over(vault).write_for_token("auth/token/create", &body).await?;
         let accessor = auth.accessor.as_str().to_owned();
         let parcel = Parcel::new(&auth, self.ca_pem);
         drop(auth);
@@ -116,12 +115,12 @@ impl Keeper<'_> {
     /// # Errors
     /// [`ProvisionError`] when that cannot be said.
     pub async fn renew<V: Vault>(&self, vault: &V, accessor: &str) -> Result<bool, ProvisionError> {
-        let calls = Calls(vault);
+        let calls = Calls::over(vault);
         match calls.write("auth/token/renew-accessor", &json!({ "accessor": accessor })).await {
             Ok(_) => Ok(true),
             // Vault's 400, 403 and 404 all mean here that no live token has this accessor.
-            Err(ProvisionError::Refused { status: 400 | 403 | 404, .. }) => Ok(false),
-            Err(e) => Err(e),
+            Err(AskError::Refused { status: 400 | 403 | 404, .. }) => Ok(false),
+            Err(e) => Err(e.into()),
         }
     }
 }
@@ -129,16 +128,16 @@ impl Keeper<'_> {
 /// Ends a token by its accessor. If that fails it ends by itself, at the end of its period, for nobody renews it.
 pub async fn revoke<V: Vault>(vault: &V, accessor: &str) {
     let body = json!({ "accessor": accessor });
-    if let Err(e) = Calls(vault).write("auth/token/revoke-accessor", &body).await {
+    if let Err(e) = Calls::over(vault).write("auth/token/revoke-accessor", &body).await {
         tracing::debug!(error = %e, "an old token was not revoked");
     }
 }
 
 /// Whom a service's token is for.
 pub(crate) fn recipient(service: &ServicePlan) -> Result<Recipient, ProvisionError> {
-    Recipient::new(service.name.as_str(), service.owner, service.mode.bits()).map_err(|_| ProvisionError::Answer {
-        path: service.name.to_string(),
-        reason: "the service's name cannot be a directory's",
+    Recipient::new(service.name.as_str(), service.owner, service.mode.bits()).map_err(|_| ProvisionError::Service {
+        service: service.name.to_string(),
+        reason: "its name cannot be a directory's",
     })
 }
 

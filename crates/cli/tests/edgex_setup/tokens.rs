@@ -1,7 +1,7 @@
 //! `security-file-token-provider` by itself, and providers that are other programs.
 
-use client::{DangerPlainVault, Deadlines};
-use external::{Bearer, IssuingToken};
+use client::{Bearer, DangerPlainVault, Deadlines};
+use external::IssuingToken;
 use secret::Token;
 use serde_json::json;
 

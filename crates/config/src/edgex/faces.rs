@@ -139,13 +139,11 @@ impl Face<'_> {
     /// [`Faults`]: all of them at once.
     pub fn setup(&self) -> Result<SetupFace, Faults> {
         let faults = Collector::default();
+        let Some(root) = self.document(&faults) else { return Err(no_file(faults)) };
         let reader = self.reader(&faults);
-        reader.refuse_no_security();
         let source = reader.source(self.file);
-        let Some(mut root) = self.yaml(&faults) else { return Err(no_file(faults)) };
-        overrides::apply(&mut root, &source);
-        let mut notes = Vec::new();
         let mut top = Section::plain(source, "the file", &root);
+        let mut notes = Vec::new();
         let mut section = top.table("SecretStore");
         let store = self.store_at(&mut section);
         let shares_dir = self.path_or(&mut section, "TokenFolderPath", "/openbao/config/assets");
@@ -211,12 +209,9 @@ impl Face<'_> {
     /// [`Faults`]: all of them at once.
     pub fn provider(&self) -> Result<ProviderFace, Faults> {
         let faults = Collector::default();
+        let Some(root) = self.document(&faults) else { return Err(no_file(faults)) };
         let reader = self.reader(&faults);
-        reader.refuse_no_security();
-        let source = reader.source(self.file);
-        let Some(mut root) = self.yaml(&faults) else { return Err(no_file(faults)) };
-        overrides::apply(&mut root, &source);
-        let mut top = Section::plain(source, "the file", &root);
+        let mut top = Section::plain(reader.source(self.file), "the file", &root);
         let mut section = top.table("SecretStore");
         let store = self.store_at(&mut section);
         section.finish(&[]);
@@ -263,8 +258,13 @@ impl Face<'_> {
         Reader { disk: self.disk, uid: self.uid, environment: self.environment, faults }
     }
 
-    fn yaml(&self, faults: &Collector) -> Option<document::Node> {
-        crate::input::read(self.disk, self.uid, self.file, document::yaml, faults)
+    /// The file with what the environment overrides.
+    fn document(&self, faults: &Collector) -> Option<document::Node> {
+        let reader = self.reader(faults);
+        reader.refuse_no_security();
+        let mut root = crate::input::read(self.disk, self.uid, self.file, document::yaml, faults)?;
+        overrides::apply(&mut root, &reader.source(self.file));
+        Some(root)
     }
 
     fn store_at(&self, section: &mut Section<'_>) -> StoreAt {

@@ -352,7 +352,7 @@ async fn b6_a_file_of_edgex_3_opens() {
     let ikm = Ikm::new(SecretBytes::new((0..32).collect()), None).unwrap();
     match place.custody(Keeping::Wrapped(ikm)).load() {
         Ok(held) => assert_eq!(held.on_disk, OnDisk::Wrapped(EdgexLabel::Vault)),
-        Err(e) => panic!("{}", crate::chain(&e)),
+        Err(e) => panic!("{}", host::with_causes(&e)),
     }
 }
 

@@ -12,7 +12,6 @@ use config::Environment;
 use delivery::Endpoint;
 use host::{Disk, OsDisk};
 use secret::Token;
-use serde::Deserialize;
 
 use super::answer::{Format, Style};
 use super::session::Session;
@@ -105,7 +104,7 @@ impl Connection {
             Failure::new(Code::Refused, format!("cannot read the token of {service} in {}: {e}", file.display()))
                 .hint("run this as the user that the token was delivered to; `edgekeep up --check` names the services")
         })?;
-        let token = delivered_token(&text).ok_or_else(|| {
+        let token = delivery::token_in(&text).ok_or_else(|| {
             Failure::fault(format!("{} holds no token", file.display()))
                 .hint("restart edgekeep: it delivers the token anew")
         })?;
@@ -197,21 +196,6 @@ fn token_of(environment: &Environment) -> Result<Option<Token>, Failure> {
     }
 }
 
-/// `auth.client_token` of a delivered file.
-fn delivered_token(text: &[u8]) -> Option<Token> {
-    #[derive(Deserialize)]
-    struct File<'a> {
-        #[serde(borrow)]
-        auth: Auth<'a>,
-    }
-    #[derive(Deserialize)]
-    struct Auth<'a> {
-        client_token: &'a str,
-    }
-    let file: File<'_> = serde_json::from_slice(text).ok()?;
-    Token::parse(file.auth.client_token).ok()
-}
-
 /// In the home directory, as `vault` and `bao` have it.
 const TOKEN_FILE: &str = ".vault-token";
 const MAX_TOKEN_FILE: usize = 64 * 1024;
@@ -251,15 +235,6 @@ mod tests {
         let empty = dir.path().join("empty.pem");
         OsDisk.write_new(&empty, b"", 0o600, None).unwrap();
         assert!(refusal(remote("https://a", Some(&empty), None, false, true)).0.contains("holds no certificate"));
-    }
-
-    #[test]
-    fn the_delivered_file_gives_its_token() {
-        let file = br#"{"request_id":"x","auth":{"client_token":"s.abc","accessor":"y"}}"#;
-        assert_eq!(delivered_token(file).unwrap().expose(), "s.abc");
-        for bad in [&b"{}"[..], b"", br#"{"auth":{"client_token":""}}"#] {
-            assert!(delivered_token(bad).is_none());
-        }
     }
 
     #[test]

@@ -16,7 +16,7 @@ use server::{
 use tokio::sync::Mutex as AsyncMutex;
 
 use super::admin::Port;
-use crate::failure::{Code, Failure, chain};
+use crate::failure::{Code, Failure};
 
 /// The running server.
 pub(super) struct ServerFront {
@@ -61,7 +61,8 @@ impl ServerFront {
 impl Front for ServerFront {
     fn open<'a>(&'a self, core: &'a Arc<Core>, device: &'a ServerCertificate) -> BoxFuture<'a, Result<Serving, Halt>> {
         Box::pin(async move {
-            let identity = Identity::of_device(device).map_err(|e| halt(&chain(&e), "please report this"))?;
+            let identity =
+                Identity::of_device(device).map_err(|e| halt(&host::with_causes(&e), "please report this"))?;
             let mut server = self.server.lock().await;
             let server = server.as_mut().ok_or_else(|| halt("the server has ended", "start again"))?;
             let addresses = server.unseal(Unsealed::new(Arc::clone(core)), &identity).map_err(|e| {

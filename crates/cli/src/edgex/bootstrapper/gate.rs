@@ -14,7 +14,7 @@ use tokio::time::{sleep, timeout};
 
 use super::listen::bind;
 use super::signals::unless_told;
-use crate::failure::{Failure, chain};
+use crate::failure::Failure;
 use crate::output;
 
 /// Runs until told to stop.
@@ -75,7 +75,7 @@ impl<'g> DatabaseGate<'g> {
         let attempt = || async {
             let answer = self.ask().await;
             if let Err(e) = &answer {
-                self.tell(chain(e));
+                self.tell(host::with_causes(e));
             }
             answer
         };

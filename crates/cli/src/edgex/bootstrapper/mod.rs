@@ -28,7 +28,7 @@ use secret::Password;
 use self::arguments::{Arguments, Command};
 pub(crate) use self::entry::{Entry, entry};
 use self::wait_for::Patience;
-use crate::failure::{Code, Failure, chain, report};
+use crate::failure::{Code, Failure, report};
 use crate::output;
 
 /// Runs the program by its arguments, its name first.
@@ -95,7 +95,7 @@ async fn status(url: &client::WebUrl, environment: &Environment) -> Result<(), F
             output::line(&status.to_string());
             return Ok(());
         }
-        Ok(Err(e)) => chain(&e),
+        Ok(Err(e)) => host::with_causes(&e),
         Err(_) => format!("no answer within {STATUS_DEADLINE:?}"),
     };
     Err(Failure::new(Code::NotReady, format!("{url}: {told}"))

@@ -99,21 +99,11 @@ impl<'c> Secrets<'c> {
     }
 
     fn token(&self) -> Result<Token, SecretError> {
-        #[derive(Deserialize)]
-        struct File<'a> {
-            #[serde(borrow)]
-            auth: Auth<'a>,
-        }
-        #[derive(Deserialize)]
-        struct Auth<'a> {
-            client_token: &'a str,
-        }
         let file = self.token_file();
         let text = OsDisk
             .read(&file, MAX_TOKEN_FILE_BYTES)
             .map_err(|cause| SecretError::TokenFile { file: file.clone(), cause })?;
-        let parsed = serde_json::from_slice(&text).ok().and_then(|f: File<'_>| Token::parse(f.auth.client_token).ok());
-        parsed.ok_or(SecretError::NoToken { file })
+        delivery::token_in(&text).ok_or(SecretError::NoToken { file })
     }
 
     fn vault(&self) -> Result<Remote, SecretError> {

@@ -12,7 +12,7 @@ use host::OsDisk;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::task::JoinSet;
 
-use crate::failure::{Code, Failure, chain};
+use crate::failure::{Code, Failure};
 
 /// Something that can be waited for.
 #[derive(Clone, Debug)]
@@ -110,14 +110,18 @@ async fn one(condition: Condition, trust: Option<Trust>, patience: Patience) -> 
     let watch = if let Condition::File(path) = &condition { Some(FileWatch::new(path)) } else { None };
     let attempt = || async {
         match (&condition, &watch) {
-            (_, Some(watch)) => watch.look(&OsDisk).map_err(|e| chain(&e)),
-            (Condition::Port { host, port, family }, _) => dial(host, *port, *family).await.map_err(|e| chain(&e)),
-            (Condition::Socket(path), _) => UnixStream::connect(path).await.map(drop).map_err(|e| chain(&e)),
+            (_, Some(watch)) => watch.look(&OsDisk).map_err(|e| host::with_causes(&e)),
+            (Condition::Port { host, port, family }, _) => {
+                dial(host, *port, *family).await.map_err(|e| host::with_causes(&e))
+            }
+            (Condition::Socket(path), _) => {
+                UnixStream::connect(path).await.map(drop).map_err(|e| host::with_causes(&e))
+            }
             (Condition::File(_), None) => Err("not looked at".to_owned()),
             (Condition::Web(url), _) => match url.status(trust.as_ref()).await {
                 Ok(200..=299) => Ok(()),
                 Ok(status) => Err(format!("answers {status}")),
-                Err(e) => Err(chain(&e)),
+                Err(e) => Err(host::with_causes(&e)),
             },
         }
     };

@@ -22,16 +22,16 @@ use std::time::Duration;
 use boot::plan::Plan;
 use boot::provision::lay_mounts;
 use clap::Parser;
-use client::{Remote, Vault};
+use client::{Bearer, Remote, Vault};
 use config::SetupFace;
 use external::{
-    Bearer, Custody, CustodyError, Done, Opened, RootError, RootToken, ShareCounts, Stop, Stopped, Sweep, Swept, Wish,
+    Custody, CustodyError, Done, Opened, RootError, RootToken, ShareCounts, Stop, Stopped, Sweep, Swept, Wish,
     bring_up, keep_login, with_root,
 };
 use host::{OsClock, OsDisk, OsEntropy};
 
 use super::face::{self, Ground, Where};
-use crate::failure::{Code, Failure, chain};
+use crate::failure::{Code, Failure};
 
 /// Initialises, unseals and fills the secret store of EdgeX.
 #[derive(Parser)]
@@ -182,7 +182,7 @@ async fn laid<V: Vault>(root: &Bearer<'_, V>) -> Result<boot::provision::Ground,
     lay_mounts(root, &Plan::default_mounts()).await.map_err(|e| Failure::of(Code::Refused, &e))
 }
 
-async fn asked<T>(work: impl Future<Output = Result<T, external::AskError>>) -> Result<T, Failure> {
+async fn asked<T>(work: impl Future<Output = Result<T, client::AskError>>) -> Result<T, Failure> {
     work.await.map_err(|e| Failure::of(Code::Refused, &e))
 }
 
@@ -208,7 +208,7 @@ impl From<Stopped> for Failure {
 
 impl From<RootError> for Failure {
     fn from(error: RootError) -> Self {
-        Self::new(Code::Refused, chain(&error)).hint(error.hint())
+        Self::new(Code::Refused, host::with_causes(&error)).hint(error.hint())
     }
 }
 

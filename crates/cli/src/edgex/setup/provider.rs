@@ -3,10 +3,10 @@
 use std::time::Duration;
 
 use clap::Parser;
-use client::Vault;
+use client::{Bearer, Vault};
 use config::{ProviderFace, SetupFace};
 use delivery::Parcel;
-use external::{Bearer, IssuingToken, Stop};
+use external::{IssuingToken, Stop};
 use host::{Disk, OsDisk};
 
 use crate::edgex::child::{self, Found};

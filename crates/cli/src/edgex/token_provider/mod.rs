@@ -9,13 +9,12 @@ use std::sync::Arc;
 
 use boot::plan::ServicePlan;
 use clap::{Parser, Subcommand};
-use client::Vault;
+use client::{Bearer, Vault};
 use config::ProviderFace;
 use delivery::{Backing, Medium, OsMedium, Parcel, Recipient, TokenDir};
-use external::{Bearer, Regenerate, ServiceGround, ServiceWish, Stop};
+use external::{Regenerate, ServiceGround, ServiceWish, Stop};
 use host::{Disk, OsDisk, OsEntropy, Owner};
 use secret::Token;
-use serde::Deserialize;
 
 use super::face::{self, Ground, Where};
 use crate::failure::{Code, Failure};
@@ -136,26 +135,16 @@ fn wish(service: &ServicePlan) -> ServiceWish {
 
 /// `auth.client_token` of the file that the set-up left.
 fn privileged_token(face: &ProviderFace) -> Result<Token, Failure> {
-    #[derive(Deserialize)]
-    struct File {
-        auth: Auth,
-    }
-    #[derive(Deserialize)]
-    struct Auth {
-        client_token: String,
-    }
     let path = face.privileged_token.display();
     let unfit =
         |what: String| Failure::new(Code::Refused, what).hint("the set-up writes it, for as long as the provider runs");
     let text = OsDisk
         .read(&face.privileged_token, MAX_TOKEN_FILE_BYTES)
         .map_err(|e| unfit(format!("the token in {path} cannot be read: {e}")))?;
-    let file: File = serde_json::from_slice(&text).map_err(|_| unfit(format!("{path} holds no token")))?;
-    let text = zeroize::Zeroizing::new(file.auth.client_token);
-    Token::parse(&text).map_err(|_| unfit(format!("{path} holds no token")))
+    delivery::token_in(&text).ok_or_else(|| unfit(format!("{path} holds no token")))
 }
 
-fn refused(error: &external::AskError) -> Failure {
+fn refused(error: &client::AskError) -> Failure {
     Failure::of(Code::Refused, error).hint("services that have no new token keep the one they had")
 }
 

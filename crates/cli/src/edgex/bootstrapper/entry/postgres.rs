@@ -18,7 +18,7 @@ use host::{Disk, OsDisk, Owner};
 use rustix::process::{Pid, Signal, kill_process};
 
 use super::super::postgres::{Written, configure};
-use crate::failure::{Code, Failure, chain};
+use crate::failure::{Code, Failure};
 use crate::output;
 
 /// A cluster with its credentials at hand.
@@ -120,7 +120,7 @@ impl Server {
         let pace = Pace { attempt: Duration::from_secs(5), pause: Duration::from_millis(100), total: Some(RECOVERY) };
         let ready = persist(pace, || Database::Postgres.accepts_queries_at(&self.socket)).await;
         ready.map_err(|gave_up| {
-            let seen = gave_up.last.as_ref().map_or_else(|| "no answer".to_owned(), |e: &NotReady| chain(e));
+            let seen = gave_up.last.as_ref().map_or_else(|| "no answer".to_owned(), |e: &NotReady| host::with_causes(e));
             let what = format!("the cluster in {} does not come up: {seen}", self.socket.display());
             Failure::new(Code::NotReady, what).hint(
                 "its own words stand above; a cluster whose first start was killed is incomplete: remove it and start again",

@@ -1,10 +1,9 @@
 //! A store seen with one token, for those who make their requests without any.
 
 use api::{Reply, Request};
-use client::{CallError, Vault};
 use secret::Token;
 
-use crate::calls::copy;
+use crate::{CallError, Vault};
 
 /// Adds the token to each request that has none.
 pub struct Bearer<'v, V> {
@@ -35,4 +34,9 @@ impl<V> std::fmt::Debug for Bearer<'_, V> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Bearer(..)")
     }
+}
+
+/// The same token once more, for the request that carries it away.
+pub(crate) fn copy(token: &Token) -> Token {
+    Token::parse(token.expose()).expect("a token's text is a token")
 }
