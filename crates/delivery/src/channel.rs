@@ -16,11 +16,18 @@ pub trait Channel: Send + Sync {
     /// [`DeliverError`]; what was there before is then still there.
     fn deliver(&self, to: &Recipient, parcel: &Parcel) -> Result<Delivered, DeliverError>;
 
-    /// Whether what was delivered is there and unchanged.
+    /// Whether the token that was delivered is there and unchanged.
     ///
     /// # Errors
     /// [`DeliverError`] when that cannot be seen.
     fn verify(&self, to: &Recipient, delivered: &Delivered) -> Result<Standing, DeliverError>;
+
+    /// Sees that the CA's certificate lies beside an intact delivery, and puts it there again if it is gone or another. Whether it
+    /// was put there. The token stays as it is: its service may be using it.
+    ///
+    /// # Errors
+    /// [`DeliverError`].
+    fn keep_ca(&self, to: &Recipient, ca_pem: &[u8]) -> Result<bool, DeliverError>;
 
     /// Takes back what was delivered; nothing happens where nothing is.
     ///

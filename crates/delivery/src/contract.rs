@@ -17,6 +17,12 @@ pub(crate) fn channel(channel: &dyn Channel, recipients: &[Recipient; 2]) {
     assert_eq!(channel.verify(a, &second).unwrap(), Standing::Intact, "delivering again replaces");
     assert!(matches!(channel.verify(a, &first).unwrap(), Standing::Changed { .. }));
 
+    let before = sample("s.second");
+    assert!(!channel.keep_ca(a, before.ca_pem()).unwrap(), "it lies there");
+    assert!(channel.keep_ca(a, b"another").unwrap(), "another CA's is replaced");
+    assert!(!channel.keep_ca(a, b"another").unwrap());
+    assert_eq!(channel.verify(a, &second).unwrap(), Standing::Intact, "the token beside it stays");
+
     let other = channel.deliver(b, &sample("s.other")).unwrap();
     channel.withdraw(a).unwrap();
     assert_eq!(channel.verify(a, &second).unwrap(), Standing::Missing);

@@ -20,6 +20,8 @@ use crate::{Backing, Channel, DeliverError, Delivered, Medium, Parcel, Recipient
 pub const TOKEN_FILE: &str = "secrets-token.json";
 /// Name of the CA's file beside it.
 pub const CA_FILE: &str = "ca.pem";
+/// Everybody may know whom to trust.
+const CA_MODE: u32 = 0o444;
 
 /// Directories below `<run_dir>/secrets`.
 pub struct FileChannel {
@@ -109,7 +111,7 @@ impl Channel for FileChannel {
         let dir = self.prepare_directory(to)?;
         // The CA first: who finds a token also finds whom to show it to.
         let ca = dir.join(CA_FILE);
-        place(&*self.disk, &ca, parcel.ca_pem(), 0o444, None).map_err(|e| failed("write", &ca, e))?;
+        place(&*self.disk, &ca, parcel.ca_pem(), CA_MODE, None).map_err(|e| failed("write", &ca, e))?;
         let token = dir.join(TOKEN_FILE);
         let text = parcel.expose_token_json();
         place(&*self.disk, &token, text, to.mode, to.owner).map_err(|e| failed("write", &token, e))?;
@@ -134,9 +136,6 @@ impl Channel for FileChannel {
         if file.kind != FileKind::File || file.owner.uid != owner || file.mode != to.mode {
             return Ok(Standing::Changed { what: "its owner or mode" });
         }
-        if self.meta(&dir.join(CA_FILE))?.is_none() && host::in_force("delivered-ca-verified") {
-            return Ok(Standing::Changed { what: "the CA beside it" });
-        }
         let text = match self.disk.read(&token, MAX_TOKEN_FILE_BYTES) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::FileTooLarge => return Ok(Standing::Changed { what: "its length" }),
@@ -148,6 +147,30 @@ impl Channel for FileChannel {
         } else {
             Standing::Changed { what: "its content" }
         })
+    }
+
+    fn keep_ca(&self, to: &Recipient, ca_pem: &[u8]) -> Result<bool, DeliverError> {
+        check_parents(&*self.disk, &self.secrets, self.us)?;
+        let dir = self.directory(to);
+        if let Some(found) = self.meta(&dir)? {
+            self.check_ours(&dir, &found)?;
+        }
+        let ca = dir.join(CA_FILE);
+        let fits = match self.meta(&ca)? {
+            Some(m) if m.kind == FileKind::File && m.owner.uid == self.us && m.mode == CA_MODE => {
+                match self.disk.read(&ca, ca_pem.len()) {
+                    Ok(found) => *found == *ca_pem,
+                    Err(e) if e.kind() == io::ErrorKind::FileTooLarge => false,
+                    Err(e) => return Err(failed("read", &ca, e)),
+                }
+            }
+            _ => false,
+        };
+        if fits || !host::in_force("delivered-ca-verified") {
+            return Ok(false);
+        }
+        place(&*self.disk, &ca, ca_pem, CA_MODE, None).map_err(|e| failed("write", &ca, e))?;
+        Ok(true)
     }
 
     fn withdraw(&self, to: &Recipient) -> Result<(), DeliverError> {
@@ -357,15 +380,40 @@ mod tests {
         assert_eq!(see(), Standing::Changed { what: "the rights of its directory" });
         set(&at, 0o700);
         assert_eq!(see(), Standing::Intact);
-        OsDisk.rename(&at.join(CA_FILE), &at.join("elsewhere"), false).unwrap();
-        assert_eq!(see(), Standing::Changed { what: "the CA beside it" });
-        OsDisk.rename(&at.join("elsewhere"), &at.join(CA_FILE), false).unwrap();
         OsDisk.replace(&token, b"{}", 0o400, None).unwrap();
         assert_eq!(see(), Standing::Changed { what: "its content" });
         OsDisk.replace(&token, &vec![b'x'; MAX_TOKEN_FILE_BYTES + 1], 0o400, None).unwrap();
         assert_eq!(see(), Standing::Changed { what: "its length" });
         fs::remove_file(&token).unwrap();
         assert_eq!(see(), Standing::Missing);
+    }
+
+    #[test]
+    fn a_ca_that_is_gone_open_or_another_is_put_back_beside_the_token() {
+        let dir = tempfile::tempdir().unwrap();
+        let (c, parcel) = (channel(&dir), sample("s.one"));
+        let delivered = c.deliver(&sensor(), &parcel).unwrap();
+        let ca = dir.path().join("run/secrets/sensor").join(CA_FILE);
+        let token = fs::metadata(&delivered.place).unwrap().ino();
+        let defects: [&dyn Fn(); 5] = [
+            &|| fs::remove_file(&ca).unwrap(),
+            &|| fs::set_permissions(&ca, fs::Permissions::from_mode(0o666)).unwrap(),
+            &|| OsDisk.replace(&ca, b"another", 0o444, None).unwrap(),
+            &|| OsDisk.replace(&ca, &[parcel.ca_pem(), b"and one more"].concat(), 0o444, None).unwrap(),
+            &|| {
+                OsDisk.rename(&ca, &dir.path().join("elsewhere"), false).unwrap();
+                std::os::unix::fs::symlink(dir.path().join("elsewhere"), &ca).unwrap();
+            },
+        ];
+        for (i, defect) in defects.iter().enumerate() {
+            defect();
+            assert!(c.keep_ca(&sensor(), parcel.ca_pem()).unwrap(), "{i}");
+            assert!(!c.keep_ca(&sensor(), parcel.ca_pem()).unwrap(), "{i}");
+            assert_eq!(fs::read(&ca).unwrap(), parcel.ca_pem(), "{i}");
+            assert_eq!(fs::symlink_metadata(&ca).unwrap().mode() & 0o170_777, 0o100_444, "{i}");
+        }
+        assert_eq!(c.verify(&sensor(), &delivered).unwrap(), Standing::Intact);
+        assert_eq!(fs::metadata(&delivered.place).unwrap().ino(), token, "the token was not touched");
     }
 
     #[test]

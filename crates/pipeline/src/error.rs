@@ -127,6 +127,7 @@ impl From<CommitError> for EngineError {
             CommitError::Busy => Self::busy(e),
             // The operator can make room; nothing else can. 507 is not in Vault's table, 500 is what its clients know.
             CommitError::DiskFull => Self::told(Status::INTERNAL, "the disk is full").because(e),
+            CommitError::KeyWornOut => Self::told(Status::INTERNAL, "the data key is worn out").because(e),
             // The caller must know that reading again is the only way to learn whether it was written.
             CommitError::OutcomeUnknown(_) => {
                 Self::told(Status::INTERNAL, "the disk failed; read again to learn whether this was written")

@@ -93,6 +93,9 @@ pub enum CommitError {
         /// Which rule is broken.
         what: &'static str,
     },
+    /// The data key has encrypted as much as it may; nothing was changed. A start replaces it.
+    #[error("the data key is worn out: restart edgekeep, which replaces it")]
+    KeyWornOut,
     /// The store was closed meanwhile.
     #[error("the store is sealed")]
     Sealed,

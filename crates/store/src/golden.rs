@@ -80,6 +80,7 @@ fn the_root_and_the_head() {
             store_epoch: 1,
             profile: Profile::Demo,
             slots: SlotSet { generation: 4, digest: [9; 32] },
+            sealed_values: 0,
         },
         time: TimeRecord { boot_id: BootId([3; 16]), boottime: BootTime(77), store_time: StoreTime(88) },
         keyring_digest: secret::crypto::sha256(&[&golden("keyring")]),

@@ -16,7 +16,8 @@
 //!       153 root 32                multiset hash over them
 //!       185 anchor kind u8 | anchor counter u64     reserved: a hardware counter
 //!       194 audit segment u64 | audit position u64  reserved: how far the audit log had come
-//!       210 zeros 80               reserved
+//!       210 sealed u64             values encrypted under the keyring's last term
+//!       218 zeros 72               reserved
 //! ```
 //! Whoever has an old head and the old rows with it has an old store whole; that is found by the slot digest and, when one is
 //! there, by the anchor. Anything less than the whole is found by the root.
@@ -72,6 +73,8 @@ pub struct Head {
     pub profile: Profile,
     /// The slot set it was last bound to.
     pub slots: SlotSet,
+    /// Values that were encrypted under the newest data key, committed or not; see [`KeyWear`](crate::KeyWear).
+    pub sealed_values: u64,
 }
 
 /// All of the head, in clear.
@@ -109,7 +112,7 @@ impl HeadRecord {
     }
 
     pub(crate) fn clear(&self) -> Vec<u8> {
-        let Head { sequence, boot, store_epoch, profile, slots } = &self.public;
+        let Head { sequence, boot, store_epoch, profile, slots, sealed_values } = &self.public;
         let mut out = Vec::with_capacity(CLEAR_BYTES + TAG_BYTES);
         out.extend_from_slice(&sequence.to_be_bytes());
         out.extend_from_slice(&boot.boot_id.0);
@@ -127,7 +130,9 @@ impl HeadRecord {
         out.extend_from_slice(&self.keyring_digest);
         out.extend_from_slice(&self.rows.to_be_bytes());
         out.extend_from_slice(&self.root.to_bytes());
-        out.resize(CLEAR_BYTES, 0); // the reserved fields
+        out.extend_from_slice(&[0; RESERVED_BEFORE_SEALED]);
+        out.extend_from_slice(&sealed_values.to_be_bytes());
+        out.resize(CLEAR_BYTES, 0); // the rest is reserved
         out
     }
 
@@ -136,7 +141,7 @@ impl HeadRecord {
             return None;
         }
         let mut rest = clear;
-        let record = Self {
+        let mut record = Self {
             public: Head {
                 sequence: number(&mut rest)?,
                 boot: BootEpoch { boot_id: BootId(take(&mut rest)?), count: number(&mut rest)? },
@@ -147,6 +152,7 @@ impl HeadRecord {
                     _ => return None,
                 },
                 slots: SlotSet { generation: number(&mut rest)?, digest: take(&mut rest)? },
+                sealed_values: 0,
             },
             time: TimeRecord {
                 boot_id: BootId(take(&mut rest)?),
@@ -158,7 +164,9 @@ impl HeadRecord {
             root: Root::from_bytes(&take(&mut rest)?),
         };
         // An anchor that a later format has set must not be overlooked by this one.
-        rest.iter().all(|b| *b == 0).then_some(record)
+        let anchor: [u8; RESERVED_BEFORE_SEALED] = take(&mut rest)?;
+        record.public.sealed_values = number(&mut rest)?;
+        anchor.iter().chain(rest).all(|b| *b == 0).then_some(record)
     }
 }
 
@@ -180,6 +188,8 @@ fn number(rest: &mut &[u8]) -> Option<u64> {
 
 const FORMAT: u8 = 1;
 const CLEAR_BYTES: usize = 290;
+/// Anchor and audit position.
+const RESERVED_BEFORE_SEALED: usize = 25;
 
 #[cfg(test)]
 mod tests {
@@ -195,6 +205,7 @@ mod tests {
                 store_epoch: 1,
                 profile: Profile::Demo,
                 slots: SlotSet { generation: 4, digest: [9; 32] },
+                sealed_values: 0x0102_0304_0506,
             },
             time: TimeRecord { boot_id: BootId([3; 16]), boottime: BootTime(77), store_time: StoreTime(88) },
             keyring_digest: [6; 32],
@@ -224,9 +235,11 @@ mod tests {
 
     #[test]
     fn a_reserved_field_in_use_is_refused() {
-        let mut clear = record().clear();
-        assert!(HeadRecord::parse(&clear).is_some());
-        clear[185] = 1;
-        assert_eq!(HeadRecord::parse(&clear), None);
+        for at in [185, 209, 218, 289] {
+            let mut clear = record().clear();
+            assert!(HeadRecord::parse(&clear).is_some());
+            clear[at] = 1;
+            assert_eq!(HeadRecord::parse(&clear), None, "byte {at}");
+        }
     }
 }

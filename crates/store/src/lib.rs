@@ -35,6 +35,7 @@ mod shared;
 pub mod sqlite;
 mod store;
 mod time;
+mod wear;
 mod writer;
 #[cfg(test)]
 mod writer_faults;
@@ -45,3 +46,4 @@ pub use open::{CreateError, NewStore, OpenError, StoreConfig};
 pub use path::{MAX_COMPONENT_BYTES, StorePath, StorePathError};
 pub use store::{RotateError, Store};
 pub use time::StoreTime;
+pub use wear::KeyWear;

@@ -21,6 +21,7 @@ use crate::root::Root;
 use crate::shared::{Published, Shared};
 use crate::sqlite::{Location, Sqlite, leftovers};
 use crate::time::Timeline;
+use crate::wear::KeyWear;
 use crate::writer::{ProveError, Writer, prove};
 
 /// Where a store is and what it may use.
@@ -43,6 +44,8 @@ pub struct StoreConfig {
     pub readers: usize,
     /// When the program was built: no store time is earlier.
     pub build_date: WallTime,
+    /// How long a data key lasts.
+    pub wear: KeyWear,
 }
 
 impl StoreConfig {
@@ -54,7 +57,17 @@ impl StoreConfig {
         entropy: Arc<dyn Entropy>,
         build_date: WallTime,
     ) -> Self {
-        Self { path: path.into(), clock, entropy, disk, vfs: None, cache_bytes: 8 << 20, readers: 2, build_date }
+        Self {
+            path: path.into(),
+            clock,
+            entropy,
+            disk,
+            vfs: None,
+            cache_bytes: 8 << 20,
+            readers: 2,
+            build_date,
+            wear: KeyWear::default(),
+        }
     }
 }
 
@@ -190,6 +203,7 @@ fn create_in(
             store_epoch: 1,
             profile: new.profile,
             slots: new.slots,
+            sealed_values: 0,
         },
         time: timeline.record(&**clock),
         keyring_digest: sha256(&[&record]),
@@ -276,6 +290,7 @@ fn start(
         timeline,
         published,
         config.cache_bytes,
+        config.wear,
     ));
     let writer = Writer::new(Arc::clone(&shared), Box::new(backend), head, head_bytes, process_lock);
     Ok(Opened { shared, writer, readers })

@@ -17,12 +17,14 @@ use crate::keyring::Keys;
 use crate::lock::{Locked, lock};
 use crate::names::{HiddenName, Kind};
 use crate::time::Timeline;
+use crate::wear::KeyWear;
 
 /// One store's state in memory.
 pub(crate) struct Shared {
     pub(crate) clock: Arc<dyn Clock>,
     pub(crate) entropy: Arc<dyn Entropy>,
     pub(crate) timeline: Timeline,
+    pub(crate) wear: KeyWear,
     published: RwLock<Option<Published>>,
     cache: Mutex<Cache>,
     /// A boot epoch that the next commit is to record.
@@ -43,11 +45,13 @@ impl Shared {
         timeline: Timeline,
         published: Published,
         cache_bytes: usize,
+        wear: KeyWear,
     ) -> Self {
         Self {
             clock,
             entropy,
             timeline,
+            wear,
             published: RwLock::new(Some(published)),
             cache: Mutex::new(Cache::new(cache_bytes)),
             pending_boot: Mutex::new(None),

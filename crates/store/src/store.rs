@@ -196,6 +196,17 @@ impl Store {
         Ok(self.write(Write::Keyring { replaces: sha256(&[&record]), record: changed, keys }).await?)
     }
 
+    /// Adds a data key if the newest has encrypted [`KeyWear::replace`] values. Says whether it did.
+    ///
+    /// # Errors
+    /// [`RotateError`], as [`rotate`](Self::rotate).
+    pub async fn rotate_if_worn(&self, root: &RootKey) -> Result<bool, RotateError> {
+        if self.head()?.sealed_values < self.inner.shared.wear.replace {
+            return Ok(false);
+        }
+        self.rotate(root).await.map(|_| true)
+    }
+
     /// Seals the store: keys, index and cache are gone for all clones on return, and `store.db` alone is complete. Blocks
     /// until the last commit is done.
     pub fn close(&self) {

@@ -62,6 +62,8 @@ pub(crate) struct Writer {
     /// The last head known to be durable, and its bytes on disk.
     head: HeadRecord,
     head_bytes: Vec<u8>,
+    /// Values encrypted under the last term, those of failed commits too; the head's count follows.
+    sealed: u64,
     /// Held as long as the file is open.
     process_lock: Box<dyn Send>,
 }
@@ -76,7 +78,8 @@ impl Writer {
         head_bytes: Vec<u8>,
         process_lock: Box<dyn Send>,
     ) -> Self {
-        Self { shared, backend, head, head_bytes, process_lock }
+        let sealed = head.public.sealed_values;
+        Self { shared, backend, head, head_bytes, sealed, process_lock }
     }
 
     /// Serves requests until all senders are gone or one asks to close; the file is closed and unlocked on return.
@@ -157,7 +160,7 @@ impl Writer {
         // Whoever writes beside us would have his head overwritten, and his rows vouched for.
         match self.backend.record(Record::Head, HEAD_BYTES) {
             Ok(Some(found)) if found == self.head_bytes => {
-                Ok(Commit { overlay, head: self.head, keys: None, staged: Vec::new() })
+                Ok(Commit { overlay, head: self.head, keys: None, staged: Vec::new(), begun_at: self.sealed })
             }
             Ok(_) => {
                 self.backend.rollback();
@@ -215,6 +218,12 @@ impl Writer {
     }
 
     fn stage_batch(&mut self, commit: &mut Commit, batch: HiddenBatch) -> Result<(), Unstaged> {
+        let values = batch.ops.iter().filter(|op| op.value.is_some()).count() as u64;
+        if !self.shared.wear.allows(self.sealed_under(commit), values) {
+            return Err(Unstaged { error: CommitError::KeyWornOut, open: true });
+        }
+        // Before it is encrypted, and whatever becomes of the commit: a nonce that was used is used.
+        self.sealed += values;
         let entropy = Arc::clone(&self.shared.entropy);
         let planned = self.shared.look(|p| {
             let keys = commit.keys.as_ref().unwrap_or(&p.keys);
@@ -233,6 +242,11 @@ impl Writer {
         Ok(())
     }
 
+    /// Values encrypted under the term that this commit writes with. With a new one it counts a few of the old one too.
+    fn sealed_under(&self, commit: &Commit) -> u64 {
+        if commit.keys.is_some() { self.sealed - commit.begun_at } else { self.sealed }
+    }
+
     /// Stages the head, commits, publishes, answers: in this order.
     fn finish(&mut self, mut commit: Commit) {
         if commit.staged.is_empty() {
@@ -249,6 +263,7 @@ impl Writer {
         }
         commit.head.public.sequence = commit.overlay.sequence;
         commit.head.time = self.shared.timeline.record(&*self.shared.clock);
+        commit.head.public.sealed_values = self.sealed_under(&commit);
         commit.head.rows = commit.overlay.rows;
         commit.head.root = commit.overlay.root;
         let bytes = commit.head.seal(&keys, &*self.shared.entropy);
@@ -278,6 +293,7 @@ impl Writer {
     fn publish(&mut self, commit: &mut Commit, head_bytes: Vec<u8>) {
         self.head = commit.head;
         self.head_bytes = head_bytes;
+        self.sealed = self.head.public.sealed_values;
         self.shared.publish(|p| {
             commit.overlay.publish(&mut p.index);
             p.head = commit.head.public;
@@ -357,6 +373,8 @@ struct Commit {
     keys: Option<Arc<Keys>>,
     /// Who waits, with the sequence number of his write.
     staged: Vec<(u64, Reply)>,
+    /// How many values had been encrypted before it.
+    begun_at: u64,
 }
 
 struct Unstaged {
@@ -430,6 +448,7 @@ fn again(error: &CommitError) -> CommitError {
         CommitError::DiskFull => CommitError::DiskFull,
         CommitError::Tampered { what } => CommitError::Tampered { what },
         CommitError::Sealed => CommitError::Sealed,
+        CommitError::KeyWornOut => CommitError::KeyWornOut,
         other => CommitError::OutcomeUnknown(io::Error::other(other.to_string())),
     }
 }

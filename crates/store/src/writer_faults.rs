@@ -109,6 +109,7 @@ fn run(defect: Defect) -> (Vec<Option<Result<(), CommitError>>>, bool) {
             store_epoch: 1,
             profile: Profile::Demo,
             slots: SlotSet { generation: 1, digest: [0; 32] },
+            sealed_values: 0,
         },
         time: timeline.record(&Still),
         keyring_digest: sha256(&[]),
@@ -117,7 +118,8 @@ fn run(defect: Defect) -> (Vec<Option<Result<(), CommitError>>>, bool) {
     };
     let bytes = head.seal(&keys, &OsEntropy);
     let published = Published { keys: Arc::clone(&keys), index: Default::default(), head: head.public };
-    let shared = Arc::new(Shared::new(Arc::new(Still), Arc::new(OsEntropy), timeline, published, 0));
+    let shared =
+        Arc::new(Shared::new(Arc::new(Still), Arc::new(OsEntropy), timeline, published, 0, Default::default()));
     let backend = Box::new(Broken { defect, head: bytes.clone(), staged: Vec::new() });
     let writer = Writer::new(Arc::clone(&shared), backend, head, bytes, Box::new(()));
 

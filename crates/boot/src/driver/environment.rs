@@ -30,6 +30,8 @@ pub struct Environment {
     pub us: u32,
     /// SQLite's VFS by name, for tests that cut the power.
     pub vfs: Option<String>,
+    /// How long a data key lasts.
+    pub key_wear: store::KeyWear,
     /// When the program was built.
     pub build_date: WallTime,
     /// The engines.

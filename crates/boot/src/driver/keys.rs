@@ -40,6 +40,7 @@ pub(super) fn store_config(env: &Environment, dir: &Path) -> StoreConfig {
         env.build_date,
     );
     config.vfs.clone_from(&env.vfs);
+    config.wear = env.key_wear;
     config
 }
 

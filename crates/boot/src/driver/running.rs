@@ -65,6 +65,8 @@ pub(super) struct Hands {
     pub(super) entities: BTreeMap<ServiceName, String>,
     pub(super) watched: BTreeMap<ServiceName, Watched>,
     pub(super) credentials: bool,
+    /// That the data key is half worn out was said.
+    pub(super) wear_told: bool,
     /// A new recovery key that somebody is to see before it counts.
     pub(super) offered: Option<RecoveryKey>,
 }

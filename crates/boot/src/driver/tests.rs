@@ -98,6 +98,7 @@ impl Device {
             medium: Arc::new(Memory),
             us: rustix::process::geteuid().as_raw(),
             vfs: None,
+            key_wear: store::KeyWear::default(),
             build_date: WallTime(0),
             engines: engines(),
         }
@@ -318,6 +319,63 @@ async fn every_deleted_subset_is_refused_by_name_and_nothing_is_lost() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_is_removed_is_put_back_and_the_token_lives_on() {
+    let mut device = Device::new();
+    let mut running = device.up().await;
+    let (token, ca) = (device.token("sensor"), device.plan.run_dir.join("secrets/sensor/ca.pem"));
+    let before = OsDisk.read(&ca, 10_000).unwrap();
+    let put_back = |running: &Running, device: &Device| {
+        assert_eq!(OsDisk.read(&ca, 10_000).unwrap(), before);
+        assert_eq!(device.token("sensor").expose(), token.expose(), "the same token");
+        assert_eq!(open(running), BOTH, "and no gate was shut");
+    };
+    OsDisk.remove_file(&ca).unwrap();
+    device.clock.advance(Duration::from_secs(1));
+    running.tick().await;
+    put_back(&running, &device);
+    assert!(lives(&running, &token).await);
+    // Between two runs of the same boot.
+    OsDisk.remove_file(&ca).unwrap();
+    running.shutdown().await;
+    let running = device.up().await;
+    put_back(&running, &device);
+    assert!(lives(&running, &token).await);
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_worn_data_key_is_replaced_at_a_start() {
+    let mut device = Device::new();
+    let running = device.up().await;
+    let used = |running: &Running| running.store().unwrap().head().unwrap().sealed_values;
+    let before = used(&running);
+    let token = device.token("sensor");
+    running.shutdown().await;
+    let wear = store::KeyWear { replace: before, end: before + 100 };
+    let env = Environment { key_wear: wear, ..device.environment() };
+    let running = up(device.plan.clone(), env, Box::new(Quiet)).await.unwrap();
+    assert!(used(&running) < before, "{} of {before}", used(&running));
+    assert!(lives(&running, &token).await, "what the old key encrypted is still read");
+    for _ in 0..50 {
+        let written = ask(&running, &token, Operation::Write, "secret/edgex/sensor/x", r#"{"a":"1"}"#).await;
+        assert_eq!(written, Status::NO_CONTENT);
+    }
+    let half = used(&running);
+    running.shutdown().await;
+
+    // Nobody replaced it for so long that half of its life is over: said once.
+    let env = Environment { key_wear: store::KeyWear { replace: u64::MAX, end: 2 * half }, ..device.environment() };
+    let ears = Ears::default();
+    let mut running = up(device.plan.clone(), env, Box::new(ears.clone())).await.unwrap();
+    for _ in 0..3 {
+        device.clock.advance(Duration::from_secs(1));
+        running.tick().await;
+    }
+    assert_eq!(ears.heard(|n| matches!(n, Note::Alarm(text) if text.contains("restart edgekeep"))), 1);
+    running.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_demo_store_is_not_opened_by_production() {
     let mut device = Device::new();
@@ -408,6 +466,7 @@ fn recorded(disk: &testkit::CrashDisk, clock: &Arc<FakeClock>, seed: u64) -> (Pl
         medium: Arc::new(Memory),
         us: rustix::process::geteuid().as_raw(),
         vfs: Some(disk.vfs().into()),
+        key_wear: store::KeyWear::default(),
         build_date: WallTime(0),
         engines: engines(),
     };

@@ -6,7 +6,7 @@
 use std::time::Duration;
 
 use client::Vault;
-use delivery::{Channel, Standing};
+use delivery::{Channel, Recipient, Standing};
 use host::BootTime;
 
 use super::running::Running;
@@ -40,6 +40,7 @@ impl Running {
         if let Err(e) = audit.tick() {
             self.alarm(told("the audit does not take records", &e));
         }
+        self.watch_key();
         let names: Vec<ServiceName> = self.hands.watched.keys().cloned().collect();
         for service in names {
             match self.look_after(&service, now).await {
@@ -60,6 +61,18 @@ impl Running {
         }
     }
 
+    /// A device that runs so long without a start is told in time: the root key, which alone can replace the data key, is long gone.
+    fn watch_key(&mut self) {
+        let Some(head) = self.hands.store.as_ref().and_then(|store| store.head().ok()) else { return };
+        if head.sealed_values >= self.env.key_wear.end / 2 && !self.hands.wear_told {
+            self.hands.wear_told = true;
+            self.alarm(format!(
+                "the data key has encrypted {} values: restart edgekeep, which replaces it",
+                head.sealed_values
+            ));
+        }
+    }
+
     async fn look_after(&mut self, service: &ServiceName, now: BootTime) -> Verdict {
         let Some(plan) = self.plan.service(service) else { return Verdict::Good };
         let third = plan.token.period.as_duration() / 3;
@@ -67,14 +80,13 @@ impl Running {
         let Some(watched) = self.hands.watched.get_mut(service) else { return Verdict::Good };
         let look = now.since(watched.seen) >= LOOK;
         let renew = now.since(watched.renewed) >= third;
-        let accessor = watched.receipt.accessor.clone();
         if look {
             watched.seen = now;
             let Some(delivered) = watched.receipt.delivered() else {
                 return Verdict::Lapsed("its receipt is unreadable");
             };
             match self.channel.verify(&to, &delivered) {
-                Ok(Standing::Intact) => {}
+                Ok(Standing::Intact) => self.keep_ca(service, &to),
                 Ok(Standing::Missing) => return Verdict::Lapsed("its file is gone"),
                 Ok(Standing::Changed { what }) => return Verdict::Lapsed(what),
                 Err(e) => {
@@ -82,6 +94,8 @@ impl Running {
                 }
             }
         }
+        let Some(watched) = self.hands.watched.get(service) else { return Verdict::Good };
+        let accessor = watched.receipt.accessor.clone();
         if !renew || !host::in_force("tokens-kept-alive") {
             return Verdict::Good;
         }
@@ -90,6 +104,16 @@ impl Running {
             Ok(true) => Verdict::Renewed,
             Ok(false) => Verdict::Lapsed("it was revoked, or had ended"),
             Err(e) => Verdict::Unknown(told(&format!("the token of {service} is not renewed yet"), &e)),
+        }
+    }
+
+    fn keep_ca(&mut self, service: &ServiceName, to: &Recipient) {
+        let Some(certificates) = &self.hands.certificates else { return };
+        match self.channel.keep_ca(to, certificates.ca.pem().as_bytes()) {
+            Ok(false) => {}
+            Ok(true) => self
+                .warn(format!("the CA beside the token of {service} was gone or another, and is in its place again")),
+            Err(e) => self.warn(told(&format!("the CA beside the token of {service} cannot be seen to"), &e)),
         }
     }
 }

@@ -207,6 +207,10 @@ impl Running {
             }
         }
         let epoch = if head.boot.boot_id == self.env.clock.boot_id() { Epoch::Same } else { Epoch::New };
+        // Here, where the root key is at hand: afterwards nobody can.
+        if store.rotate_if_worn(&unlocked.root).await.map_err(|e| keys::refused(&e, "start again"))? {
+            tracing::info!("the data key was replaced");
+        }
         store.begin_boot().map_err(|e| keys::refused(&e, "start again"))?;
         let profile = keys::head_profile(head.profile);
         // From here on a failure closes the store again: `CloseStore` finds it in its place.

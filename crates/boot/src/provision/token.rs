@@ -107,6 +107,8 @@ impl Keeper<'_> {
         if self.channel.verify(to, &delivered)? != Standing::Intact {
             return Ok(false);
         }
+        // Not a reason for another token: the service may be using this one.
+        self.channel.keep_ca(to, self.ca_pem)?;
         self.renew(vault, &receipt.accessor).await
     }
 
@@ -175,6 +177,10 @@ mod tests {
         fn verify(&self, _to: &Recipient, delivered: &Delivered) -> Result<Standing, DeliverError> {
             let same = self.last.lock().unwrap().as_ref() == Some(delivered);
             Ok(if same { Standing::Intact } else { Standing::Missing })
+        }
+
+        fn keep_ca(&self, _to: &Recipient, _ca_pem: &[u8]) -> Result<bool, DeliverError> {
+            Ok(false)
         }
 
         fn withdraw(&self, _to: &Recipient) -> Result<(), DeliverError> {

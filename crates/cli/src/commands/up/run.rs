@@ -41,6 +41,7 @@ pub(super) async fn run(
         medium: Arc::new(OsMedium),
         us: crate::process::uid(),
         vfs: None,
+        key_wear: store::KeyWear::default(),
         build_date: build::date(),
         engines: engines::assemble()?,
     };
