@@ -8,6 +8,7 @@
 //! ```
 //! The driver decides nothing about order. It sends an event that proves something only when that is durable.
 
+mod asking;
 mod certificates;
 mod environment;
 mod front;

@@ -23,7 +23,7 @@ pub use halt::Halt;
 pub use remains::{Part, Remains};
 pub use serving::Serving;
 
-use crate::plan::{Plan, Profile};
+use crate::plan::{Plan, Profile, SourceSpec};
 
 /// Where the boot stands, and the plan that it follows.
 #[derive(Clone, Debug)]
@@ -200,9 +200,15 @@ fn halt(fault: Halt, close: bool) -> (State, Vec<Action>) {
 
 /// Doubled each time, up to a longest: 0.1 s ... 10 s for hardware, 1 s ... 60 s for servers.
 fn pause(plan: &Plan, failed: u32) -> Duration {
-    let (first, longest) = plan.source.pauses();
-    first.saturating_mul(1 << failed.saturating_sub(1).min(7)).min(longest)
+    // Of several, begun with the pace of the quickest and ended with that of the most patient.
+    let pauses = || plan.sources.iter().map(SourceSpec::pauses);
+    let first = pauses().map(|(first, _)| first).min().unwrap_or(LEAST_PAUSE);
+    let longest = pauses().map(|(_, longest)| longest).max().unwrap_or(LEAST_PAUSE);
+    first.saturating_mul(1 << failed.saturating_sub(1).min(10)).min(longest)
 }
+
+/// Without a source nothing is asked, and nothing spins.
+const LEAST_PAUSE: Duration = Duration::from_secs(1);
 
 /// The profile that does not fit, for [`Halt::Profile`].
 pub(crate) fn profile_of(profile: Profile) -> &'static str {

@@ -29,8 +29,9 @@ pub struct Plan {
     pub data_dir: PathBuf,
     /// Where tokens and sockets live; a tmpfs.
     pub run_dir: PathBuf,
-    /// Where the input key material comes from.
-    pub source: SourceSpec,
+    /// Where the input key material comes from: each source has a slot of its own, and each alone opens the store. In the order in
+    /// which they are asked.
+    pub sources: Vec<SourceSpec>,
     /// Who holds the recovery key; `None` when nobody has chosen, and then no store is made.
     pub recovery: Option<RecoverySpec>,
     /// Mounts that must be there.

@@ -8,7 +8,44 @@ use std::path::Path;
 pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
     let mut lacking = Vec::new();
     let mut say = |text: String| lacking.push(text);
-    match &plan.source {
+    for source in &plan.sources {
+        of_source(source, &mut say);
+    }
+    if let [first, .., last] = &plan.sources[..] {
+        say(format!(
+            "each of the {} key sources opens the store alone, the weakest too ({first} ... {last})",
+            plan.sources.len()
+        ));
+    }
+    if plan.profile == Profile::Demo {
+        say("this is a demo: no device should be run with it".into());
+    }
+    if plan.recovery == Some(RecoverySpec::None) {
+        say("nobody holds a recovery key: losing the key source loses every secret".into());
+    }
+    let dangers = plan.dangers;
+    if dangers.short_ikm {
+        say("key material of less than 32 octets is taken (danger_short_ikm)".into());
+    }
+    if dangers.plain_http {
+        say("tokens and secrets cross loopback in clear (danger_plain_http)".into());
+    }
+    if dangers.tokens_on_disk {
+        say("tokens may lie on a disk, where they outlive the power (danger_tokens_on_disk)".into());
+    }
+    if dangers.readable_tokens {
+        say("every user of this device may read a token (danger_readable_tokens)".into());
+    }
+    if plan.audit.sync != AuditSync::Each {
+        say("the last audit records of reads can be lost with the power (audit.sync)".into());
+    }
+    say("a copy of the whole disk, put back later, is not noticed: there is no hardware counter".into());
+    lacking
+}
+
+/// What one source leaves unprotected.
+fn of_source(source: &SourceSpec, say: &mut dyn FnMut(String)) {
+    match source {
         SourceSpec::Software { file } => {
             say(format!("the key is in {}: whoever has this disk has every secret", file.display()));
         }
@@ -44,30 +81,6 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
             ));
         }
     }
-    if plan.profile == Profile::Demo {
-        say("this is a demo: no device should be run with it".into());
-    }
-    if plan.recovery == Some(RecoverySpec::None) {
-        say("nobody holds a recovery key: losing the key source loses every secret".into());
-    }
-    let dangers = plan.dangers;
-    if dangers.short_ikm {
-        say("key material of less than 32 octets is taken (danger_short_ikm)".into());
-    }
-    if dangers.plain_http {
-        say("tokens and secrets cross loopback in clear (danger_plain_http)".into());
-    }
-    if dangers.tokens_on_disk {
-        say("tokens may lie on a disk, where they outlive the power (danger_tokens_on_disk)".into());
-    }
-    if dangers.readable_tokens {
-        say("every user of this device may read a token (danger_readable_tokens)".into());
-    }
-    if plan.audit.sync != AuditSync::Each {
-        say("the last audit records of reads can be lost with the power (audit.sync)".into());
-    }
-    say("a copy of the whole disk, put back later, is not noticed: there is no hardware counter".into());
-    lacking
 }
 
 /// What the machine below leaves unprotected. `root` is `/`, but for tests.

@@ -44,7 +44,7 @@ pub fn demo(wish: &Demo<'_>) -> Result<Plan, Faults> {
         profile: Profile::Demo,
         data_dir: wish.data_dir.to_owned(),
         run_dir: wish.run_dir.to_owned(),
-        source: SourceSpec::Software { file: key_file(wish.data_dir) },
+        sources: vec![SourceSpec::Software { file: key_file(wish.data_dir) }],
         recovery: Some(RecoverySpec::None),
         mounts: Plan::default_mounts(),
         services: SERVICES.map(service).into(),

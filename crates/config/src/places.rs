@@ -19,6 +19,8 @@ pub(crate) enum Part {
     Service,
     Credential,
     Gate,
+    /// A key source, by what it is called.
+    Source,
     Section,
 }
 
@@ -88,8 +90,10 @@ impl Places {
                     .into(),
             ),
             PlanFault::NoRecipient => (section("recovery"), "name at least one age1... recipient".into()),
-            PlanFault::SoftwareKey(_) => (
-                section("source"),
+            PlanFault::NoSource | PlanFault::TooManySources { .. } => (section("source"), "keep one at least, 14 at most".into()),
+            PlanFault::DuplicateSource(name) => (self.of(Part::Source, name), "remove one of the two".into()),
+            PlanFault::SoftwareKey(file) => (
+                self.of(Part::Source, format!("software {}", file.display())),
                 "set kind = \"exec\" with the program that reads the hardware; to look around, \
                  `edgekeep up --demo`; to test a device, danger_software_key = true"
                     .into(),

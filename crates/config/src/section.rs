@@ -286,6 +286,14 @@ impl<'a> Section<'a> {
         }
     }
 
+    /// Tables that stand once, `[key]`, or repeat, `[[key]]`; one without entries where there is neither.
+    pub(crate) fn one_or_more(&mut self, key: &'static str) -> Vec<Section<'a>> {
+        match self.entries.iter().find(|e| e.key == key).map(|e| &e.node.value) {
+            Some(Value::List(_)) => self.tables(key),
+            _ => vec![self.table(key)],
+        }
+    }
+
     /// Ends the section: keys that nobody asked for are faults, but for those in `passed_over`.
     pub(crate) fn finish(self, passed_over: &[&str]) {
         for entry in self.entries {

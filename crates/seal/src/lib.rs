@@ -38,7 +38,7 @@ pub use slot_set::{
     new_root_key,
 };
 pub use source::{
-    Auth, AuthError, AuthRequest, Capabilities, Closed, Deadline, Evidence, ExecSource, HOOK_LIMIT, KeySource, NoAuth,
-    PcrDiff, PinFile, Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource,
+    Auth, AuthError, AuthRequest, Capabilities, Closed, Deadline, Evidence, ExecSource, Fit, HOOK_LIMIT, KeySource,
+    NoAuth, PcrDiff, PinFile, Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource,
     SourceError, TangServer, TangServers, TangSetupError, TangSource, TpmSource,
 };

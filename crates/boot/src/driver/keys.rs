@@ -5,8 +5,8 @@ use std::sync::Arc;
 
 use pipeline::audit::{Beginning, ChainKey, Ring, RingSize};
 use seal::{
-    AgeRecipients, NewSlot, Provisioned, RecoveryKey, Remedy, SealMode, SetHeader, SlotFiles, SlotSet, SourceError,
-    StoreId, new_root_key, seal_to_recipients, write_recovery_file,
+    AgeRecipients, NewSlot, Provisioned, RecoveryKey, SealMode, SetHeader, SlotFiles, SlotSet, StoreId, new_root_key,
+    seal_to_recipients, write_recovery_file,
 };
 use secret::SecretBytes;
 use store::{Batch, NewStore, Op, Store, StoreConfig, StorePath};
@@ -15,13 +15,15 @@ use super::environment::{Environment, Note, Observer};
 use super::source;
 use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
 use crate::machine::Halt;
-use crate::plan::{Plan, Profile, RecoverySpec};
+use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
 
-/// A source's refusal, for the machine: `None` if it may pass.
-pub(super) fn source_fault(error: &SourceError) -> Option<Halt> {
-    match error.remedy() {
-        Remedy::Retry => None,
-        Remedy::Operator | Remedy::Reboot | Remedy::Alarm => Some(refused(error, error.hint())),
+/// A fault of one source; where the plan has several, it is told which.
+pub(super) fn of_source(spec: &SourceSpec, plan: &Plan, error: &dyn std::error::Error, hint: &str) -> Halt {
+    match refused(error, hint) {
+        Halt::Refused { fact, hint } if plan.sources.len() > 1 => {
+            Halt::Refused { fact: format!("{spec}: {fact}"), hint }
+        }
+        alone => alone,
     }
 }
 
@@ -58,8 +60,12 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
     let new = state_dir::begin(disk, plan, &Making::new(plan, &outside(plan, env)?))
         .map_err(io("data_dir must be writable, with room for the store and the audit ring"))?;
 
-    let Provisioned { public, ikm } = source::provision(plan, env).await.map_err(|e| refused(&e, e.hint()))?;
-    let mut slots = vec![NewSlot { public, ikm }];
+    let mut slots = Vec::with_capacity(plan.sources.len() + 1);
+    for spec in &plan.sources {
+        let Provisioned { public, ikm } =
+            source::provision(spec, plan, env).await.map_err(|e| of_source(spec, plan, &e, e.hint()))?;
+        slots.push(NewSlot { public, ikm });
+    }
     let recovery = plan.recovery.as_ref().ok_or(Halt::NoRecovery)?;
     let key = (*recovery != RecoverySpec::None).then(|| RecoveryKey::generate(&*env.entropy));
     if let Some(key) = &key {

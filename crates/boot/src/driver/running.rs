@@ -14,6 +14,7 @@ use store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
+use super::asking::Asking;
 use super::certificates::Certificates;
 use super::environment::{Environment, Note, Observer};
 use super::front::{Front, Serving};
@@ -53,8 +54,11 @@ pub(super) type Probed = (GateName, usize, Result<(), String>);
 /// What the machine's states stand for. Sealed means that none of it is there.
 #[derive(Default)]
 pub(super) struct Hands {
+    pub(super) asking: Asking,
     pub(super) found: Option<FoundSlots>,
     pub(super) ikm: Option<(seal::SourceKind, Ikm)>,
+    /// The source that gave it gives nothing more in this boot.
+    pub(super) last_release: bool,
     pub(super) unlocked: Option<Unlocked>,
     pub(super) store: Option<Store>,
     pub(super) audit: Option<Arc<AuditDevice>>,
@@ -278,7 +282,7 @@ impl Running {
             Some(halt) => Err(halt.clone()),
             None => {
                 let rotation = self.spend(key, by).await?;
-                self.close_source().await;
+                self.close_sources(None).await;
                 Ok(rotation)
             }
         }

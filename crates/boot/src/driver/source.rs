@@ -13,9 +13,9 @@ use tokio::sync::oneshot;
 use super::environment::Environment;
 use crate::plan::{Plan, SourceSpec};
 
-/// The source that the plan names.
-pub(super) fn source(plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
-    match &plan.source {
+/// A source of the plan.
+pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
+    match spec {
         SourceSpec::Software { file } => {
             Box::new(SoftwareSource::new(file, Arc::clone(&env.disk), Arc::clone(&env.entropy)))
         }
@@ -40,8 +40,8 @@ pub(super) fn source(plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
 }
 
 /// Who has the PIN.
-fn auth(plan: &Plan, env: &Environment) -> Box<dyn Auth> {
-    let file = match &plan.source {
+fn auth(spec: &SourceSpec, env: &Environment) -> Box<dyn Auth> {
+    let file = match spec {
         SourceSpec::Tpm(tpm) => tpm.pin_file.as_ref(),
         SourceSpec::Pkcs11 { pin_file, .. } => pin_file.as_ref(),
         SourceSpec::Software { .. } | SourceSpec::Exec { .. } | SourceSpec::Tang { .. } => None,
@@ -52,25 +52,35 @@ fn auth(plan: &Plan, env: &Environment) -> Box<dyn Auth> {
     }
 }
 
-/// Makes key material under the plan's policy.
-pub(super) async fn provision(plan: &Plan, env: &Environment) -> Result<Provisioned, SourceError> {
-    let (mut source, auth, policy) = (source(plan, env), auth(plan, env), plan.source.policy());
+/// Makes key material under the policy of `spec`.
+pub(super) async fn provision(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Result<Provisioned, SourceError> {
+    let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, env), spec.policy());
     // It is made, and asked for to see that it comes back.
-    let limit = plan.source.deadline() * 2;
+    let limit = spec.deadline() * 2;
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.provision(&policy, &*auth, deadline)).await
 }
 
 /// Asks for the key material of a slot.
-pub(super) async fn release(plan: &Plan, env: &Environment, slot: SlotPublic) -> Result<Released, SourceError> {
-    let (mut source, auth, limit) = (source(plan, env), auth(plan, env), plan.source.deadline());
+pub(super) async fn release(
+    spec: &SourceSpec,
+    plan: &Plan,
+    env: &Environment,
+    slot: SlotPublic,
+) -> Result<Released, SourceError> {
+    let (mut source, auth, limit) = (source(spec, plan, env), auth(spec, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.release(&slot, &*auth, deadline)).await
 }
 
 /// Ends the releases of this boot.
-pub(super) async fn close(plan: &Plan, env: &Environment, slot: SlotPublic) -> Result<Closed, SourceError> {
-    let (mut source, limit) = (source(plan, env), plan.source.deadline());
+pub(super) async fn close(
+    spec: &SourceSpec,
+    plan: &Plan,
+    env: &Environment,
+    slot: SlotPublic,
+) -> Result<Closed, SourceError> {
+    let (mut source, limit) = (source(spec, plan, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.close(&slot, deadline)).await
 }

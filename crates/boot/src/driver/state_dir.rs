@@ -69,12 +69,12 @@ impl Making {
 
 /// Files outside of the state directory that the plan makes at a first boot: a software key, a recovery file.
 pub(super) fn outside(plan: &Plan) -> Vec<PathBuf> {
-    let key = plan.source.makes_file().map(Path::to_owned);
+    let keys = plan.sources.iter().filter_map(|s| s.makes_file()).map(Path::to_owned);
     let recovery = match &plan.recovery {
         Some(RecoverySpec::File(file)) => Some(file.clone()),
         _ => None,
     };
-    key.into_iter().chain(recovery).collect()
+    keys.chain(recovery).collect()
 }
 
 /// Begins a first boot: `data.new`, and in it the note of what will be made outside. Durable on return.
@@ -146,10 +146,10 @@ pub fn destroy_state(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
     if disk.meta(&state).map_err(|e| failed(&state, e))?.is_some() {
         disk.sync_dir(&state).map_err(|e| failed(&state, e))?;
     }
-    if let Some(file) = plan.source.makes_file()
-        && disk.meta(file).map_err(|e| failed(file, e))?.is_some()
-    {
-        disk.remove_file(file).map_err(|e| failed(file, e))?;
+    for file in plan.sources.iter().filter_map(|s| s.makes_file()) {
+        if disk.meta(file).map_err(|e| failed(file, e))?.is_some() {
+            disk.remove_file(file).map_err(|e| failed(file, e))?;
+        }
     }
     for path in [plan.data_dir.join(NEW), state] {
         disk.remove_tree(&path).map_err(|e| failed(&path, e))?;

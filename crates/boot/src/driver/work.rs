@@ -5,9 +5,10 @@ use std::sync::Arc;
 use client::Vault;
 use pipeline::audit::{AuditDevice, Ring, SyncPolicy};
 use pipeline::{Core, Services};
-use seal::{HeadCheck, SlotFiles, UnlockError};
+use seal::{HeadCheck, Remedy, SlotFiles, SlotId};
 use store::{OpenError, Store};
 
+use super::asking::{self, End, Given, Round};
 use super::environment::Note;
 use super::running::{Hands, Running};
 use super::upkeep::Watched;
@@ -115,52 +116,47 @@ impl Running {
         }
     }
 
-    /// Asks the source for the slot that it made.
+    /// Asks the sources for the slots that they made.
     async fn release(&mut self) -> Event {
-        let files = SlotFiles::new(&*self.env.disk, self.plan.state_dir());
-        let found = match files.read() {
-            Ok(found) => found,
-            Err(e) => return Event::Failed(keys::refused(&e, e.hint())),
-        };
-        let kind = source::source(&self.plan, &self.env).kind();
-        let Some(public) = found.set.slots_of(kind).next().map(|s| s.public().clone()) else {
-            let e = UnlockError::NoSlotOfKind { kind };
-            return Event::Failed(keys::refused(&e, e.hint()));
-        };
-        match source::release(&self.plan, &self.env, public).await {
-            Ok(released) => {
-                if released.remaining_this_boot == Some(0) {
+        let mut asking = std::mem::take(&mut self.hands.asking);
+        let Round { end, told } = asking.round(&self.plan, &self.env).await;
+        self.hands.asking = asking;
+        for (remedy, text) in told {
+            if remedy == Remedy::Alarm { self.alarm(text) } else { self.warn(text) }
+        }
+        match end {
+            End::Given(given) => {
+                let Given { found, kind, ikm, last } = *given;
+                if last {
                     let text = "the source gives nothing more in this boot: after a seal or a crash the device must be restarted";
                     self.warn(text.into());
                 }
-                tracing::info!(evidence = ?released.evidence.0, "the source has released");
                 self.hands.found = Some(found);
-                self.hands.ikm = Some((kind, released.ikm));
+                self.hands.ikm = Some((kind, ikm));
+                self.hands.last_release = last;
                 self.phase("released");
                 Event::Released
             }
-            Err(e) => match keys::source_fault(&e) {
-                Some(halt) => Event::Failed(halt),
-                None => {
-                    self.warn(format!("the source gives nothing yet: {e}"));
-                    Event::SourceBusy
-                }
-            },
+            End::Later => Event::SourceBusy,
+            End::Never(halt) => Event::Failed(halt),
         }
     }
 
-    /// Ends the source's releases of this boot. For a store that was opened by the recovery key: what the source might still give
+    /// Ends this boot's releases of every slot but `kept`, of those that a source of the plan can open: what they might still give
     /// is then for nobody.
-    pub(super) async fn close_source(&mut self) {
-        let kind = source::source(&self.plan, &self.env).kind();
+    pub(super) async fn close_sources(&mut self, kept: Option<SlotId>) {
         let Ok(found) = SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read() else { return };
-        let Some(public) = found.set.slots_of(kind).next().map(|s| s.public().clone()) else { return };
-        match source::close(&self.plan, &self.env, public).await {
-            Ok(closed) if closed.is_until_reboot() => {
-                tracing::info!("the source gives nothing more in this boot");
+        let (plan, env) = (Arc::clone(&self.plan), self.env.clone());
+        for pair in asking::pairs(&plan, &env, &found.set).into_iter().filter(|p| Some(p.slot) != kept) {
+            let slot = found.set.slots().iter().find(|s| s.id() == pair.slot).map(|s| s.public().clone());
+            let (Some(spec), Some(slot)) = (plan.sources.get(pair.source), slot) else { continue };
+            match source::close(spec, &plan, &env, slot).await {
+                Ok(closed) if closed.is_until_reboot() => {
+                    tracing::info!(slot = %pair.slot, "the source gives nothing more in this boot");
+                }
+                Ok(_) => {}
+                Err(e) => self.warn(told(&format!("{spec} was not closed for this boot"), &e)),
             }
-            Ok(_) => {}
-            Err(e) => self.warn(told("the source was not closed for this boot", &e)),
         }
     }
 
@@ -234,6 +230,11 @@ impl Running {
         if let Some(found) = self.hands.found.take() {
             self.settle_recovery(&found.set);
             self.hands.found = Some(found);
+        }
+        if self.hands.last_release {
+            // The agreement of this boot is used up; a second source would renew it.
+            let opened_by = self.hands.unlocked.as_ref().map(|u| u.kek.slot);
+            self.close_sources(opened_by).await;
         }
         self.phase("opened");
         Ok(Event::Opened { profile, epoch })

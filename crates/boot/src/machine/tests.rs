@@ -125,7 +125,7 @@ fn servers_that_are_away_are_asked_every_minute_for_as_long_as_it_takes() {
         pinned: seal::Thumbprint([1; 32]),
     };
     let servers = seal::TangServers::new(vec![server], 1).unwrap();
-    p.source = crate::plan::SourceSpec::Tang { servers, deadline: std::time::Duration::from_secs(10) };
+    p.sources = vec![crate::plan::SourceSpec::Tang { servers, deadline: std::time::Duration::from_secs(10) }];
     let busy = (0..500).map(|_| Event::SourceBusy);
     let (machine, actions) =
         run(Machine::new(Arc::new(p)), [Event::Started, Event::Looked(whole())].into_iter().chain(busy));

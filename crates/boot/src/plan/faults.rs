@@ -68,6 +68,18 @@ pub enum PlanFault {
     /// An empty list of recipients.
     #[error("the recovery key has no age recipient")]
     NoRecipient,
+    /// Nothing to make a key with.
+    #[error("the plan has no key source")]
+    NoSource,
+    /// More than a slot set holds beside the recovery key.
+    #[error("the plan has {count} key sources; at most {max} have room beside the recovery key", max = MAX_SOURCES)]
+    TooManySources {
+        /// How many.
+        count: usize,
+    },
+    /// Two sources that would be one: the second way in would be lost with the first.
+    #[error("the key source {0} is there twice")]
+    DuplicateSource(String),
     /// A software key under the production profile.
     #[error("a production device would keep its key in the file {0}: whoever has the disk has the key")]
     SoftwareKey(std::path::PathBuf),
@@ -104,10 +116,7 @@ impl Plan {
             Some(RecoverySpec::Age(recipients)) if recipients.is_empty() => faults.push(PlanFault::NoRecipient),
             Some(_) => {}
         }
-        let allowed = self.dangers.software_key;
-        if let (Profile::Production, SourceSpec::Software { file }, false) = (self.profile, &self.source, allowed) {
-            faults.push(PlanFault::SoftwareKey(file.clone()));
-        }
+        self.check_sources(faults);
         for (kind, text) in [(MountKind::KvV1, "kv version 1"), (MountKind::Userpass, "userpass")] {
             if !self.mounts.iter().any(|m| m.kind == kind) {
                 faults.push(PlanFault::NoMount(text));
@@ -115,6 +124,25 @@ impl Plan {
         }
         if self.listen.names.is_empty() {
             faults.push(PlanFault::NoServerName);
+        }
+    }
+
+    fn check_sources(&self, faults: &mut Vec<PlanFault>) {
+        if self.sources.is_empty() {
+            faults.push(PlanFault::NoSource);
+        }
+        if self.sources.len() > MAX_SOURCES {
+            faults.push(PlanFault::TooManySources { count: self.sources.len() });
+        }
+        for (i, source) in self.sources.iter().enumerate() {
+            if self.sources.iter().take(i).any(|before| before.is_same_device(source)) {
+                faults.push(PlanFault::DuplicateSource(source.to_string()));
+            }
+            if let (Profile::Production, SourceSpec::Software { file }, false) =
+                (self.profile, source, self.dangers.software_key)
+            {
+                faults.push(PlanFault::SoftwareKey(file.clone()));
+            }
         }
     }
 
@@ -175,6 +203,9 @@ impl Plan {
     }
 }
 
+/// What a slot set has room for: one place is the recovery key's, one is free so that a slot can come before another goes.
+const MAX_SOURCES: usize = seal::MAX_SLOTS - 2;
+
 #[cfg(test)]
 mod tests {
     use super::super::{CredentialPlan, FileMode, GatePlan};
@@ -210,6 +241,19 @@ mod tests {
                 "the gate late needs the gate late, which does not stand before it",
             ]
         );
+    }
+
+    #[test]
+    fn sources_are_several_and_each_is_another() {
+        let mut plan = demo_plan("/d".as_ref(), "/r".as_ref());
+        let exec =
+            |path: &str| SourceSpec::Exec { path: path.into(), env: [].into(), deadline: std::time::Duration::ZERO };
+        plan.sources = vec![exec("/a"), exec("/b"), exec("/a")];
+        assert_eq!(plan.faults(), [PlanFault::DuplicateSource("exec /a".into())]);
+        plan.sources = (0..15).map(|i| exec(&format!("/{i}"))).collect();
+        assert_eq!(plan.faults(), [PlanFault::TooManySources { count: 15 }]);
+        plan.sources = Vec::new();
+        assert_eq!(plan.faults(), [PlanFault::NoSource]);
     }
 
     #[test]

@@ -1,11 +1,12 @@
 //! Where the input key material comes from, and what is asked of it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seal::{HOOK_LIMIT, PcrSet, Pkcs11Setup, PolicyRequest, TangServers};
+use seal::{HOOK_LIMIT, PcrSet, Pkcs11Setup, PolicyRequest, SourceKind, TangServers};
 
 /// A key source by its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +43,22 @@ pub enum SourceSpec {
         /// After which the helper is killed with all that it started.
         deadline: Duration,
     },
+}
+
+/// In a few words, for people: its kind, and what tells it from another of that kind.
+impl fmt::Display for SourceSpec {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.kind())?;
+        match self {
+            Self::Software { file: path } | Self::Exec { path, .. } => write!(f, " {}", path.display()),
+            Self::Tpm(tpm) => write!(f, " {}", tpm.device.display()),
+            Self::Tang { servers, .. } => {
+                let names: Vec<String> = servers.all().iter().map(|s| s.origin.to_string()).collect();
+                write!(f, " {} of {}", servers.threshold(), names.join(", "))
+            }
+            Self::Pkcs11 { setup, .. } => write!(f, " {} {}", setup.token.label, setup.token.serial),
+        }
+    }
 }
 
 /// A TPM, and the policy that the key is sealed to when the store is made. Afterwards the slot has the policy.
@@ -96,6 +113,32 @@ impl SourceSpec {
                 (Duration::from_millis(100), Duration::from_secs(10))
             }
             Self::Tang { .. } => (Duration::from_secs(1), Duration::from_secs(60)),
+        }
+    }
+
+    /// The kind of slot that it makes and opens.
+    pub fn kind(&self) -> SourceKind {
+        match self {
+            Self::Software { .. } => SourceKind::Software,
+            Self::Exec { .. } => SourceKind::Exec,
+            Self::Tpm(_) => SourceKind::Tpm,
+            Self::Tang { .. } => SourceKind::Tang,
+            Self::Pkcs11 { .. } => SourceKind::Pkcs11,
+        }
+    }
+
+    /// Whether two settings lead to one and the same thing, however it is to be asked: the loss of it would be the loss of both.
+    /// One TPM may be there twice, with another policy each.
+    pub fn is_same_device(&self, other: &Self) -> bool {
+        match (self, other) {
+            (Self::Software { file: a }, Self::Software { file: b }) => a == b,
+            (Self::Exec { path: a, env: x, .. }, Self::Exec { path: b, env: y, .. }) => a == b && x == y,
+            (Self::Tpm(a), Self::Tpm(b)) => a.device == b.device && self.policy() == other.policy(),
+            (Self::Tang { servers: a, .. }, Self::Tang { servers: b, .. }) => a == b,
+            (Self::Pkcs11 { setup: a, .. }, Self::Pkcs11 { setup: b, .. }) => {
+                a.token == b.token && a.module == b.module
+            }
+            _ => false,
         }
     }
 

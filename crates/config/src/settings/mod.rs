@@ -60,7 +60,8 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
     let preset = preset::read(&mut top);
     let mut dangers = Dangers::default();
 
-    let key_source = source::read(top.table("source"), places, &mut dangers);
+    let mut sources: Vec<SourceSpec> =
+        top.one_or_more("source").into_iter().filter_map(|s| source::read(s, places, &mut dangers)).collect();
     let recovery = recovery::read(top.table("recovery"), places);
     let listen = listen::read(top.table("listen"), places, &run_dir, preset, &mut dangers);
     let audit = audit::read(top.table("audit"));
@@ -72,17 +73,16 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
     let gates = preset::gates(preset, source, written);
     top.finish(&[]);
 
-    let key_source = key_source.unwrap_or(SourceSpec::Exec {
-        // Never carried out: that there is no source was noted as a fault.
-        path: PathBuf::from("/"),
-        env: std::collections::BTreeMap::new(),
-        deadline: std::time::Duration::ZERO,
-    });
+    if sources.is_empty() {
+        // Never carried out: what is wrong with the sources was noted.
+        let (path, env, deadline) = (PathBuf::from("/"), [].into(), std::time::Duration::ZERO);
+        sources.push(SourceSpec::Exec { path, env, deadline });
+    }
     let plan = Plan {
         profile: Profile::Production,
         data_dir,
         run_dir,
-        source: key_source,
+        sources,
         recovery,
         mounts: Plan::default_mounts(),
         services,

@@ -1,4 +1,4 @@
-//! `[source]`: where the key material comes from. EdgeX's variables name the program only where the file leaves it open.
+//! `[source]`, or `[[source]]` several times: where the key material comes from. EdgeX's variables name the program only where the file leaves it open.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -8,7 +8,7 @@ use boot::plan::{Dangers, SourceSpec};
 use super::{note_section, pkcs11, tang, tpm};
 use crate::document::Value;
 use crate::fault::{Place, shown};
-use crate::places::Places;
+use crate::places::{Part, Places};
 use crate::section::{Section, parse_path};
 
 pub(super) fn read(mut section: Section<'_>, places: &mut Places, dangers: &mut Dangers) -> Option<SourceSpec> {
@@ -31,12 +31,15 @@ pub(super) fn read(mut section: Section<'_>, places: &mut Places, dangers: &mut 
             return None;
         }
     };
+    if let Some(source) = &source {
+        places.note(Part::Source, source, section.place());
+    }
     section.finish(&[]);
     source
 }
 
 fn exec(section: &mut Section<'_>, kind_at: &Place, dangers: &mut Dangers) -> Option<SourceSpec> {
-    dangers.short_ikm = section.flag("danger_short_ikm").is_some_and(|f| f.value);
+    dangers.short_ikm |= section.flag("danger_short_ikm").is_some_and(|f| f.value);
     let deadline = deadline(section, DEADLINE, "10s is usual");
     let env = environment(section);
     let path = match section.path("path") {
@@ -48,7 +51,7 @@ fn exec(section: &mut Section<'_>, kind_at: &Place, dangers: &mut Dangers) -> Op
 }
 
 fn software(section: &mut Section<'_>, kind_at: &Place, dangers: &mut Dangers) -> Option<SourceSpec> {
-    dangers.software_key = section.flag("danger_software_key").is_some_and(|f| f.value);
+    dangers.software_key |= section.flag("danger_software_key").is_some_and(|f| f.value);
     let path = section.path("path");
     if path.is_none() && !section.has("path") {
         section.fault(kind_at, "the software source has no path", "set path = \"/absolute/key/file\"");

@@ -157,6 +157,12 @@ impl SlotSet {
         }
     }
 
+    /// Whether `ikm` is the key material that `slot` was made with, by the slot's own word: the wrap is not tried.
+    pub fn fits(&self, slot: SlotId, ikm: &Ikm) -> bool {
+        let made_with = |s: &Slot| crypto::ct_eq(&ikm.derive(&s.salt, &self.store, s.id).verifier, &s.verifier);
+        self.slots.iter().any(|s| s.id == slot && made_with(s))
+    }
+
     /// Opens the first slot that names `kind` and that this IKM fits. The IKM is wiped on return.
     ///
     /// # Errors

@@ -66,6 +66,13 @@ fn either_source_opens_the_golden_set() {
 }
 
 #[test]
+fn a_slot_tells_whether_key_material_is_its_own() {
+    let (set, _) = golden_set();
+    assert!(set.fits(SlotId(1), &ikm()) && !set.fits(SlotId(1), &other_ikm()));
+    assert!(!set.fits(SlotId(2), &ikm()) && !set.fits(SlotId(3), &ikm()));
+}
+
+#[test]
 fn ikm_of_32_64_and_1000_octets() {
     for length in [32, 64, 1000] {
         let make = || Ikm::new(SecretBytes::new((0..length).map(|i| (i % 251) as u8).collect()), None).unwrap();

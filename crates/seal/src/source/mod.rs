@@ -46,6 +46,11 @@ pub trait KeySource: Send {
     /// What it can hold to, as it is set up.
     fn capabilities(&self) -> Capabilities;
 
+    /// Whether this source, as it is set up, has made the slot: by what the slot says of itself, without asking the hardware.
+    fn fits(&self, slot: &SlotPublic) -> Fit {
+        if slot.kind() == self.kind() { Fit::Maybe } else { Fit::No }
+    }
+
     /// What can be said now without asking for key material; no release is counted.
     ///
     /// # Errors
@@ -74,6 +79,24 @@ pub trait KeySource: Send {
     /// # Errors
     /// [`SourceError`]: it must be taken for open then.
     fn close(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Closed, SourceError>;
+}
+
+/// Whether a slot is a source's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Fit {
+    /// Of another kind, or of another device of the kind.
+    No,
+    /// Only a release would tell.
+    Maybe,
+    /// It names this very device.
+    Yes,
+}
+
+impl Fit {
+    /// For sources whose slots name their device.
+    fn by_name(names_it: bool) -> Self {
+        if names_it { Self::Yes } else { Self::No }
+    }
 }
 
 /// The latest moment at which a call may end.

@@ -12,7 +12,7 @@ use secret::SecretBytes;
 use zeroize::Zeroizing;
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released, SourceError,
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
@@ -84,6 +84,15 @@ impl std::fmt::Debug for SoftwareSource {
 impl KeySource for SoftwareSource {
     fn kind(&self) -> SourceKind {
         SourceKind::Software
+    }
+
+    /// By the name of the key file, if the file is there and can be read.
+    fn fits(&self, slot: &SlotPublic) -> Fit {
+        match (slot.kind(), self.read()) {
+            (SourceKind::Software, Ok(bytes)) => Fit::by_name(slot.item(TAG_NAME) == Some(name_of(&bytes))),
+            (SourceKind::Software, Err(_)) => Fit::Maybe,
+            _ => Fit::No,
+        }
     }
 
     fn capabilities(&self) -> Capabilities {

@@ -28,9 +28,9 @@ pub(super) fn text(config: &Config, file: &Path) -> String {
     out.trim_end().to_owned()
 }
 
-fn kept(plan: &Plan) -> String {
-    let dir = plan.state_dir();
-    let source = match &plan.source {
+/// One source, and what it is held to.
+fn source(source: &SourceSpec) -> String {
+    match source {
         SourceSpec::Exec { path, env, deadline } => {
             let names: Vec<&str> = env.keys().map(String::as_str).collect();
             let names = if names.is_empty() { "nothing".to_owned() } else { names.join(", ") };
@@ -68,6 +68,17 @@ fn kept(plan: &Plan) -> String {
             }
             text
         }
+    }
+}
+
+fn kept(plan: &Plan) -> String {
+    let dir = plan.state_dir();
+    let sources = match &plan.sources[..] {
+        [one] => source(one),
+        several => {
+            let numbered = several.iter().enumerate().map(|(i, s)| format!("{}. {}", i + 1, source(s)));
+            numbered.collect::<Vec<_>>().join("\n  ")
+        }
     };
     let recovery = match &plan.recovery {
         Some(RecoverySpec::Age(recipients)) => {
@@ -91,7 +102,8 @@ fn kept(plan: &Plan) -> String {
         plan.audit.segments,
         plan.audit.segment_bytes / 1024
     );
-    let _ = writeln!(out, "key source\n  {source}");
+    let title = if plan.sources.len() > 1 { "key sources, each of which opens the store" } else { "key source" };
+    let _ = writeln!(out, "{title}\n  {sources}");
     let _ = writeln!(out, "recovery key\n  {recovery}");
     out.push_str("mounts");
     for mount in &plan.mounts {

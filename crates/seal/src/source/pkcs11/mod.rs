@@ -19,7 +19,7 @@ use secret::SecretBytes;
 
 use super::process::{self, Asked, Trusted};
 use super::{
-    Auth, AuthRequest, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released,
+    Auth, AuthRequest, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released,
     SourceError,
 };
 use crate::ikm::Ikm;
@@ -155,6 +155,11 @@ impl KeySource for Pkcs11Source {
     }
 
     /// A token can be carried to another machine: it is not bound to this one, and it counts nothing.
+    /// By label and serial number of the token.
+    fn fits(&self, slot: &SlotPublic) -> Fit {
+        Fit::by_name(TokenKey::from_slot(slot).is_ok_and(|key| key.token == self.setup.token))
+    }
+
     fn capabilities(&self) -> Capabilities {
         Capabilities { pin: true, ..Capabilities::default() }
     }

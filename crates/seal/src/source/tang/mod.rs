@@ -22,7 +22,7 @@ use host::{Clock, Entropy};
 use tang::{Advertisement, Binding, Thumbprint};
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released, SourceError,
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
@@ -177,6 +177,13 @@ impl std::fmt::Debug for TangSource {
 impl KeySource for TangSource {
     fn kind(&self) -> SourceKind {
         SourceKind::Tang
+    }
+
+    /// If enough of the slot's servers are among its own.
+    fn fits(&self, slot: &SlotPublic) -> Fit {
+        let known = |e: &Entry| self.servers.iter().any(|s| s.pinned == e.pinned);
+        let enough = |e: Entries| e.all.iter().filter(|e| known(e)).count() >= usize::from(e.threshold);
+        Fit::by_name(Entries::from_slot(slot).is_ok_and(enough))
     }
 
     fn capabilities(&self) -> Capabilities {

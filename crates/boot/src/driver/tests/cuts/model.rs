@@ -283,9 +283,10 @@ impl Story {
     pub(super) async fn unlocked(&self) -> Result<Unlocked, String> {
         let env = self.unrecorded(Arc::clone(&self.clock), 0);
         let found = SlotFiles::new(&OsDisk, self.plan.state_dir()).read().map_err(|e| e.to_string())?;
-        let kind = source::source(&self.plan, &env).kind();
+        let spec = &self.plan.sources[0];
+        let kind = spec.kind();
         let public = found.set.slots_of(kind).next().ok_or("there is no slot")?.public().clone();
-        let released = source::release(&self.plan, &env, public).await.map_err(|e| e.to_string())?;
+        let released = source::release(spec, &self.plan, &env, public).await.map_err(|e| e.to_string())?;
         found.set.unlock(kind, released.ikm).map_err(|e| e.to_string())
     }
 

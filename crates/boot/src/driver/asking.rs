@@ -1,0 +1,229 @@
+//! Which source is asked for which slot, in what order, and who is not asked again.
+//!
+//! ```text
+//! every (source, slot) that fit each other:   as often as they like, in the order of the plan, newest slot first
+//!                                             then those that count their releases: a release is not spent where none is needed
+//! opens -> the rest is not asked      may pass -> asked again in the next round      refused -> not asked again before a new start
+//! ```
+//! A slot whose source is not in the plan is left alone. Every refusal is told, also where another source opens the store.
+
+use seal::{
+    Fit, FoundSlots, Ikm, Released, Remedy, Slot, SlotFiles, SlotId, SlotPublic, SlotSet, SourceError, SourceKind,
+    UnlockError,
+};
+
+use super::environment::Environment;
+use super::keys::refused;
+use super::source;
+use crate::machine::Halt;
+use crate::plan::Plan;
+
+/// What was asked since the start and is not asked again.
+#[derive(Default)]
+pub(super) struct Asking {
+    refused: Vec<(Pair, Refusal)>,
+}
+
+/// A source that may open a slot, by its place in the plan.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Pair {
+    pub(super) source: usize,
+    pub(super) slot: SlotId,
+}
+
+/// Why a source does not open a slot.
+#[derive(Debug)]
+enum Refusal {
+    Source(SourceError),
+    Unlock(UnlockError),
+}
+
+/// Key material that fits a slot.
+pub(super) struct Given {
+    pub(super) found: FoundSlots,
+    pub(super) kind: SourceKind,
+    pub(super) ikm: Ikm,
+    /// The source gives nothing more in this boot.
+    pub(super) last: bool,
+}
+
+/// What a round of asking came to.
+pub(super) struct Round {
+    pub(super) end: End,
+    /// For people: what did not go as it should, and whether it looks like an attack.
+    pub(super) told: Vec<(Remedy, String)>,
+}
+
+/// How it ended.
+pub(super) enum End {
+    Given(Box<Given>),
+    /// Somebody may answer later.
+    Later,
+    Never(Halt),
+}
+
+impl Asking {
+    /// Asks everybody who was not refused yet, until one gives what fits its slot.
+    pub(super) async fn round(&mut self, plan: &Plan, env: &Environment) -> Round {
+        let mut told = Vec::new();
+        let found = match SlotFiles::new(&*env.disk, plan.state_dir()).read() {
+            Ok(found) => found,
+            Err(e) => return Round { end: End::Never(refused(&e, e.hint())), told },
+        };
+        let pairs = pairs(plan, env, &found.set);
+        let mut later = false;
+        for pair in &pairs {
+            if self.refused.iter().any(|(before, _)| before == pair) && host::in_force("refused-source-not-asked-again")
+            {
+                continue;
+            }
+            let (Some(spec), Some(public)) = (plan.sources.get(pair.source), public(&found.set, pair.slot)) else {
+                continue;
+            };
+            let refusal = match source::release(spec, plan, env, public.clone()).await {
+                Ok(Released { ikm, evidence, remaining_this_boot }) => {
+                    tracing::info!(slot = %pair.slot, evidence = ?evidence.0, "the source has released");
+                    let kind = public.kind();
+                    if found.set.fits(pair.slot, &ikm) {
+                        let given = Given { found, kind, ikm, last: remaining_this_boot == Some(0) };
+                        return Round { end: End::Given(Box::new(given)), told };
+                    }
+                    Refusal::Unlock(UnlockError::WrongIkm { slot: pair.slot, kind })
+                }
+                Err(e) => Refusal::Source(e),
+            };
+            let remedy = refusal.remedy();
+            if remedy == Remedy::Retry {
+                later = true;
+                told.push((
+                    remedy,
+                    format!("{}: {}", refusal.who(plan, *pair, "the source gives nothing yet"), refusal.fact()),
+                ));
+            } else {
+                if pairs.len() > 1 {
+                    told.push((remedy, format!("{}: {}", refusal.who(plan, *pair, ""), refusal.fact())));
+                }
+                self.refused.retain(|(before, _)| before != pair);
+                self.refused.push((*pair, refusal));
+            }
+        }
+        let end = if later { End::Later } else { End::Never(self.halt(plan, &found.set)) };
+        Round { end, told }
+    }
+
+    /// Nobody is left who might open the store: all reasons, and the remedy of the gravest.
+    fn halt(&self, plan: &Plan, set: &SlotSet) -> Halt {
+        match &self.refused[..] {
+            [] => no_slot(plan, set),
+            [(_, only)] => refused(only.error(), only.hint()),
+            all => {
+                let facts: Vec<String> =
+                    all.iter().map(|(pair, r)| format!("{}: {}", r.who(plan, *pair, ""), r.fact())).collect();
+                let gravest = all.iter().map(|(_, r)| r).max_by_key(|r| gravity(r.remedy()));
+                let hint = gravest.map_or("", Refusal::hint).to_owned();
+                Halt::Refused { fact: format!("no key source opens the store: {}", facts.join("; ")), hint }
+            }
+        }
+    }
+}
+
+impl Refusal {
+    fn error(&self) -> &dyn std::error::Error {
+        match self {
+            Self::Source(e) => e,
+            Self::Unlock(e) => e,
+        }
+    }
+
+    fn remedy(&self) -> Remedy {
+        match self {
+            Self::Source(e) => e.remedy(),
+            Self::Unlock(_) => Remedy::Operator,
+        }
+    }
+
+    fn hint(&self) -> &'static str {
+        match self {
+            Self::Source(e) => e.hint(),
+            Self::Unlock(e) => e.hint(),
+        }
+    }
+
+    /// With its causes, in one line.
+    fn fact(&self) -> String {
+        refused(self.error(), "").to_string()
+    }
+
+    /// The source and its slot; where there is but one, `alone`.
+    fn who(&self, plan: &Plan, pair: Pair, alone: &str) -> String {
+        match plan.sources.get(pair.source) {
+            Some(spec) if plan.sources.len() > 1 || alone.is_empty() => format!("{spec} (slot {})", pair.slot),
+            _ => alone.to_owned(),
+        }
+    }
+}
+
+/// Every source with the slots that it may open, in the order of asking.
+pub(super) fn pairs(plan: &Plan, env: &Environment, set: &SlotSet) -> Vec<Pair> {
+    let sources: Vec<_> = plan.sources.iter().map(|spec| source::source(spec, plan, env)).collect();
+    // A slot that names its device is that device's alone.
+    let claimed = |slot: &SlotPublic| sources.iter().any(|s| s.fits(slot) == Fit::Yes);
+    let mut pairs: Vec<(bool, Pair)> = Vec::new();
+    for (source, it) in sources.iter().enumerate() {
+        let newest_first = || set.slots().iter().rev();
+        let mine = |slot: &&Slot| match it.fits(slot.public()) {
+            Fit::Yes => true,
+            Fit::Maybe => !claimed(slot.public()),
+            Fit::No => false,
+        };
+        let mut slots: Vec<&Slot> = newest_first().filter(mine).collect();
+        if slots.is_empty() {
+            // Another card, file or set of servers than before: asked all the same, for its refusal says what is wrong.
+            slots = newest_first().filter(|s| s.public().kind() == it.kind() && !claimed(s.public())).collect();
+        }
+        pairs.extend(slots.iter().map(|slot| (is_counted(slot.public()), Pair { source, slot: slot.id() })));
+    }
+    // Stable: within each half the order of the plan stays.
+    if host::in_force("counted-source-last") {
+        pairs.sort_by_key(|(counted, _)| *counted);
+    }
+    pairs.into_iter().map(|(_, pair)| pair).collect()
+}
+
+fn is_counted(slot: &SlotPublic) -> bool {
+    slot.release_limit().is_some()
+}
+
+fn public(set: &SlotSet, id: SlotId) -> Option<&SlotPublic> {
+    set.slots().iter().find(|s| s.id() == id).map(Slot::public)
+}
+
+fn no_slot(plan: &Plan, set: &SlotSet) -> Halt {
+    if let [only] = &plan.sources[..]
+        && set.slots_of(only.kind()).next().is_none()
+    {
+        let e = UnlockError::NoSlotOfKind { kind: only.kind() };
+        return refused(&e, e.hint());
+    }
+    let kinds: Vec<String> = set.slots().iter().map(|s| s.public().kind().to_string()).collect();
+    let sources: Vec<String> = plan.sources.iter().map(ToString::to_string).collect();
+    Halt::Refused {
+        fact: format!(
+            "none of the sources ({}) has a key slot; the slots are of: {}",
+            sources.join("; "),
+            kinds.join(", ")
+        ),
+        hint:
+            "put the [[source]] back that the store was made with, or unseal with the recovery key: `edgekeep recover`"
+                .into(),
+    }
+}
+
+fn gravity(remedy: Remedy) -> u8 {
+    match remedy {
+        Remedy::Retry => 0,
+        Remedy::Reboot => 1,
+        Remedy::Operator => 2,
+        Remedy::Alarm => 3,
+    }
+}
