@@ -12,7 +12,7 @@ use crate::init::{InitError, Prepared, ShareCounts};
 use crate::patience::Patience;
 use crate::root::RootToken;
 use crate::stop::{Stop, Stopped};
-use crate::unseal::{UnsealError, unseal};
+use crate::unseal::{UnsealError, unseal, unseal_held};
 
 /// How to go about it.
 #[derive(Clone, Copy, Debug)]
@@ -90,7 +90,7 @@ impl BringUpError {
                     .into()
             }
             Self::Init(_) => "see the store's own log".into(),
-            Self::Unseal(e) => e.hint().into(),
+            Self::Unseal(e) => e.hint(),
             Self::Untrusted(_) => {
                 "name the CA of the store in SecretStore.CaFilePath, and its name in ServerName".into()
             }
@@ -144,7 +144,7 @@ pub async fn bring_up<V: Vault>(
             Ok(Health::Sealed) => {
                 let outcome = match &made {
                     Some(kept) => unseal(vault, &kept.shares).await,
-                    None => unseal(vault, &custody.load()?.shares).await,
+                    None => unseal_held(vault, custody).await,
                 };
                 match outcome {
                     Ok(()) => {
@@ -153,6 +153,7 @@ pub async fn bring_up<V: Vault>(
                         "it was unsealed".to_owned()
                     }
                     Err(UnsealError::Ask(e)) => passing(e)?,
+                    Err(UnsealError::Custody(e)) => return Err(e.into()),
                     Err(e) => return Err(BringUpError::Unseal(e)),
                 }
             }

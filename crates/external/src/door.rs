@@ -25,6 +25,23 @@ pub const CUSTODY_POLICY: &str = "edgekeep-custody";
 /// # Errors
 /// [`AskError`].
 pub async fn keep_login<V: Vault>(root: &Bearer<'_, V>, shares: &ClearShares) -> Result<bool, AskError> {
+    // The new one before the old one goes: there is never none.
+    if !add_login(root, shares).await? {
+        return Ok(false);
+    }
+    let calls = Calls::over(root);
+    let user = shares.login().user;
+    for other in calls.list(USERS).await?.iter().filter(|other| **other != user) {
+        calls.delete(&format!("{USERS}/{other}")).await?;
+    }
+    Ok(true)
+}
+
+/// The same, and users of other shares stay: of two sets it is not known yet which counts.
+///
+/// # Errors
+/// [`AskError`].
+pub(crate) async fn add_login<V: Vault>(root: &Bearer<'_, V>, shares: &ClearShares) -> Result<bool, AskError> {
     let calls = Calls::over(root);
     if calls.read::<Value>(&format!("{AUTHENTICATED}/attempt")).await?.is_none() {
         return Ok(false);
@@ -57,9 +74,7 @@ pub async fn keep_login<V: Vault>(root: &Bearer<'_, V>, shares: &ClearShares) ->
             ));
         }
     }
-    let users = format!("auth/{CUSTODY_MOUNT}/users");
     let login = shares.login();
-    let present = calls.list(&users).await?;
     let body = Zeroizing::new(
         format!(
             r#"{{"password":"{}","token_policies":["{CUSTODY_POLICY}"],"token_no_default_policy":true,"token_ttl":"{LIFE}","token_max_ttl":"{LIFE}"}}"#,
@@ -67,11 +82,7 @@ pub async fn keep_login<V: Vault>(root: &Bearer<'_, V>, shares: &ClearShares) ->
         )
         .into_bytes(),
     );
-    // The new one before the old one goes: there is never none.
-    calls.write_secret(&format!("{users}/{}", login.user), body).await?;
-    for other in present.iter().filter(|user| **user != login.user) {
-        calls.delete(&format!("{users}/{other}")).await?;
-    }
+    calls.write_secret(&format!("{USERS}/{}", login.user), body).await?;
     Ok(true)
 }
 
@@ -111,6 +122,7 @@ impl Door {
     }
 }
 
+const USERS: &str = "auth/edgekeep-custody/users";
 const AUTHENTICATED: &str = "sys/generate-root-token";
 const OPEN: &str = "sys/generate-root";
 /// Long enough to hand in 255 shares to a slow store.

@@ -9,6 +9,14 @@ use base64::Engine as _;
 use client::{CallError, Vault};
 use serde_json::{Value, json};
 
+/// New shares that are not in force yet.
+#[derive(Default)]
+struct Rotation {
+    given: BTreeSet<String>,
+    new: Vec<String>,
+    shown: BTreeSet<String>,
+}
+
 /// The store.
 #[derive(Default)]
 pub(crate) struct FakeStore(Mutex<State>);
@@ -32,6 +40,15 @@ pub(crate) struct State {
     /// Accessor to policies.
     pub(crate) alive: BTreeMap<String, Vec<String>>,
     pub(crate) objects: BTreeMap<String, Value>,
+    /// No way to new shares, as in OpenBao 2.5.3 without the switch.
+    pub(crate) no_rotation: bool,
+    /// New shares would be in force at once.
+    pub(crate) unverified: bool,
+    /// The reply to the last new share is lost on the wire.
+    pub(crate) lose_verify: bool,
+    /// Called when new shares come into force, after it.
+    pub(crate) at_rekey: Option<Box<dyn FnMut() + Send>>,
+    rotation: Option<Rotation>,
     given: BTreeSet<String>,
     attempt: Option<BTreeSet<String>>,
     next: u32,
@@ -99,7 +116,7 @@ impl State {
             }
             "sys/leader" => raw(&json!({ "leader_address": "" })),
             "sys/seal-status" => raw(
-                &json!({ "sealed": self.sealed, "t": self.threshold, "progress": self.given.len(), "type": "shamir" }),
+                &json!({ "sealed": self.sealed, "t": self.threshold, "n": self.shares.len(), "progress": self.given.len(), "type": "shamir" }),
             ),
             "sys/init" => {
                 let n = body["secret_shares"].as_u64().unwrap();
@@ -153,6 +170,14 @@ impl State {
             },
             "sys/generate-root/update" | "sys/generate-root-token/update" => {
                 self.handed_in(&text("key"), &text("nonce"))
+            }
+            p if p.starts_with("sys/rotate/root/") || p.starts_with("sys/rekey/") => {
+                return self.rotation(request.operation, &path, &text("key"), &text("nonce"));
+            }
+            "auth/token/lookup-self"
+                if !self.alive.contains_key(&accessor(request.token.as_ref().unwrap().expose())) =>
+            {
+                Reply::error(Status::FORBIDDEN, "permission denied")
             }
             "auth/token/lookup-self" => {
                 let accessor = accessor(request.token.as_ref().unwrap().expose());
@@ -208,6 +233,66 @@ impl State {
                 Reply::data(&Value::Object(mounts.collect()))
             }
             _ => self.objects.get(path).map_or_else(Reply::absent, Reply::data),
+        }
+    }
+
+    /// As OpenBao 2.7.2 answers at `sys/rotate/root`; `sys/rekey` is shut.
+    fn rotation(&mut self, operation: Operation, path: &str, key: &str, nonce: &str) -> Result<Reply, CallError> {
+        let refused = |told: &str| Ok(Reply::error(Status::BAD_REQUEST, told));
+        if self.no_rotation || path.starts_with("sys/rekey/") {
+            return Ok(Reply::error(Status::METHOD_NOT_ALLOWED, "unsupported operation"));
+        }
+        match (path.rsplit('/').next().unwrap(), operation) {
+            ("init", Operation::Delete) => {
+                self.rotation = None;
+                Ok(Reply::no_content())
+            }
+            ("init", Operation::Read) => Ok(Reply::data(&json!({ "started": self.rotation.is_some() }))),
+            ("init", _) if self.rotation.is_some() => refused("rotation already in progress"),
+            ("init", _) => {
+                self.rotation = Some(Rotation::default());
+                Ok(Reply::data(&json!({ "nonce": "r-1", "started": true, "verification_required": !self.unverified })))
+            }
+            ("update", _) => {
+                let Some(rotation) = self.rotation.as_mut().filter(|_| nonce == "r-1") else {
+                    return refused("no rotation");
+                };
+                rotation.given.insert(key.to_owned());
+                if rotation.given.len() < self.threshold {
+                    return Ok(Reply::data(&json!({ "nonce": "r-1", "progress": rotation.given.len() })));
+                }
+                if !rotation.given.iter().all(|k| self.shares.contains(k)) {
+                    return refused("failed to read root key");
+                }
+                self.next += 1;
+                let (n, serial) = (self.shares.len(), self.next);
+                rotation.new = (1..=n).map(|i| format!("{serial:04x}{i:02x}")).collect();
+                let base64 = rotation.new.iter().map(|s| to_base64(s)).collect::<Vec<_>>();
+                Ok(Reply::data(&json!({ "complete": true, "keys": rotation.new, "keys_base64": base64,
+                    "verification_required": true, "verification_nonce": "v-1" })))
+            }
+            (_, _) => {
+                let Some(rotation) = self.rotation.as_mut().filter(|_| nonce == "v-1") else {
+                    return refused("no rotation");
+                };
+                rotation.shown.insert(key.to_owned());
+                if rotation.shown.len() < self.threshold {
+                    return Ok(Reply::data(&json!({ "nonce": "v-1", "progress": rotation.shown.len() })));
+                }
+                if !rotation.shown.iter().all(|k| rotation.new.contains(k)) {
+                    rotation.shown.clear();
+                    return refused("rotation verification failed; incorrect key shares supplied");
+                }
+                self.shares = std::mem::take(&mut rotation.new);
+                self.rotation = None;
+                if let Some(hook) = &mut self.at_rekey {
+                    hook();
+                }
+                if std::mem::take(&mut self.lose_verify) {
+                    return Err(CallError::TimedOut { address: "fake".into(), seconds: 30 });
+                }
+                Ok(Reply::data(&json!({ "complete": true, "nonce": "v-1" })))
+            }
         }
     }
 

@@ -10,6 +10,7 @@ use secret::Token;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::custody::{Custody, CustodyError};
 use crate::door::Door;
 use crate::wiped::Wiped;
 
@@ -37,6 +38,9 @@ pub enum RootError {
     /// What it gave cannot be decoded.
     #[error("the root token that the store gave cannot be decoded")]
     Undecodable,
+    /// They are not to be had.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
     /// It was not to be asked.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -47,8 +51,9 @@ pub enum RootError {
 
 impl RootError {
     /// What to do about it.
-    pub fn hint(&self) -> &'static str {
-        match self {
+    pub fn hint(&self) -> String {
+        let hint = match self {
+            Self::Custody(e) => return e.hint(),
             Self::NoDoor { .. } => {
                 "OpenBao 2.5.3 and later need, for one run, `disable_unauthed_generate_root_endpoints = false` in \
                 a listener that only this device reaches. From 2.6 on that run leaves a login behind, and the switch can go; \
@@ -63,7 +68,8 @@ impl RootError {
             Self::NotRevoked(_) => {
                 "run the set-up again as soon as the store answers: it ends every root token but its own"
             }
-        }
+        };
+        hint.into()
     }
 }
 
@@ -77,6 +83,49 @@ pub struct RootToken {
 impl RootToken {
     pub(crate) fn of_init(token: Token) -> Self {
         Self { token, revoked: false }
+    }
+
+    /// Has the store make one for the shares that were loaded, or for those of a rekey that was cut short, whichever it takes: from
+    /// then on the disk has those alone. Where the store's door is shut, the root token that an older set-up left in the file
+    /// serves, if it lives.
+    ///
+    /// # Errors
+    /// [`RootError`].
+    pub async fn for_custody<V: Vault>(
+        vault: &V,
+        custody: &Custody<'_>,
+        shares: ClearShares,
+    ) -> Result<(Self, ClearShares), RootError> {
+        match Self::generate(vault, &shares).await {
+            Ok(root) => match custody.drop_next() {
+                Ok(()) => Ok((root, shares)),
+                Err(e) => root.revoke(vault).await.and(Err(e.into())),
+            },
+            Err(refused @ RootError::NotItsShares { .. }) => {
+                let next = custody.next()?.ok_or(refused)?;
+                let root = Self::generate(vault, &next).await?;
+                tracing::info!("the store takes the key shares of a rekey that was cut short");
+                match custody.take_next() {
+                    Ok(()) => Ok((root, next)),
+                    Err(e) => root.revoke(vault).await.and(Err(e.into())),
+                }
+            }
+            Err(shut @ RootError::NoDoor { .. }) => match Self::left_behind(vault, &shares).await? {
+                Some(root) => Ok((root, shares)),
+                None => Err(shut),
+            },
+            Err(e) => Err(e),
+        }
+    }
+
+    /// The root token of the file, if there is one and it lives.
+    async fn left_behind<V: Vault>(vault: &V, shares: &ClearShares) -> Result<Option<Self>, RootError> {
+        let Some(token) = &shares.root_token else { return Ok(None) };
+        match Calls::with(vault, token).read::<serde_json::Value>("auth/token/lookup-self").await {
+            Ok(Some(_)) => Ok(Token::parse(token.expose()).ok().map(Self::of_init)),
+            Ok(None) | Err(AskError::Refused { .. }) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Has the store make one for the shares.

@@ -5,6 +5,8 @@ use seal::edgex::ClearShares;
 use serde::Deserialize;
 use zeroize::Zeroizing;
 
+use crate::custody::{Custody, CustodyError};
+
 /// Why a store did not open.
 #[derive(Debug, thiserror::Error)]
 pub enum UnsealError {
@@ -28,6 +30,9 @@ pub enum UnsealError {
         /// Its kind of seal.
         kind: String,
     },
+    /// They are not to be had.
+    #[error(transparent)]
+    Custody(#[from] CustodyError),
     /// It was not to be asked.
     #[error(transparent)]
     Ask(#[from] AskError),
@@ -35,14 +40,15 @@ pub enum UnsealError {
 
 impl UnsealError {
     /// What to do about it.
-    pub fn hint(&self) -> &'static str {
+    pub fn hint(&self) -> String {
         match self {
             Self::NotItsShares { .. } => {
-                "resp-init.json belongs to another store, or the store's storage was replaced: bring the two together again"
+                "resp-init.json belongs to another store, or the store's storage was replaced: bring the two together again".into()
             }
-            Self::TooFew { .. } => "resp-init.json has lost shares: put it back from a backup",
-            Self::UnsealsItself { .. } => "see its own log for why it does not",
-            Self::Ask(_) => "see the cause",
+            Self::TooFew { .. } => "resp-init.json has lost shares: put it back from a backup".into(),
+            Self::UnsealsItself { .. } => "see its own log for why it does not".into(),
+            Self::Custody(e) => e.hint(),
+            Self::Ask(_) => "see the cause".into(),
         }
     }
 }
@@ -58,6 +64,23 @@ struct Status {
     kind: String,
     #[serde(default)]
     recovery_seal: bool,
+}
+
+/// Opens the store with the shares on the disk: those in the file, or, where a rekey was cut short after the store had taken them,
+/// those beside it, which then get their place.
+///
+/// # Errors
+/// [`UnsealError`].
+pub async fn unseal_held<V: Vault>(vault: &V, custody: &Custody<'_>) -> Result<(), UnsealError> {
+    match unseal(vault, &custody.load()?.shares).await {
+        Err(refused @ UnsealError::NotItsShares { .. }) => {
+            let next = custody.next()?.ok_or(refused)?;
+            unseal(vault, &next).await?;
+            tracing::info!("the store takes the key shares of a rekey that was cut short");
+            Ok(custody.take_next()?)
+        }
+        outcome => outcome,
+    }
 }
 
 /// Gives shares until the store is open.

@@ -1,4 +1,4 @@
-//! `edgekeep seal` and `edgekeep recover`: over the admin socket, whose other end the kernel vouches for.
+//! `edgekeep seal`, without more, and `edgekeep recover`: over the admin socket, whose other end the kernel vouches for.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -12,13 +12,6 @@ use tokio::net::UnixStream;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::failure::{Code, Failure};
-
-/// Example: edgekeep seal
-#[derive(Args)]
-pub(crate) struct Seal {
-    #[command(flatten)]
-    place: Place,
-}
 
 /// Example: edgekeep recover --key-file -
 #[derive(Args)]
@@ -47,8 +40,9 @@ impl Place {
     }
 }
 
-pub(super) async fn seal(seal: Seal) -> Result<(), Failure> {
-    post(&seal.place.socket(), "/admin/seal", None).await?;
+/// Has the running edgekeep drop its keys.
+pub(super) async fn seal(place: &Place) -> Result<(), Failure> {
+    post(&place.socket(), "/admin/seal", None).await?;
     crate::output::line("sealed: the keys are gone from memory");
     Ok(())
 }

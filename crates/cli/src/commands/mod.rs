@@ -5,6 +5,7 @@ pub(crate) mod client;
 mod doctor;
 mod env;
 mod reprovision;
+mod seal;
 mod setup;
 mod up;
 mod wait;
@@ -28,8 +29,8 @@ pub(crate) enum Command {
     Env(env::Env),
     /// Say what protects this device, and what does not.
     Doctor(doctor::Doctor),
-    /// Drop the keys: the store stays sealed until the next start, or until it is recovered.
-    Seal(admin::Seal),
+    /// Drop the keys: the store stays sealed until the next start, or until it is recovered. With a command: see to what it is sealed by.
+    Seal(seal::Seal),
     /// Unseal with the recovery key.
     Recover(admin::Recover),
     /// Throw away a store that cannot be opened, so that `up` makes a new one.
@@ -46,7 +47,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Entry(entry) => crate::edgex::entry(entry),
         Command::Env(env) => env::run(&env),
         Command::Doctor(doctor) => on_runtime(doctor::run(doctor)),
-        Command::Seal(seal) => on_runtime(admin::seal(seal)),
+        Command::Seal(seal) => seal::run(seal),
         Command::Recover(recover) => on_runtime(admin::recover(recover)),
         Command::Reprovision(reprovision) => reprovision::run(&reprovision),
         Command::Client(command) => on_runtime(client::run(command)),

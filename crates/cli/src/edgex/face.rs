@@ -13,7 +13,7 @@ use crate::failure::{Code, Failure};
 
 /// Flags of every program of EdgeX that has a configuration.
 #[derive(Args, Clone, Debug, Default)]
-pub(super) struct Where {
+pub(crate) struct Where {
     /// The directory of the configuration; EDGEX_CONFIG_DIR.
     #[arg(long = "configDir", aliases = ["cd", "confdir"], value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -126,8 +126,15 @@ pub(super) fn exit<W>(work: impl FnOnce(Stop) -> W) -> ExitCode
 where
     W: Future<Output = Result<(), Failure>>,
 {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let outcome = match runtime {
+    ended(until_signal(work))
+}
+
+/// Runs work that hears signals.
+pub(super) fn until_signal<W>(work: impl FnOnce(Stop) -> W) -> Result<(), Failure>
+where
+    W: Future<Output = Result<(), Failure>>,
+{
+    match tokio::runtime::Builder::new_current_thread().enable_all().build() {
         Ok(runtime) => runtime.block_on(async {
             let (halt, stop) = external::stop();
             let mut signals =
@@ -141,8 +148,7 @@ where
             outcome
         }),
         Err(e) => Err(Failure::fault(format!("the asynchronous runtime does not start: {e}"))),
-    };
-    ended(outcome)
+    }
 }
 
 /// 0 or 1.

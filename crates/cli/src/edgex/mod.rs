@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::process::ExitCode;
 
 pub(crate) use bootstrapper::Entry;
+pub(crate) use face::Where;
 
 use crate::failure::Failure;
 
@@ -23,6 +24,21 @@ pub(crate) fn run(face: &str, arguments: Vec<OsString>) -> ExitCode {
         "security-file-token-provider" => token_provider::run(arguments),
         _ => crate::failure::report(&crate::faces::refuse(face)),
     }
+}
+
+/// `edgekeep seal encrypt-existing`: EdgeX's key shares, wrapped under the hook and replaced. `former` is the hook of before.
+pub(crate) fn encrypt_existing(at: &Where, former: Option<&str>) -> Result<(), Failure> {
+    crate::process::log("info");
+    crate::process::lock_memory();
+    let ground = face::Ground::of_process()?;
+    face::until_signal(async |stop| setup::encrypt(&ground, at, former, &stop).await)
+}
+
+/// `edgekeep seal decrypt-existing`: EdgeX's key shares, back in clear.
+pub(crate) fn decrypt_existing(at: &Where) -> Result<(), Failure> {
+    crate::process::log("info");
+    crate::process::lock_memory();
+    setup::decrypt(&face::Ground::of_process()?, at)
 }
 
 /// `edgekeep entry`: what the shell scripts of EdgeX's images do.

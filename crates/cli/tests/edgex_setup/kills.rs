@@ -7,7 +7,7 @@ use crate::place::Place;
 use crate::runs::only_our_root;
 
 /// `EDGEKEEP_TEST_KILLS` says how often; CI kills a few times.
-fn kills() -> u64 {
+pub(crate) fn kills() -> u64 {
     std::env::var("EDGEKEEP_TEST_KILLS").ok().and_then(|n| n.parse().ok()).unwrap_or(8)
 }
 

@@ -30,7 +30,7 @@ impl Place {
         place.lay("res/configuration.yaml", &sample("edgex-secretstore-setup.yaml"));
         place.lay("res-file-token-provider/configuration.yaml", &sample("edgex-file-token-provider.yaml"));
         place.lay("res-file-token-provider/token-config.json", &sample("edgex-token-config.json"));
-        for face in ["security-secretstore-setup", "security-file-token-provider"] {
+        for face in ["edgekeep", "security-secretstore-setup", "security-file-token-provider"] {
             symlink(env!("CARGO_BIN_EXE_edgekeep"), place.path(face)).unwrap();
         }
         place
@@ -117,8 +117,11 @@ impl Place {
     }
 
     pub(crate) fn begin(&self) -> Child {
-        let mut command = self.command("security-secretstore-setup", SETUP);
-        command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        self.start("security-secretstore-setup", SETUP)
+    }
+
+    pub(crate) fn start(&self, face: &str, arguments: &[&str]) -> Child {
+        self.command(face, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
     }
 
     /// The file of the shares, as text.

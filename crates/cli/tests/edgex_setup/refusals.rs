@@ -87,7 +87,7 @@ fn b5_a_hook_turned_on_or_off_is_told_at_once() {
     let text = plain.shares_text();
     let plain = plain.hook(&format!("echo {}", crate::place::IKM));
     let (code, said) = plain.set_up();
-    assert!(code == 1 && said.contains("--encryptExisting"), "{said}");
+    assert!(code == 1 && said.contains("edgekeep seal encrypt-existing"), "{said}");
     assert_eq!(plain.shares_text(), text);
     let output = plain.run("security-secretstore-setup", &["-configDir", "res", "--encryptExisting"]);
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));

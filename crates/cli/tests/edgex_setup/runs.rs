@@ -92,19 +92,18 @@ fn a_store_of_edgex_is_taken_over_with_the_switch_on_once() {
     }
     let mut bao = Bao::new();
     let place = Place::small(&bao).without("EDGEX_IKM_HOOK");
-    let (status, init) = bao.call("POST", "sys/init", None, Some(json!({"secret_shares": 5, "secret_threshold": 3})));
+    let (status, mut init) =
+        bao.call("POST", "sys/init", None, Some(json!({"secret_shares": 5, "secret_threshold": 3})));
     assert_eq!(status, 200);
+    // As EdgeX has it by the end of its first run.
+    let root_token = init.as_object_mut().unwrap().remove("root_token").unwrap();
     place.lay("assets/resp-init.json", init.to_string().as_bytes());
-    // EdgeX has revoked the root token by the end of its first run; here it is in the file still, as before version 1.3 or with
-    // RevokeRootTokens off.
     let (code, said) = place.set_up();
     assert_eq!(code, 1);
     assert!(said.contains("405") && said.contains("disable_unauthed_generate_root_endpoints = false"), "{said}");
-    assert!(place.shares_text().contains("root_token"), "it may be somebody's last resort");
     bao.restart_legacy(true);
     place.must_set_up();
-    assert!(!place.shares_text().contains("root_token"));
-    assert!(!bao.knows(init["root_token"].as_str().unwrap()), "the root token of old has ended");
+    assert!(!bao.knows(root_token.as_str().unwrap()), "a root token of somebody's has ended");
     bao.restart_legacy(false);
     place.must_set_up();
     only_our_root(&place, &bao);

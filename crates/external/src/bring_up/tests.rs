@@ -11,7 +11,7 @@ use secret::SecretBytes;
 use testkit::{CrashDisk, Cut, Fault, NameRule, SeededEntropy, Unsynced};
 
 use super::*;
-use crate::custody::Keeping;
+use crate::custody::{Encrypted, Keeping};
 use crate::fake::FakeStore;
 use crate::stop::stop;
 
@@ -287,7 +287,7 @@ async fn b5_what_does_not_fit_the_hook_is_refused_at_once_and_stays_as_it_is() {
     let clear = Place::holding(&plain_text(&SHARES));
     let error = refused(&clear, hooked());
     assert!(matches!(error, CustodyError::ClearWithHook { .. }));
-    assert!(error.hint().contains("--encryptExisting"));
+    assert!(error.hint().contains("edgekeep seal encrypt-existing"));
     assert!(matches!(refused(&Place::wrapped(), plain()), CustodyError::WrappedWithoutHook { .. }));
     let other = refused(&Place::wrapped(), Keeping::Wrapped(ikm(100)));
     assert!(matches!(other, CustodyError::NotOpened { source: OpenSharesError::WrongIkmOrSalt, .. }));
@@ -301,12 +301,12 @@ async fn b5_what_does_not_fit_the_hook_is_refused_at_once_and_stays_as_it_is() {
 #[test]
 fn shares_in_clear_are_wrapped_where_somebody_asks_for_it() {
     let clear = Place::holding(&plain_text(&SHARES).replace('}', ",\"root_token\":\"s.old\"}"));
-    assert!(matches!(clear.custody(plain()).encrypt_existing(), Err(CustodyError::NoHook { .. })));
-    assert!(clear.custody(hooked()).encrypt_existing().unwrap());
+    assert!(matches!(clear.custody(plain()).encrypt_existing(None), Err(CustodyError::NoHook { .. })));
+    assert_eq!(clear.custody(hooked()).encrypt_existing(None).unwrap(), Encrypted::Now);
     assert!(clear.text().contains("encrypted_keys") && !clear.text().contains("\"keys\""));
     assert_eq!(hex_of(&clear.custody(hooked()).load().unwrap().shares), SHARES);
-    assert!(!clear.custody(hooked()).encrypt_existing().unwrap(), "they are wrapped already");
-    let other = clear.custody(Keeping::Wrapped(ikm(100))).encrypt_existing();
+    assert_eq!(clear.custody(hooked()).encrypt_existing(None).unwrap(), Encrypted::Already);
+    let other = clear.custody(Keeping::Wrapped(ikm(100))).encrypt_existing(None);
     assert!(matches!(other, Err(CustodyError::NotOpened { .. })));
 }
 
@@ -320,7 +320,7 @@ fn a_power_cut_while_shares_are_wrapped_leaves_them_in_one_form_or_the_other() {
     let disk = CrashDisk::holding(&before.everything());
     let entropy = SeededEntropy::new(3);
     let custody = Custody::new(&disk, &entropy, &disk.path("assets"), FILE, us(), hooked());
-    custody.encrypt_existing().unwrap();
+    custody.encrypt_existing(None).unwrap();
     for at in 0..=disk.events() {
         for (unsynced, names) in Unsynced::ALL.iter().flat_map(|u| NameRule::ALL.iter().map(move |n| (*u, *n))) {
             let place = Place::new();

@@ -73,6 +73,12 @@ pub enum CustodyError {
         /// The file.
         file: PathBuf,
     },
+    /// A rekey was cut short, and the store has not been asked yet which of two sets of shares it takes.
+    #[error("a rekey was cut short: {} may hold the store's shares, or not", file.display())]
+    Unsettled {
+        /// The new shares.
+        file: PathBuf,
+    },
     /// Another process has the directory.
     #[error("another set-up is at work in {}", dir.display())]
     Busy {
@@ -108,14 +114,22 @@ impl CustodyError {
             ),
             Self::NoFile { .. } => "put the file itself there; links are not followed".into(),
             Self::Unreadable { .. } => "put it back from a backup".into(),
-            Self::ClearWithHook { .. } => "run `security-secretstore-setup --encryptExisting` once, with the same environment: it wraps \
-                the shares. They lay in clear until now: whoever has an old copy of this disk still has them"
+            Self::ClearWithHook { .. } => "run `edgekeep seal encrypt-existing` once, with the same environment: it wraps the shares, and \
+                has the store replace them, because whoever has an old copy of this disk has them too"
                 .into(),
             Self::NoHook { .. } => "set EDGEX_IKM_HOOK to the program that reads this device's key material".into(),
-            Self::WrappedWithoutHook { .. } => "set EDGEX_IKM_HOOK again: nothing here writes wrapped shares back in clear".into(),
+            Self::WrappedWithoutHook { .. } => "set EDGEX_IKM_HOOK again. To do without a hook from now on, run \
+                `edgekeep seal decrypt-existing` with it set"
+                .into(),
             Self::Salt(e) => e.hint().into(),
+            Self::NotOpened { source: source @ OpenSharesError::WrongIkmOrSalt, .. } => format!(
+                "{}. If the hook's key material was replaced: `edgekeep seal encrypt-existing --former-hook PROGRAM`, with the \
+                program that gives what it was",
+                source.hint()
+            ),
             Self::NotOpened { source, .. } => source.hint().into(),
             Self::NotAsWritten { .. } => "the disk is failing, or somebody else writes there: replace it, or find out".into(),
+            Self::Unsettled { .. } => "run security-secretstore-setup first: it asks the store, and settles it".into(),
             Self::Busy { .. } => "wait until it has ended".into(),
             Self::Disk { .. } => "see the cause".into(),
         }

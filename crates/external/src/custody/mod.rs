@@ -4,17 +4,23 @@
 //! prepare   directory, salt, and a note of intent as large as the file will be: all of it synced, before anybody is asked
 //! save      temporary file, synced, renamed, directory synced; read back, and opened again
 //! load      opened on every path; what does not fit the configuration is refused by its own name, and nothing is changed
+//! convert   clear to wrapped, and back where a person says so; from one hook to another
+//! next      new shares beside the old ones, until the store has said which it takes
 //! ```
-//! There is no way from wrapped shares to clear ones on disk here, whatever is configured.
+//! No configuration, and no run of a set-up, leads from wrapped shares to clear ones on disk.
 
+mod convert;
 mod error;
+mod next;
 
 use std::path::{Path, PathBuf};
 
 use host::{Disk, Entropy, FileKind, Meta};
 use seal::Ikm;
 use seal::edgex::{ClearShares, EdgexLabel, EdgexSalt, MAX_INIT_FILE_BYTES, PlainSharesAllowed, Shares, WrappedShares};
+use zeroize::Zeroizing;
 
+pub use convert::Encrypted;
 pub use error::CustodyError;
 
 /// How shares are kept.
@@ -99,12 +105,7 @@ impl<'a> Custody<'a> {
         if meta.kind != FileKind::File {
             return Err(CustodyError::NoFile { file: self.file.clone() });
         }
-        let bytes = self
-            .disk
-            .read(&self.file, MAX_INIT_FILE_BYTES)
-            .map_err(|source| self.failed("read", &self.file, source))?;
-        let found =
-            Shares::parse(&bytes).map_err(|source| CustodyError::Unreadable { file: self.file.clone(), source })?;
+        let (found, bytes) = self.read(&self.file)?;
         let held = match (found, &self.keeping) {
             (Shares::Wrapped(wrapped), Keeping::Wrapped(ikm)) => self.open(wrapped, ikm)?,
             (Shares::Clear(shares), Keeping::Plain(_)) => Held { shares, on_disk: OnDisk::Plain },
@@ -135,12 +136,7 @@ impl<'a> Custody<'a> {
         if shares.root_token.take().is_none() {
             return Ok(false);
         }
-        let bytes = self
-            .disk
-            .read(&self.file, MAX_INIT_FILE_BYTES)
-            .map_err(|source| self.failed("read", &self.file, source))?;
-        let unreadable = |source| CustodyError::Unreadable { file: self.file.clone(), source };
-        let file = match (Shares::parse(&bytes).map_err(unreadable)?, &self.keeping) {
+        let file = match (self.read(&self.file)?.0, &self.keeping) {
             (Shares::Wrapped(mut wrapped), _) => {
                 wrapped.root_token = None;
                 wrapped.encode()
@@ -150,35 +146,8 @@ impl<'a> Custody<'a> {
                 return Err(CustodyError::ClearWithHook { file: self.file.clone() });
             }
         };
-        self.put(&file)?;
+        self.put(&self.file, &file)?;
         Ok(true)
-    }
-
-    /// Wraps shares that lie in clear, in place of them: salt first, then the file, read back and opened. `false`: they are wrapped
-    /// already. The bytes of before may stand in free blocks of a disk and in its copies; only new shares end them.
-    ///
-    /// # Errors
-    /// [`CustodyError`]; the file in clear is then still there, whole.
-    pub fn encrypt_existing(&self) -> Result<bool, CustodyError> {
-        let ikm = self.ikm()?;
-        if self.meta(&self.file)?.is_none() {
-            return Err(CustodyError::Missing { file: self.file.clone(), cut_short: false });
-        }
-        let bytes = self
-            .disk
-            .read(&self.file, MAX_INIT_FILE_BYTES)
-            .map_err(|source| self.failed("read", &self.file, source))?;
-        match Shares::parse(&bytes).map_err(|source| CustodyError::Unreadable { file: self.file.clone(), source })? {
-            Shares::Wrapped(wrapped) => self.open(wrapped, ikm).map(|_| false),
-            Shares::Clear(shares) => self.save(&shares).map(|()| true),
-        }
-    }
-
-    fn ikm(&self) -> Result<&Ikm, CustodyError> {
-        match &self.keeping {
-            Keeping::Wrapped(ikm) => Ok(ikm),
-            Keeping::Plain(_) => Err(CustodyError::NoHook { file: self.file.clone() }),
-        }
     }
 
     /// Sees that shares can be kept here, and makes everything that they will need: directory, salt, room. Tells whether a note of an
@@ -212,14 +181,31 @@ impl<'a> Custody<'a> {
             Keeping::Plain(allowed) => shares.plain_file(*allowed),
             Keeping::Wrapped(ikm) => shares.wrap(ikm, &self.salt_for_wrapping()?, self.entropy).encode(),
         };
-        self.put(&bytes)?;
+        self.put(&self.file, &bytes)?;
         self.forget_intent()
     }
 
-    /// Writes the file, and proves that what was written opens.
-    fn put(&self, bytes: &[u8]) -> Result<(), CustodyError> {
+    /// What a file holds, and its bytes.
+    fn read(&self, file: &Path) -> Result<(Shares, Zeroizing<Vec<u8>>), CustodyError> {
+        let bytes = self.disk.read(file, MAX_INIT_FILE_BYTES).map_err(|source| self.failed("read", file, source))?;
+        let shares =
+            Shares::parse(&bytes).map_err(|source| CustodyError::Unreadable { file: file.to_owned(), source })?;
+        Ok((shares, bytes))
+    }
+
+    /// Writes a file of shares, and proves that what was written opens.
+    fn put(&self, file: &Path, bytes: &[u8]) -> Result<(), CustodyError> {
+        let opens = |shares| match (shares, &self.keeping) {
+            (Shares::Wrapped(wrapped), Keeping::Wrapped(ikm)) => self.open(wrapped, ikm).is_ok(),
+            (Shares::Clear(_), Keeping::Plain(_)) => true,
+            _ => false,
+        };
+        self.put_so_that(file, bytes, opens)
+    }
+
+    fn put_so_that(&self, file: &Path, bytes: &[u8], opens: impl Fn(Shares) -> bool) -> Result<(), CustodyError> {
         let owner = self.meta(&self.file)?.map(|m| m.owner).filter(|o| o.uid != self.us);
-        let write = || self.disk.replace(&self.file, bytes, 0o600, owner);
+        let write = || self.disk.replace(file, bytes, 0o600, owner);
         let written = write().or_else(|e| {
             // The room that the note keeps is for this moment.
             if e.kind() == std::io::ErrorKind::StorageFull {
@@ -229,18 +215,15 @@ impl<'a> Custody<'a> {
                 Err(e)
             }
         });
-        written.map_err(|source| self.failed("write", &self.file, source))?;
-        let back = self
-            .disk
-            .read(&self.file, MAX_INIT_FILE_BYTES)
-            .map_err(|source| self.failed("read back", &self.file, source))?;
+        written.map_err(|source| self.failed("write", file, source))?;
+        let back =
+            self.disk.read(file, MAX_INIT_FILE_BYTES).map_err(|source| self.failed("read back", file, source))?;
         let same = secret::crypto::ct_eq(&back, bytes);
-        let opens = match (Shares::parse(&back), &self.keeping) {
-            (Ok(Shares::Wrapped(wrapped)), Keeping::Wrapped(ikm)) => self.open(wrapped, ikm).is_ok(),
-            (Ok(Shares::Clear(_)), Keeping::Plain(_)) => true,
-            _ => false,
-        };
-        if same && opens { Ok(()) } else { Err(CustodyError::NotAsWritten { file: self.file.clone() }) }
+        if same && Shares::parse(&back).is_ok_and(opens) {
+            Ok(())
+        } else {
+            Err(CustodyError::NotAsWritten { file: file.to_owned() })
+        }
     }
 
     fn open(&self, wrapped: WrappedShares, ikm: &Ikm) -> Result<Held, CustodyError> {
@@ -269,14 +252,18 @@ impl<'a> Custody<'a> {
     }
 
     fn forget_intent(&self) -> Result<(), CustodyError> {
-        let intent = self.intent();
-        if self.meta(&intent)?.is_none() {
+        self.forget(&self.intent())
+    }
+
+    /// Removes a file of ours if it is there; durable on return.
+    fn forget(&self, file: &Path) -> Result<(), CustodyError> {
+        if self.meta(file)?.is_none() {
             return Ok(());
         }
         self.disk
-            .remove_file(&intent)
+            .remove_file(file)
             .and_then(|()| self.disk.sync_dir(&self.dir))
-            .map_err(|source| self.failed("remove", &intent, source))
+            .map_err(|source| self.failed("remove", file, source))
     }
 
     /// Init was asked for and refused: nothing was begun.

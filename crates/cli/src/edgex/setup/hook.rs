@@ -20,15 +20,19 @@ pub(super) fn keeping(face: &SetupFace, ground: &Ground, wrap: bool) -> Result<K
     let Some(hook) = &face.hook else {
         return plain(face);
     };
+    let new = matches!(OsDisk.meta(&face.shares_dir.join(&face.shares_file)), Ok(None));
+    material(hook, "EDGEX_IKM_HOOK", face, ground, new || wrap).map(Keeping::Wrapped)
+}
+
+/// What a hook gives; `named` says where it was named. `new`: something will be wrapped under it.
+pub(super) fn material(hook: &str, named: &str, face: &SetupFace, ground: &Ground, new: bool) -> Result<Ikm, Failure> {
     let path = child::find_path(hook, ground.environment().value("PATH"))
-        .map_err(|e| Failure::of(Code::Refused, &e).hint("see EDGEX_IKM_HOOK"))?;
+        .map_err(|e| Failure::of(Code::Refused, &e).hint(format!("see {named}")))?;
     let clock: Arc<dyn Clock> =
         Arc::new(OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?);
     let short = face.danger_short_ikm.then(ShortIkmAllowed::danger_short_ikm);
     let source = ExecSource::new(path, variables(), short, Arc::clone(&clock));
-    let new = matches!(OsDisk.meta(&face.shares_dir.join(&face.shares_file)), Ok(None));
-    let ikm = ask(source, new || wrap, &*clock).map_err(|e| Failure::of(Code::Refused, &e).hint(e.hint()))?;
-    Ok(Keeping::Wrapped(ikm))
+    ask(source, new, &*clock).map_err(|e| Failure::of(Code::Refused, &e).hint(e.hint()))
 }
 
 /// Shares are wrapped under what the hook gives twice alike; those that are wrapped are opened with what it gives now.

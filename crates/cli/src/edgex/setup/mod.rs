@@ -12,8 +12,11 @@
 
 mod credentials;
 mod hook;
+mod migrate;
 mod provider;
 mod proxy;
+
+pub(crate) use migrate::{decrypt, encrypt};
 
 use std::ffi::OsString;
 use std::process::ExitCode;
@@ -45,7 +48,7 @@ struct Arguments {
     /// Has no effect: certificates are always verified.
     #[arg(long = "insecureSkipVerify", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     insecure_skip_verify: Option<bool>,
-    /// Wrap key shares that lie in clear under the hook, and end.
+    /// Wrap key shares that lie in clear under the hook, have the store replace them, and end.
     #[arg(long = "encryptExisting", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     encrypt_existing: Option<bool>,
     /// Not in this version.
@@ -73,7 +76,7 @@ async fn set_up(arguments: Arguments, stop: Stop) -> Result<(), Failure> {
     }
     let ground = Ground::of_process()?;
     if arguments.encrypt_existing == Some(true) {
-        return encrypt_existing(&arguments, &ground);
+        return migrate::encrypt(&ground, &arguments.at, None, &stop).await;
     }
     let face = ground.read(&arguments.at, "res", |face| face.setup())?;
     face.notes.iter().for_each(|note| tracing::info!("{note}"));
@@ -107,24 +110,6 @@ async fn set_up(arguments: Arguments, stop: Stop) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Wraps the shares of a store that was set up without a hook. The store is not asked for anything.
-fn encrypt_existing(arguments: &Arguments, ground: &Ground) -> Result<(), Failure> {
-    let face = ground.read(&arguments.at, "res", |face| face.setup())?;
-    let keeping = hook::keeping(&face, ground, true)?;
-    let custody = Custody::new(&OsDisk, &OsEntropy, &face.shares_dir, &face.shares_file, ground.uid(), keeping);
-    let _claim = custody.claim().map_err(custody_failed)?;
-    if custody.encrypt_existing().map_err(custody_failed)? {
-        tracing::warn!(
-            file = %custody.file().display(),
-            "the key shares are wrapped; they lay in clear until now, and a copy of the disk from before, or its free blocks, still \
-             hold them: they end when the store is rekeyed"
-        );
-    } else {
-        tracing::info!(file = %custody.file().display(), "the key shares are wrapped already");
-    }
-    Ok(())
-}
-
 /// What provisioning needs.
 struct Work<'w> {
     face: &'w SetupFace,
@@ -142,23 +127,26 @@ impl Work<'_> {
         passwords: &credentials::Source,
         proxy: Option<&proxy::Pair>,
     ) -> Result<(), Failure> {
-        let mut shares = opened.shares;
-        let root = match opened.initial_root {
-            Some(root) => root,
-            None => RootToken::generate(self.vault, &shares).await?,
+        let (root, mut shares) = match opened.initial_root {
+            Some(root) => (root, opened.shares),
+            None => RootToken::for_custody(self.vault, self.custody, opened.shares).await?,
         };
         with_root(self.vault, root, async |root| {
-            // Only now: until there is another root token, the one in the file is somebody's last resort.
+            let sweep = self.stop.or(asked(Sweep::count(&root))).await?;
+            if self.stop.or(asked(keep_login(&root, &shares))).await? {
+                tracing::debug!("the login of the shares is kept");
+            }
+            // Only now: until there is another way to a root token, the one in the file is somebody's last resort.
             if self.face.revoke_root_tokens && self.custody.drop_root_token(&mut shares).map_err(custody_failed)? {
                 tracing::info!(
                     "a root token stood in the file of the shares; it was taken out, and ends with the others"
                 );
             }
-            let sweep = self.stop.or(asked(Sweep::count(&root))).await?;
-            let below = self.stop.or(laid(&root)).await?;
-            if self.stop.or(asked(keep_login(&root, &shares))).await? {
-                tracing::debug!("the login of the shares is kept");
+            // Left behind by `encrypt-existing` that was cut short, or could not reach the store.
+            if self.custody.rekey_is_due().map_err(custody_failed)? {
+                migrate::replace(&root, self.custody, &shares).await?;
             }
+            let below = self.stop.or(laid(&root)).await?;
             // It ends its own token on every way out, and so is not dropped from here.
             let provided = provider.provide(&root, self.face, self.ground, self.stop).await?;
             self.stop.or(credentials::keep(&root, self.face, &below, passwords)).await?;
