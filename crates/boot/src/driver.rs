@@ -15,6 +15,7 @@ mod front;
 mod keys;
 mod recovery;
 mod running;
+mod slots;
 mod source;
 mod state_dir;
 #[cfg(test)]
@@ -26,4 +27,5 @@ pub use environment::{Assemble, Environment, Note, Observer, Quiet};
 pub use front::{Front, Serving};
 pub use recovery::Rotation;
 pub use running::{Claimed, Running, UpError, claim, up};
+pub use slots::{SlotChange, SlotList, SlotReport, SlotTest, Verdict};
 pub use state_dir::{DestroyError, destroy_state};

@@ -89,6 +89,11 @@ impl Machine {
         Self { plan: self.plan, state: State::Releasing(Releasing { failed: 0 }) }
     }
 
+    /// The same, by another plan from here on.
+    pub(crate) fn with_plan(self, plan: Arc<Plan>) -> Self {
+        Self { plan, ..self }
+    }
+
     /// Where it stands.
     pub fn state(&self) -> &State {
         &self.state

@@ -50,7 +50,7 @@ pub use mounts::{MountEntry, MountTable, Mounted, Mounts, NewMount};
 pub use outcome::{After, Grant, Outcome};
 pub use policies::{Policies, PolicyEntry};
 pub use record::Recorded;
-pub use recovery::RecoveryUse;
+pub use recovery::LocalAct;
 pub use services::{Services, added, sanitized};
 pub use sink::{
     ActorRecord, AuditRefused, AuditSink, IssuedRecord, MountRecord, NoAudit, RequestId, RequestRecord, ResponseRecord,

@@ -1,5 +1,5 @@
-//! The use of a recovery key, in the audit. It has no path of the API: only code within the process, which has just opened the
-//! store by that key, can record it.
+//! What is done at the admin socket, in the audit: the use of a recovery key, a change of the key slots. It has no path of the API:
+//! only code within the process can record it.
 
 use api::PeerAddress;
 use host::WallTime;
@@ -8,14 +8,14 @@ use crate::core::Core;
 use crate::error::EngineError;
 use crate::sink::{ActorRecord, RequestId, RequestRecord, ResponseRecord};
 
-/// A use that the audit has taken, and whose outcome it waits for.
+/// An act that the audit has taken, and whose outcome it waits for.
 #[derive(Debug)]
 #[must_use]
-pub struct RecoveryUse {
+pub struct LocalAct {
     id: RequestId,
     at: WallTime,
     path: &'static str,
-    key: String,
+    actor: String,
     peer: PeerAddress,
 }
 
@@ -30,23 +30,37 @@ impl Core {
         path: &'static str,
         key: &str,
         peer: PeerAddress,
-    ) -> Result<RecoveryUse, EngineError> {
+    ) -> Result<LocalAct, EngineError> {
+        self.announce_local(path, format!("recovery-{key}"), peer).await
+    }
+
+    /// Records that `peer`, whom the kernel vouches for at the admin socket, is about to do `path` (`admin/slots/add` ...). Durable
+    /// as above.
+    ///
+    /// # Errors
+    /// [`EngineError`] when the audit does not take it: then nothing may be done.
+    pub async fn announce_admin(&self, path: &'static str, peer: PeerAddress) -> Result<LocalAct, EngineError> {
+        self.announce_local(path, "admin".to_owned(), peer).await
+    }
+
+    async fn announce_local(
+        &self,
+        path: &'static str,
+        actor: String,
+        peer: PeerAddress,
+    ) -> Result<LocalAct, EngineError> {
         let at = self.services().ground.clock.wall();
-        let announced = RecoveryUse { id: self.next_id(), at, path, key: format!("recovery-{key}"), peer };
+        let announced = LocalAct { id: self.next_id(), at, path, actor, peer };
         self.audit().announce(&announced.record()).await.map_err(EngineError::internal)?;
         Ok(announced)
     }
 
     /// Records what came of it: the store's sequence number after the change of the slots, none if they did not change, or why
-    /// the used key stays valid.
+    /// nothing was done (of a used recovery key: why it stays valid).
     ///
     /// # Errors
     /// [`EngineError`] when the audit does not take it; what was done is done.
-    pub async fn conclude_recovery(
-        &self,
-        used: RecoveryUse,
-        outcome: Result<Option<u64>, &str>,
-    ) -> Result<(), EngineError> {
+    pub async fn conclude_local(&self, act: LocalAct, outcome: Result<Option<u64>, &str>) -> Result<(), EngineError> {
         let response = ResponseRecord {
             at: self.services().ground.clock.wall(),
             status: if outcome.is_ok() { 200 } else { 500 },
@@ -55,11 +69,11 @@ impl Core {
             sequence: outcome.ok().flatten(),
             stranger: false,
         };
-        self.audit().conclude(&used.record(), &response).await.map_err(EngineError::internal)
+        self.audit().conclude(&act.record(), &response).await.map_err(EngineError::internal)
     }
 }
 
-impl RecoveryUse {
+impl LocalAct {
     fn record(&self) -> RequestRecord<'_> {
         RequestRecord {
             id: self.id,
@@ -67,7 +81,7 @@ impl RecoveryUse {
             operation: "update",
             path: self.path,
             mount: None,
-            actor: ActorRecord::Recovery { name: &self.key },
+            actor: ActorRecord::Local { name: &self.actor },
             rule: None,
             peer: &self.peer,
         }

@@ -139,9 +139,9 @@ pub enum ActorRecord<'a> {
     },
     /// The unattended start, within this process.
     Boot,
-    /// Who holds the recovery key.
-    Recovery {
-        /// `recovery-` and the key's public name.
+    /// Somebody at the admin socket.
+    Local {
+        /// `recovery-` and the public name of the recovery key that was used, or `admin`.
         name: &'a str,
     },
 }

@@ -31,6 +31,13 @@ impl SlotCopy {
             Self::B => "slots.b",
         }
     }
+
+    fn other(self) -> Self {
+        match self {
+            Self::A => Self::B,
+            Self::B => Self::A,
+        }
+    }
 }
 
 /// The newest whole copy. Not authentic before it is unlocked.
@@ -40,6 +47,17 @@ pub struct FoundSlots {
     pub set: SlotSet,
     /// The copy that must be written anew once the set is unlocked, and why.
     pub heal: Option<(SlotCopy, CopyFault)>,
+    /// What the other copy holds, where that is whole and of an earlier generation.
+    pub older: Option<SlotSet>,
+}
+
+impl FoundSlots {
+    /// The earlier set in the place of the newer one: the store has never taken the newer.
+    pub fn step_back(self) -> Option<Self> {
+        let (Some(older), Some((copy, CopyFault::Older { .. }))) = (self.older, self.heal) else { return None };
+        let fault = CopyFault::Ahead { generation: self.set.generation() };
+        Some(Self { set: older, heal: Some((copy.other(), fault)), older: None })
+    }
 }
 
 /// What is wrong with one copy.
@@ -57,6 +75,12 @@ pub enum CopyFault {
     /// Whole, but of an earlier generation: a change was cut short between the copies.
     #[error("has generation {generation}, the other copy a newer one")]
     Older {
+        /// Its generation.
+        generation: u64,
+    },
+    /// Whole, but of a generation that the store has never taken: a change of the root key was cut short before its commit.
+    #[error("has generation {generation}, which the store has never taken")]
+    Ahead {
         /// Its generation.
         generation: u64,
     },
@@ -127,17 +151,18 @@ impl<'a> SlotFiles<'a> {
     /// [`ReadSlotsError`].
     pub fn read(&self) -> Result<FoundSlots, ReadSlotsError> {
         match (self.copy(SlotCopy::A), self.copy(SlotCopy::B)) {
-            (Ok(a), Ok(b)) if a == b => Ok(FoundSlots { set: a, heal: None }),
+            (Ok(a), Ok(b)) if a == b => Ok(FoundSlots { set: a, heal: None, older: None }),
             (Ok(a), Ok(b)) if a.generation() == b.generation() => {
                 Err(ReadSlotsError::Disagree { generation: a.generation() })
             }
             (Ok(a), Ok(b)) => {
                 let (set, older, copy) =
                     if a.generation() > b.generation() { (a, b, SlotCopy::B) } else { (b, a, SlotCopy::A) };
-                Ok(FoundSlots { set, heal: Some((copy, CopyFault::Older { generation: older.generation() })) })
+                let fault = CopyFault::Older { generation: older.generation() };
+                Ok(FoundSlots { set, heal: Some((copy, fault)), older: Some(older) })
             }
-            (Ok(set), Err(fault)) => Ok(FoundSlots { set, heal: Some((SlotCopy::B, fault)) }),
-            (Err(fault), Ok(set)) => Ok(FoundSlots { set, heal: Some((SlotCopy::A, fault)) }),
+            (Ok(set), Err(fault)) => Ok(FoundSlots { set, heal: Some((SlotCopy::B, fault)), older: None }),
+            (Err(fault), Ok(set)) => Ok(FoundSlots { set, heal: Some((SlotCopy::A, fault)), older: None }),
             (Err(CopyFault::Missing), Err(CopyFault::Missing)) => Err(ReadSlotsError::Absent { dir: self.dir.clone() }),
             (Err(a), Err(b)) => Err(ReadSlotsError::Corrupt { a, b }),
         }
@@ -159,6 +184,42 @@ impl<'a> SlotFiles<'a> {
             self.disk.replace(&self.path(copy), &bytes, 0o600, None)?;
         }
         Ok(())
+    }
+
+    /// Writes the first copy of a set with a new root key, for [`Store::change_root`] to be told of; durable on return. The other
+    /// copy keeps the set of before until [`SlotFiles::write_second`]: a power cut before the store's commit steps back to it.
+    ///
+    /// # Errors
+    /// If the disk fails, or the copies do not both hold `before`: then the one that the store knows might be the one displaced.
+    ///
+    /// [`Store::change_root`]: ../store/struct.Store.html#method.change_root
+    pub fn write_first(&self, before: &SlotSet, set: &SlotSet) -> io::Result<()> {
+        let whole = |copy| self.copy(copy).is_ok_and(|found| found == *before);
+        if host::in_force("both-copies-before-a-new-root") && !(whole(SlotCopy::A) && whole(SlotCopy::B)) {
+            return Err(io::Error::other("slots.a and slots.b are not both as the store knows them; restart edgekeep"));
+        }
+        self.disk.replace(&self.path(SlotCopy::A), &set.encode(), 0o600, None)?;
+        match self.copy(SlotCopy::A) {
+            Ok(back) if back == *set => Ok(()),
+            Ok(_) => Err(io::Error::other("slots.a does not read back as it was written")),
+            Err(fault) => Err(io::Error::other(format!("slots.a {fault}"))),
+        }
+    }
+
+    /// Writes the other copy, once the store has taken the set.
+    ///
+    /// # Errors
+    /// If the disk fails; the next start heals it.
+    pub fn write_second(&self, set: &SlotSet) -> io::Result<()> {
+        self.disk.replace(&self.path(SlotCopy::B), &set.encode(), 0o600, None)
+    }
+
+    /// Puts back what [`SlotFiles::write_first`] displaced, where the store did not take the new set.
+    ///
+    /// # Errors
+    /// If the disk fails; the next start steps back.
+    pub fn take_back(&self, before: &SlotSet) -> io::Result<()> {
+        self.disk.replace(&self.path(SlotCopy::A), &before.encode(), 0o600, None)
     }
 
     /// Writes the copy that [`SlotFiles::read`] found wanting. It takes the opened set: a set that does not open must never

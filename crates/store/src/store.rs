@@ -186,14 +186,30 @@ impl Store {
     /// # Errors
     /// [`RotateError`]; then no key was added, unless the outcome is unknown.
     pub async fn rotate(&self, root: &RootKey) -> Result<Committed, RotateError> {
+        self.rotate_to(root, root, None).await
+    }
+
+    /// Puts `new` in the place of the root key `old`, adds a data key, and records the slot set that has `new`: all in one commit,
+    /// so that the store opens by the one or by the other. The keys of older entries stay: a copy of before, and who had `old`,
+    /// are as good as they were.
+    ///
+    /// # Errors
+    /// [`RotateError`]; then `old` is the root key, unless the outcome is unknown.
+    pub async fn change_root(&self, old: &RootKey, new: &RootKey, slots: SlotSet) -> Result<Committed, RotateError> {
+        self.rotate_to(old, new, Some(slots)).await
+    }
+
+    async fn rotate_to(&self, old: &RootKey, new: &RootKey, slots: Option<SlotSet>) -> Result<Committed, RotateError> {
         let shared = &self.inner.shared;
         let keys = shared.keys().ok_or(ReadError::Sealed)?;
         let record = self.ask(Request::Keyring).await??;
-        let mut keyring = Keyring::unwrap(&record, root, keys.store_id()).map_err(|_| RotateError::WrongRoot)?;
+        let mut keyring = Keyring::unwrap(&record, old, keys.store_id()).map_err(|_| RotateError::WrongRoot)?;
         keyring.add_term(&*shared.entropy).ok_or(RotateError::Exhausted)?;
-        let changed = keyring.wrap(root, keys.store_id(), &*shared.entropy);
+        let changed = keyring.wrap(new, keys.store_id(), &*shared.entropy);
         let keys = Arc::new(keyring.keys(*keys.store_id()));
-        Ok(self.write(Write::Keyring { replaces: sha256(&[&record]), record: changed, keys }).await?)
+        Ok(self
+            .write(Write::Keyring { replaces: sha256(&[&record]), record: changed, keys, slots: slots.map(Box::new) })
+            .await?)
     }
 
     /// Adds a data key if the newest has encrypted [`KeyWear::replace`] values. Says whether it did.

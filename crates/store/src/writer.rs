@@ -51,8 +51,8 @@ pub(crate) enum Write {
     Batch(HiddenBatch),
     /// The slot set that the store is bound to from now on.
     Slots(SlotSet),
-    /// A keyring with one more term, in place of the one with this digest.
-    Keyring { replaces: [u8; 32], record: Vec<u8>, keys: Arc<Keys> },
+    /// A keyring with one more term, in place of the one with this digest; where its root key is new, with the slot set that has it.
+    Keyring { replaces: [u8; 32], record: Vec<u8>, keys: Arc<Keys>, slots: Option<Box<SlotSet>> },
 }
 
 /// The writer's own state.
@@ -186,12 +186,13 @@ impl Writer {
             Write::Keyring { replaces, .. } if replaces != commit.head.keyring_digest => {
                 Err(Unstaged { error: CommitError::Conflict, open: true })
             }
-            Write::Keyring { record, keys, .. } => {
+            Write::Keyring { record, keys, slots, .. } => {
                 let digest = sha256(&[&record]);
                 let change = Change::SetRecord { record: Record::Keyring, bytes: record };
                 self.backend.stage(&[change]).map_err(Unstaged::from).map(|()| {
                     commit.head.keyring_digest = digest;
                     commit.keys = Some(keys);
+                    commit.head.public.slots = slots.map_or(commit.head.public.slots, |slots| *slots);
                     commit.overlay.sequence += 1;
                 })
             }

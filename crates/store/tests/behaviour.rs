@@ -247,6 +247,25 @@ fn a_rotated_key_leaves_old_entries_readable() {
 }
 
 #[test]
+fn a_new_root_key_comes_with_its_slot_set_in_one_commit() {
+    let bed = Bed::new();
+    let store = bed.create();
+    put(&store, "old", "1");
+    let slots = store::SlotSet { generation: 2, digest: [9; 32] };
+    let wrong = block_on(store.change_root(&root(2), &root(3), slots));
+    assert!(matches!(wrong, Err(store::RotateError::WrongRoot)));
+    let before = store.head().unwrap().sequence;
+    block_on(store.change_root(&root(1), &root(2), slots)).unwrap();
+    let head = store.head().unwrap();
+    assert_eq!((head.slots, head.sequence), (slots, before + 1));
+    put(&store, "new", "2");
+    drop(store);
+    assert!(matches!(Store::open(&bed.config, &root(1), STORE_ID), Err(OpenError::WrongRoot)));
+    let store = Store::open(&bed.config, &root(2), STORE_ID).unwrap();
+    assert_eq!(["old", "new"].map(|at| get(&store, at).unwrap()), ["1", "2"]);
+}
+
+#[test]
 fn many_writers_at_once_each_get_their_answer() {
     let bed = Bed::new();
     let store = bed.create();

@@ -73,7 +73,7 @@ impl Running {
                 (Rotation::Offered(text), Ok(None))
             }
         };
-        if let Err(e) = core.conclude_recovery(used, outcome.as_ref().copied().map_err(String::as_str)).await {
+        if let Err(e) = core.conclude_local(used, outcome.as_ref().copied().map_err(String::as_str)).await {
             self.alarm(format!("the audit has the use of the recovery key, and not its outcome: {}", e.logged()));
         }
         Ok(rotation)
@@ -99,7 +99,7 @@ impl Running {
             })?;
         let outcome = self.replace(key, &new, None).await;
         let told = outcome.as_ref().copied().map_err(ToString::to_string);
-        if let Err(e) = core.conclude_recovery(used, told.as_ref().copied().map_err(String::as_str)).await {
+        if let Err(e) = core.conclude_local(used, told.as_ref().copied().map_err(String::as_str)).await {
             self.alarm(format!("the audit has the use of the recovery key, and not its outcome: {}", e.logged()));
         }
         outcome.map(drop).inspect_err(|halt| {
@@ -271,7 +271,7 @@ fn settle(disk: &dyn Disk, plan: &Plan, set: &SlotSet, place: &Path) -> io::Resu
 }
 
 /// Removes the KEKs that belong to no slot of `set`.
-async fn forget_keks(store: &Store, set: &SlotSet) -> Result<(), Halt> {
+pub(super) async fn forget_keks(store: &Store, set: &SlotSet) -> Result<(), Halt> {
     let kept = store.list(&kek_dir()).await.map_err(|e| refused(&e, ""))?;
     let gone =
         kept.iter().filter_map(|n| n.parse::<u16>().ok()).filter(|id| set.slots().iter().all(|s| s.id().0 != *id));

@@ -20,6 +20,7 @@ use super::environment::{Environment, Note, Observer};
 use super::front::{Front, Serving};
 use super::keys::refused;
 use super::recovery::Rotation;
+use super::slots::{Seen, SlotChange};
 use super::upkeep::Watched;
 use crate::gate::{BindError, Board, GateSocket, Hints};
 use crate::machine::{Action, Event, Halt, Machine, State};
@@ -55,6 +56,8 @@ pub(super) type Probed = (GateName, usize, Result<(), String>);
 #[derive(Default)]
 pub(super) struct Hands {
     pub(super) asking: Asking,
+    /// Slots that have opened.
+    pub(super) seen: Seen,
     pub(super) found: Option<FoundSlots>,
     pub(super) ikm: Option<(seal::SourceKind, Ikm)>,
     /// The source that gave it gives nothing more in this boot.
@@ -268,6 +271,20 @@ impl Running {
     /// # Errors
     /// The machine's [`Halt`], if the key opens nothing or its use cannot be recorded.
     pub async fn recover(&mut self, key: &RecoveryKey, by: api::PeerAddress) -> Result<Rotation, Halt> {
+        self.recover_and(key, by, false).await.map(|(rotation, _)| rotation)
+    }
+
+    /// As [`Running::recover`]; with `reseal` the sources of the plan whose slots do not open here any more, or that have none, get
+    /// new ones: for another board, a TPM that was cleared, a disk that was moved, another system on it.
+    ///
+    /// # Errors
+    /// As above. What could not be made anew is told in the [`SlotChange`].
+    pub async fn recover_and(
+        &mut self,
+        key: &RecoveryKey,
+        by: api::PeerAddress,
+        reseal: bool,
+    ) -> Result<(Rotation, Option<SlotChange>), Halt> {
         if self.hands.store.is_some() {
             let fact = "the store is open already".to_owned();
             return Err(Halt::Refused { fact, hint: "nothing is to be recovered".into() });
@@ -281,9 +298,11 @@ impl Running {
         match self.halted() {
             Some(halt) => Err(halt.clone()),
             None => {
-                let rotation = self.spend(key, by).await?;
+                let rotation = self.spend(key, by.clone()).await?;
+                // Before the sources are closed: a slot is made in the state in which it is to open.
+                let resealed = if reseal { Some(self.reseal_lost(by).await) } else { None };
                 self.close_sources(None).await;
-                Ok(rotation)
+                Ok((rotation, resealed))
             }
         }
     }
@@ -334,6 +353,13 @@ impl Running {
                 queue.extend(next);
             }
         }
+    }
+
+    /// Another plan for what is yet to come.
+    pub(super) fn set_plan(&mut self, plan: Plan) {
+        self.plan = Arc::new(plan);
+        let machine = self.machine.take().expect("the machine is in its place");
+        self.machine = Some(machine.with_plan(Arc::clone(&self.plan)));
     }
 
     pub(super) fn at_ms(&self) -> u64 {

@@ -5,7 +5,7 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use seal::{
-    Auth, Closed, Deadline, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released,
+    Auth, Closed, Deadline, Evidence, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released,
     ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource, TpmSource,
 };
 use tokio::sync::oneshot;
@@ -71,6 +71,18 @@ pub(super) async fn release(
     let (mut source, auth, limit) = (source(spec, plan, env), auth(spec, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.release(&slot, &*auth, deadline)).await
+}
+
+/// What a release would say of a slot, as far as it can be told without one.
+pub(super) async fn foresee(
+    spec: &SourceSpec,
+    plan: &Plan,
+    env: &Environment,
+    slot: SlotPublic,
+) -> Result<Evidence, SourceError> {
+    let (mut source, limit) = (source(spec, plan, env), spec.deadline());
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.foresee(&slot, deadline)).await
 }
 
 /// Ends the releases of this boot.

@@ -24,6 +24,7 @@ use crate::testing::demo_plan;
 mod cuts;
 mod month;
 mod recovery;
+mod slots;
 mod sources;
 
 struct Memory;

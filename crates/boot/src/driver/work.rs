@@ -5,7 +5,7 @@ use std::sync::Arc;
 use client::Vault;
 use pipeline::audit::{AuditDevice, Ring, SyncPolicy};
 use pipeline::{Core, Services};
-use seal::{HeadCheck, Remedy, SlotFiles, SlotId};
+use seal::{FoundSlots, HeadCheck, Remedy, SlotFiles, SlotId, SourceKind};
 use store::{OpenError, Store};
 
 use super::asking::{self, End, Given, Round};
@@ -188,10 +188,8 @@ impl Running {
     }
 
     async fn open_store(&mut self) -> Result<Event, Halt> {
+        let store = self.open_by_root()?;
         let unlocked = self.hands.unlocked.as_ref().ok_or_else(|| out_of_order("open"))?;
-        let dir = self.plan.state_dir();
-        let config = keys::store_config(&self.env, &dir);
-        let store = Store::open(&config, &unlocked.root, unlocked.header().store.0).map_err(|e| unopened(&e))?;
         let head = store.head().map_err(|e| keys::refused(&e, "start again"))?;
         let digest = seal::SlotDigest(head.slots.digest);
         match unlocked.check_head(head.slots.generation, &digest).map_err(|e| keys::refused(&e, e.hint()))? {
@@ -231,6 +229,11 @@ impl Running {
             self.settle_recovery(&found.set);
             self.hands.found = Some(found);
         }
+        if let Some(unlocked) = &self.hands.unlocked
+            && unlocked.source != SourceKind::Recovery
+        {
+            self.hands.seen.opened(unlocked.kek.slot);
+        }
         if self.hands.last_release {
             // The agreement of this boot is used up; a second source would renew it.
             let opened_by = self.hands.unlocked.as_ref().map(|u| u.kek.slot);
@@ -238,6 +241,29 @@ impl Running {
         }
         self.phase("opened");
         Ok(Event::Opened { profile, epoch })
+    }
+
+    /// Opens the store by the root key in the newest slot set; or by the one before, where the power was cut between the first copy of a
+    /// set with a new root key and the store's commit (`slots::change`). The head then confirms the one that opened.
+    fn open_by_root(&mut self) -> Result<Store, Halt> {
+        let config = keys::store_config(&self.env, &self.plan.state_dir());
+        let unlocked = self.hands.unlocked.take().ok_or_else(|| out_of_order("open"))?;
+        let refused = match Store::open(&config, &unlocked.root, unlocked.header().store.0) {
+            Ok(store) => {
+                self.hands.unlocked = Some(unlocked);
+                return Ok(store);
+            }
+            Err(e) => e,
+        };
+        let older = self.hands.found.as_ref().and_then(|found| found.older.clone());
+        let cut_short = matches!(refused, OpenError::WrongRoot) && host::in_force("cut-slots-step-back");
+        let back = older.filter(|_| cut_short).and_then(|set| unlocked.step_back(&set));
+        let Some(back) = back else { return Err(unopened(&refused)) };
+        let store = Store::open(&config, &back.root, back.header().store.0).map_err(|_| unopened(&refused))?;
+        self.warn("a change of the key slots was cut short: the slots of before are in force".into());
+        self.hands.unlocked = Some(back);
+        self.hands.found = self.hands.found.take().and_then(FoundSlots::step_back);
+        Ok(store)
     }
 
     fn open_audit(&mut self, store: &Store, sequence: u64) -> Result<Arc<AuditDevice>, Halt> {

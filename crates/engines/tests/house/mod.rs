@@ -238,7 +238,7 @@ impl Tape {
             ActorRecord::Anonymous => "anonymous".to_owned(),
             ActorRecord::Unknown { .. } => "unknown".to_owned(),
             ActorRecord::Boot => "boot".to_owned(),
-            ActorRecord::Recovery { name } => name.to_owned(),
+            ActorRecord::Local { name } => name.to_owned(),
             ActorRecord::Token { display_name, .. } => display_name.to_owned(),
         };
         let status = response.map_or(String::new(), |r| format!(" {}", r.status));

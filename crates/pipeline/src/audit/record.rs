@@ -194,7 +194,7 @@ fn auth<'a>(actor: &ActorRecord<'a>) -> Auth<'a> {
             }
         }
         ActorRecord::Boot => Auth { display_name: Some("boot"), token_type: Some("internal"), ..Auth::default() },
-        ActorRecord::Recovery { name } => {
+        ActorRecord::Local { name } => {
             Auth { display_name: Some(cut(name)), token_type: Some("internal"), ..Auth::default() }
         }
     }

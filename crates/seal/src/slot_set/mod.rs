@@ -192,6 +192,19 @@ impl SlotSet {
         Err(refused)
     }
 
+    /// Opens the slot of a KEK that is kept under the barrier. `None`: it is no slot of this set, or does not open.
+    pub fn unlock_by(&self, kek: SlotKek) -> Option<Unlocked> {
+        let slot = self.slots.iter().find(|s| s.id == kek.slot)?;
+        let root = self.open(slot, &kek.kek)?;
+        let (source, header, digest) = (slot.public.kind(), self.header(), self.digest());
+        Some(Unlocked { root, kek, source, header, generation: self.generation, digest })
+    }
+
+    /// Whether `kek` opens `slot` where it stands in this set.
+    pub fn opens(&self, slot: SlotId, kek: &Kek) -> bool {
+        self.slots.iter().any(|s| s.id == slot && self.open(s, kek).is_some())
+    }
+
     /// The root key in `slot`, if `kek` opens the wrap where it stands.
     fn open(&self, slot: &Slot, kek: &Kek) -> Option<RootKey> {
         let clear = Gcm::new(kek.expose()).open(slot.nonce, &self.associated(slot), &slot.wrap).ok()?;
@@ -246,6 +259,12 @@ impl Unlocked {
     /// The digest of the set that was opened.
     pub fn digest(&self) -> SlotDigest {
         self.digest
+    }
+
+    /// The same slot in `older`, the set that a change was to displace when the power was cut: by its root key the store may be open
+    /// still. `None` if the slot does not open there.
+    pub fn step_back(self, older: &SlotSet) -> Option<Unlocked> {
+        older.unlock_by(self.kek)
     }
 
     /// Compares the set with what the store's head says of it. Nothing may be served before this is [`HeadCheck::Current`].

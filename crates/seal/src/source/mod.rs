@@ -57,6 +57,18 @@ pub trait KeySource: Send {
     /// [`SourceError`] where the source is not there or not fit to be trusted.
     fn probe(&mut self, deadline: Deadline) -> Result<Evidence, SourceError>;
 
+    /// What a release of `slot` would say now, as far as it can be told without one: nothing is counted, nothing changed.
+    ///
+    /// # Errors
+    /// [`SourceError`], the one that a release would give.
+    fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
+        if slot.kind() == self.kind() {
+            self.probe(deadline)
+        } else {
+            Err(SourceError::OtherSlot { kind: self.kind() })
+        }
+    }
+
     /// Makes or chooses the key material under `policy`, and sees that it comes back; no release is counted.
     ///
     /// # Errors

@@ -275,6 +275,27 @@ impl KeySource for TpmSource {
         Ok(Evidence(facts))
     }
 
+    /// The storage key, the gate and the registers are looked at; whether the PIN is right is not.
+    fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
+        let sealed = TpmSlot::read(slot)?;
+        let faults = self.faults();
+        let mut tpm = self.open(deadline)?;
+        let key = tpm.pinned_storage_key(&sealed.key).map_err(|e| faults.tpm(e))?;
+        tpm.let_go(key).map_err(|e| faults.tpm(e))?;
+        let mut facts = vec![("tpm", faults.what.clone()), ("storage key", sealed.key.to_string())];
+        match self.differs(&mut tpm, &sealed.policy) {
+            SourceError::PolicyMismatch { differs } if differs.is_empty() => {}
+            other => return Err(other),
+        }
+        let measured = sealed.policy.measured_set();
+        facts.push(("registers", if measured.is_empty() { "none".into() } else { measured.to_string() }));
+        if let Some(gate) = &sealed.policy.gate {
+            let left = self.left(&mut tpm, gate)?;
+            facts.push(("releases left in this boot", (u16::from(left) + 1).to_string()));
+        }
+        Ok(Evidence(facts))
+    }
+
     /// Seals, and unseals once to see that it can: that extends nothing, and so uses no release up.
     fn provision(
         &mut self,
