@@ -12,6 +12,7 @@ mod bootstrapper;
 mod clients;
 mod clock;
 mod credentials;
+mod memory;
 mod namespaces;
 mod refusals;
 mod residue;

@@ -101,7 +101,7 @@ fn an_unattended_first_boot_never_shows_the_recovery_key() {
 }
 
 /// The secrets of a copy of the device's store, opened as the device would.
-fn opened(device: &Device) -> Vec<(String, Vec<u8>)> {
+pub(crate) fn opened(device: &Device) -> Vec<(String, Vec<u8>)> {
     let copy = tempfile::tempdir().unwrap();
     let dir = copy.path().join("data");
     part::must(Command::new("cp").arg("-a").arg(device.data_dir().join("data")).arg(&dir));
@@ -146,7 +146,7 @@ fn opened(device: &Device) -> Vec<(String, Vec<u8>)> {
 }
 
 /// The secret itself, and as people and programs write bytes.
-fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
+pub(crate) fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     use base64::Engine;
     let standard = base64::engine::general_purpose::STANDARD_NO_PAD;
     vec![secret.to_vec(), hex::encode(secret).into_bytes(), standard.encode(secret).into_bytes()]

@@ -53,7 +53,7 @@ struct Dependency {
 #[derive(Clone, Copy)]
 enum Floor {
     /// Part of the executable.
-    Number(u64),
+    Number(i64),
     /// Beside the house: an executable of its own, which uses floors 0 and 1 and which nothing uses.
     Side,
     /// For development alone.
@@ -61,7 +61,7 @@ enum Floor {
 }
 
 /// What stands beside the house uses floors 0 and 1.
-const SIDE_USES_BELOW: u64 = 2;
+const SIDE_USES_BELOW: i64 = 2;
 
 fn faults_of(manifest: &Path) -> Result<Vec<String>> {
     let output = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
@@ -77,8 +77,8 @@ fn faults_of(manifest: &Path) -> Result<Vec<String>> {
     let mut floors = BTreeMap::new();
     for package in &metadata.packages {
         match package.metadata.as_ref().and_then(|m| m.pointer("/edgekeep/floor")) {
-            Some(serde_json::Value::Number(n)) if n.as_u64().is_some() => {
-                floors.insert(package.name.as_str(), Floor::Number(n.as_u64().unwrap_or_default()));
+            Some(serde_json::Value::Number(n)) if n.as_i64().is_some() => {
+                floors.insert(package.name.as_str(), Floor::Number(n.as_i64().unwrap_or_default()));
             }
             Some(serde_json::Value::String(s)) if s == "dev" => {
                 floors.insert(package.name.as_str(), Floor::Tool);

@@ -2,6 +2,7 @@
 
 use rustix::mm::MlockAllFlags;
 use rustix::process::{DumpableBehavior, Resource, Rlimit};
+use secret::Protection;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
@@ -17,9 +18,56 @@ pub(crate) fn harden() {
     let _ = rustix::process::setrlimit(Resource::Core, Rlimit { current: Some(0), maximum: Some(0) });
 }
 
-/// Keeps pages with secrets out of the swap, each from when it is first used. Whether the kernel allowed it.
-pub(crate) fn lock_memory() -> bool {
-    rustix::mm::mlockall(MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT).is_ok()
+/// How the memory of this process keeps what is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Memory {
+    /// Keys: they have pages of their own.
+    pub(crate) keys: Protection,
+    /// Whether everything else, values on their way among it, stays out of the swap.
+    pub(crate) locked: bool,
+}
+
+/// Keeps all pages out of the swap, each from when it is first used, and asks what the pages of keys are.
+pub(crate) fn lock_memory() -> Memory {
+    let flags = MlockAllFlags::CURRENT | MlockAllFlags::FUTURE | MlockAllFlags::ONFAULT;
+    let locked = rustix::mm::mlockall(flags).is_ok();
+    Memory { keys: secret::protection(), locked }
+}
+
+/// Gives back the pages of the executable that the start alone needed. A kernel that refuses has them still, which harms nothing.
+pub(crate) fn give_back_start() {
+    match memory::give_back_start() {
+        Ok(bytes) => tracing::debug!(bytes, "the start's pages of the executable were given back"),
+        Err(e) => tracing::debug!("the start's pages of the executable stay: {e}"),
+    }
+}
+
+impl Memory {
+    /// What is in force, for `doctor`.
+    pub(crate) fn tell(self) -> String {
+        let keys = match self.keys {
+            Protection::Secret => "in pages that root and the kernel do not read (memfd_secret)",
+            Protection::Locked => "locked, out of core dumps and children",
+            Protection::Swappable => "out of core dumps and children",
+        };
+        let rest = if self.locked { "out of the swap" } else { "not locked" };
+        format!(
+            "keys are {keys}; the rest is {rest}. No pages of their own have: contexts of ciphers, TLS keys, values on their way"
+        )
+    }
+
+    /// What it lacks, a sentence each.
+    pub(crate) fn lacking(self) -> Vec<String> {
+        let keys = match self.keys {
+            Protection::Secret => None,
+            Protection::Locked => Some(
+                "root reads the keys from memory: the kernel has no memfd_secret(2), or no room for it (RLIMIT_MEMLOCK)",
+            ),
+            Protection::Swappable => Some("keys may be swapped out: the kernel refused to lock them (RLIMIT_MEMLOCK)"),
+        };
+        let rest = "values on their way may be swapped out: the kernel refused to lock them (RLIMIT_MEMLOCK)";
+        keys.into_iter().chain((!self.locked).then_some(rest)).map(str::to_owned).collect()
+    }
 }
 
 /// Log lines to standard error; `EDGEKEEP_LOG` says which, otherwise those from the level `usual` on.
@@ -40,6 +88,16 @@ pub(crate) fn uid() -> u32 {
 
 #[cfg(test)]
 mod tests {
+    use super::{Memory, Protection};
+
+    #[test]
+    fn what_memory_lacks_is_said() {
+        let said = |keys, locked| Memory { keys, locked }.lacking().len();
+        assert_eq!((said(Protection::Secret, true), said(Protection::Secret, false)), (0, 1));
+        assert_eq!((said(Protection::Locked, true), said(Protection::Swappable, false)), (1, 2));
+        assert!(Memory { keys: Protection::Secret, locked: true }.tell().contains("contexts of ciphers"));
+    }
+
     #[test]
     fn a_hardened_process_leaves_no_core() {
         super::harden();

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use secret::SecretBytes;
+use secret::{LockedBytes, SecretBytes};
 
 /// Fewest octets of IKM, whatever the configuration says: 128 bits.
 pub const MIN_IKM_BYTES: usize = 16;
@@ -11,8 +11,8 @@ pub const FULL_IKM_BYTES: usize = 32;
 /// Most octets: what a hook may print (8192 hexadecimal digits).
 pub const MAX_IKM_BYTES: usize = 4096;
 
-/// Secret octets fit to derive keys from: long enough, and not what dead hardware gives.
-pub struct Ikm(SecretBytes);
+/// Secret octets fit to derive keys from: long enough, and not what dead hardware gives. In locked pages.
+pub struct Ikm(LockedBytes);
 
 impl Ikm {
     /// Takes over what a source gave. HKDF takes any length (RFC 5869, 2.2), but no more strength comes out than went in.
@@ -32,7 +32,7 @@ impl Ikm {
         if octets.expose().iter().fold(0, |seen, b| seen | (b ^ first)) == 0 && host::in_force("ikm-not-constant") {
             return Err(IkmError::Constant);
         }
-        Ok(Self(octets))
+        Ok(Self(octets.locked()))
     }
 
     /// The octets, for the derivation.

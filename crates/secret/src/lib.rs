@@ -41,6 +41,7 @@ mod password;
 mod token;
 mod value;
 
+pub use memory::{LockedBytes, Protection, protection};
 pub use password::{Password, PasswordError};
 pub use token::{Accessor, Token, TokenError};
 pub use value::{Secret, SecretBytes};

@@ -2,16 +2,17 @@
 
 use std::fmt;
 
-use zeroize::{Zeroize, Zeroizing};
+use memory::LockedBytes;
+use zeroize::Zeroizing;
 
-/// `N` secret bytes in a box of their own: moving the value moves a pointer, so no copies are left on stacks.
-pub struct Secret<const N: usize>(Box<[u8; N]>);
+/// `N` secret bytes in locked pages: moving the value moves a pointer, so no copies are left on stacks.
+pub struct Secret<const N: usize>(LockedBytes);
 
 impl<const N: usize> Secret<N> {
-    /// Makes the secret in place: `fill` writes into the box, and what it writes is never elsewhere.
+    /// Makes the secret in place: `fill` writes into its pages, and what it writes is never elsewhere.
     pub fn init_with(fill: impl FnOnce(&mut [u8; N])) -> Self {
-        let mut secret = Self(Box::new([0; N]));
-        fill(&mut secret.0);
+        let mut secret = Self(LockedBytes::zeroed(N));
+        fill(secret.bytes_mut());
         secret
     }
 
@@ -20,25 +21,23 @@ impl<const N: usize> Secret<N> {
     /// # Errors
     /// Whatever `fill` returns.
     pub fn try_init_with<E>(fill: impl FnOnce(&mut [u8; N]) -> Result<(), E>) -> Result<Self, E> {
-        let mut secret = Self(Box::new([0; N]));
-        fill(&mut secret.0)?;
+        let mut secret = Self(LockedBytes::zeroed(N));
+        fill(secret.bytes_mut())?;
         Ok(secret)
     }
 
     /// The bytes themselves.
     pub fn expose(&self) -> &[u8; N] {
-        &self.0
+        self.0.expose().try_into().expect("made with N bytes")
     }
 
     /// Equality in constant time.
     pub fn ct_eq(&self, other: &Self) -> bool {
-        crate::crypto::ct_eq(self.0.as_slice(), other.0.as_slice())
+        crate::crypto::ct_eq(self.expose(), other.expose())
     }
-}
 
-impl<const N: usize> Drop for Secret<N> {
-    fn drop(&mut self) {
-        self.0.zeroize();
+    fn bytes_mut(&mut self) -> &mut [u8; N] {
+        self.0.expose_mut().try_into().expect("made with N bytes")
     }
 }
 
@@ -60,6 +59,13 @@ impl SecretBytes {
     /// The bytes themselves.
     pub fn expose(&self) -> &[u8] {
         &self.0
+    }
+
+    /// The same bytes in locked pages, for a secret that stays or opens others; those here are wiped.
+    pub fn locked(self) -> LockedBytes {
+        let mut locked = LockedBytes::zeroed(self.len());
+        locked.expose_mut().copy_from_slice(&self.0);
+        locked
     }
 
     /// How many bytes.

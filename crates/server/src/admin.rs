@@ -89,6 +89,8 @@ pub struct AdminStatus {
     pub profile: Option<&'static str>,
     /// The gates by name.
     pub gates: Vec<GateStatus>,
+    /// How its memory keeps keys.
+    pub memory: Option<String>,
     /// The protections that this device lacks, a sentence each.
     pub lacking: Vec<String>,
 }

@@ -51,6 +51,9 @@ fn running(lines: &mut Vec<String>, status: &Value) {
         let waits = gate["waits_for"].as_str().map(|w| format!(", waits for {w}")).unwrap_or_default();
         lines.push(format!("  gate {name}: {state}{waits}"));
     }
+    if let Some(memory) = status["memory"].as_str() {
+        lines.push(format!("memory: {memory}"));
+    }
     let lacking: Vec<String> =
         status["lacking"].as_array().into_iter().flatten().filter_map(|l| Some(l.as_str()?.to_owned())).collect();
     heading(lines, "by the running edgekeep", &lacking);
@@ -76,7 +79,7 @@ mod tests {
         running(
             &mut lines,
             &json!({"state": "sealed", "reason": "no slot opens", "profile": "production",
-                "gates": [{"name": "ready", "open": false, "waits_for": "store"}], "lacking": ["x"]}),
+                "gates": [{"name": "ready", "open": false, "waits_for": "store"}], "memory": "locked", "lacking": ["x"]}),
         );
         assert_eq!(
             lines,
@@ -84,6 +87,7 @@ mod tests {
                 "edgekeep is sealed (profile production)",
                 "  because: no slot opens",
                 "  gate ready: shut, waits for store",
+                "memory: locked",
                 "protections lacking by the running edgekeep:",
                 "  - x"
             ]

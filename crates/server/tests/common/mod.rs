@@ -123,6 +123,7 @@ impl AdminPort for Desk {
                 reason: Some("the key source does not answer".to_owned()),
                 profile: Some("production"),
                 gates: vec![GateStatus { name: "ready".to_owned(), open: false, waits_for: Some("tokens".to_owned()) }],
+                memory: Some("keys are locked".to_owned()),
                 lacking: vec!["keys come from a file".to_owned()],
             }
         })

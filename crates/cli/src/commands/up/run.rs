@@ -17,6 +17,7 @@ use super::front::{self, ServerFront};
 use super::story::Story;
 use super::{build, engines};
 use crate::failure::{Code, Failure};
+use crate::process::Memory;
 
 /// Carries a plan out and serves until it is told to end. `note` is told with what was done; `again` reads the configuration
 /// anew, for SIGHUP.
@@ -27,7 +28,7 @@ pub(super) async fn run(
 ) -> Result<(), Failure> {
     // Before anything is made: a port that is taken is the commonest slip.
     front::check_address(&plan)?;
-    let memory_locked = crate::process::lock_memory();
+    let memory = crate::process::lock_memory();
     let mut signals = Signals::new().map_err(|e| Failure::fault(format!("signals cannot be taken over: {e}")))?;
     let clock: Arc<dyn Clock> =
         Arc::new(OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?);
@@ -64,9 +65,9 @@ pub(super) async fn run(
     }
     let screen = |running: &Running| {
         let address = front.address().map(|a| format!("https://{a}"));
-        crate::output::line(&story.tell(running.plan(), address.as_deref(), memory_locked, &program()));
+        crate::output::line(&story.tell(running.plan(), address.as_deref(), memory, &program()));
     };
-    let device = Device { running: &mut running, desk: &mut desk, story: &story, front: &front };
+    let device = Device { running: &mut running, desk: &mut desk, story: &story, front: &front, memory };
     serve(device, &mut signals, screen, again).await;
     running.shutdown().await;
     front.drain().await;
@@ -79,6 +80,7 @@ struct Device<'a> {
     desk: &'a mut Desk,
     story: &'a Story,
     front: &'a ServerFront,
+    memory: Memory,
 }
 
 /// Until SIGTERM or SIGINT. `screen` tells once what was done, when the store is open.
@@ -88,14 +90,15 @@ async fn serve(
     screen: impl Fn(&Running),
     again: impl Fn() -> Result<Plan, Failure>,
 ) {
-    let Device { running, desk, story, front } = device;
+    let Device { running, desk, story, front, memory } = device;
     let mut told = false;
     loop {
         if !told && is_serving(running) {
             screen(running);
             told = true;
+            crate::process::give_back_start();
         }
-        desk.show(status(running, story));
+        desk.show(status(running, story, memory));
         tokio::select! {
             () = running.wait() => {}
             Some(asked) = desk.wishes.recv() => grant(running, asked).await,
@@ -177,7 +180,7 @@ impl std::fmt::Debug for Unreloadable<'_> {
     }
 }
 
-fn status(running: &Running, story: &Story) -> AdminStatus {
+fn status(running: &Running, story: &Story, memory: Memory) -> AdminStatus {
     let (state, reason) = match running.state() {
         State::Serving(_) => ("unsealed", None),
         State::Sealed => ("sealed", Some("it was sealed on command; restart edgekeep to unseal".to_owned())),
@@ -195,7 +198,8 @@ fn status(running: &Running, story: &Story) -> AdminStatus {
         reason,
         profile: Some(running.plan().profile.as_str()),
         gates: running.plan().gates.iter().map(|g| gate(&g.name)).collect(),
-        lacking: crate::lacking::of_plan(running.plan()),
+        memory: Some(memory.tell()),
+        lacking: [crate::lacking::of_plan(running.plan()), memory.lacking()].concat(),
     }
 }
 

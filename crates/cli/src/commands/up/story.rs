@@ -8,6 +8,8 @@ use boot::driver::{Note, Observer};
 use boot::plan::{GateName, Plan, Profile, ServiceName};
 use seal::RecoveryKey;
 
+use crate::process::Memory;
+
 /// The notes so far. Shared, as the driver tells and the command reads.
 #[derive(Clone, Default)]
 pub(super) struct Story(Arc<Mutex<Told>>);
@@ -43,10 +45,10 @@ impl Story {
     }
 
     /// The screen; from now on everything else is a line of the log.
-    pub(super) fn tell(&self, plan: &Plan, address: Option<&str>, memory_locked: bool, program: &str) -> String {
+    pub(super) fn tell(&self, plan: &Plan, address: Option<&str>, memory: Memory, program: &str) -> String {
         self.told(|told| {
             told.shown = true;
-            screen(told, plan, address, memory_locked, program)
+            screen(told, plan, address, memory, program)
         })
     }
 
@@ -89,7 +91,7 @@ impl Observer for Listener {
 }
 
 /// At most 25 lines for the demo: what was made, where each token is, which gates are open, what is lacking, what to try.
-fn screen(told: &Told, plan: &Plan, address: Option<&str>, memory_locked: bool, program: &str) -> String {
+fn screen(told: &Told, plan: &Plan, address: Option<&str>, memory: Memory, program: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: String| {
         let _ = writeln!(out, "  {name:<9} {text}");
@@ -120,9 +122,7 @@ fn screen(told: &Told, plan: &Plan, address: Option<&str>, memory_locked: bool, 
         line("warning", warning.clone());
     }
     let mut lacking = crate::lacking::of_plan(plan);
-    if !memory_locked {
-        lacking.push("memory with keys may be swapped out: the kernel refused to lock it (RLIMIT_MEMLOCK)".into());
-    }
+    lacking.extend(memory.lacking());
     let _ = writeln!(out, "protection that is lacking:");
     for l in &lacking {
         let _ = writeln!(out, "  - {l}");
@@ -144,6 +144,8 @@ const MAX_TOKENS: usize = 40;
 
 #[cfg(test)]
 mod tests {
+    use secret::Protection;
+
     use super::*;
     use std::path::Path;
 
@@ -168,7 +170,12 @@ mod tests {
     fn the_demo_fits_a_screen() {
         let story = Story::default();
         notes(&story);
-        let text = story.tell(&demo(), Some("https://127.0.0.1:8200"), false, "edgekeep");
+        let text = story.tell(
+            &demo(),
+            Some("https://127.0.0.1:8200"),
+            Memory { keys: Protection::Swappable, locked: false },
+            "edgekeep",
+        );
         assert!(text.lines().count() <= 25, "{text}");
         assert!(text.chars().all(|c| c == '\n' || !c.is_control()), "plain: no escapes");
         let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/cli/up-demo.txt");
@@ -183,7 +190,7 @@ mod tests {
         let story = Story::default();
         notes(&story);
         story.listener().note(Note::GateShut { gate: "ready-to-run".parse().unwrap() });
-        let text = story.tell(&demo(), None, true, "edgekeep");
+        let text = story.tell(&demo(), None, Memory { keys: Protection::Secret, locked: true }, "edgekeep");
         assert!(text.contains("ready-to-run is shut") && !text.contains("ready-to-run is open"), "{text}");
         assert_eq!(story.open_gates(), ["tokens-ready"]);
     }
