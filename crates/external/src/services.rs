@@ -45,15 +45,8 @@ impl ServiceGround {
     /// # Errors
     /// [`AskError`].
     pub async fn find<V: Vault>(store: &Bearer<'_, V>, userpass: &str) -> Result<Self, AskError> {
-        #[derive(Deserialize)]
-        struct Mount {
-            #[serde(rename = "type")]
-            kind: String,
-            accessor: String,
-        }
         let path = "sys/auth";
-        let mut mounts: BTreeMap<String, Mount> = Calls::over(store).read(path).await?.unwrap_or_default();
-        match mounts.remove(&format!("{userpass}/")) {
+        match logins(&Calls::over(store)).await?.remove(&format!("{userpass}/")) {
             Some(mount) if mount.kind == "userpass" => {
                 Ok(Self { userpass: userpass.to_owned(), accessor: mount.accessor })
             }
@@ -61,6 +54,18 @@ impl ServiceGround {
             None => Err(AskError::answer(path, "the mount for logins is not there")),
         }
     }
+}
+
+#[derive(Deserialize)]
+struct Mount {
+    #[serde(rename = "type")]
+    kind: String,
+    accessor: String,
+}
+
+/// The mounts for logins, by their paths.
+async fn logins<V: Vault>(calls: &Calls<'_, V>) -> Result<BTreeMap<String, Mount>, AskError> {
+    Ok(calls.read("sys/auth").await?.unwrap_or_default())
 }
 
 /// Makes the service known, and a new token for it. Tokens that it has stay alive.
@@ -129,6 +134,7 @@ async fn entity<V: Vault>(calls: &Calls<'_, V>, wish: &ServiceWish) -> Result<St
 pub struct Regenerate {
     /// The service.
     pub name: String,
+    entity: String,
     policies: Vec<String>,
 }
 
@@ -160,7 +166,7 @@ impl Regenerate {
         let name = name.ok_or_else(|| AskError::answer(&path, "the entity has no alias"))?;
         let policies =
             entity.policies.filter(|p| !p.is_empty()).unwrap_or_else(|| vec![format!("edgex-service-{name}")]);
-        Ok(Self { name, policies })
+        Ok(Self { name, entity: entity_id.to_owned(), policies })
     }
 }
 
@@ -182,7 +188,14 @@ pub async fn regenerate<V: Vault>(store: &Bearer<'_, V>, what: &Regenerate, peri
         "period": ttl,
         "renewable": true,
     });
-    Calls::over(store).write_for_token(&format!("auth/token/create/{name}"), &body).await
+    let calls = Calls::over(store);
+    // A token of a role belongs to the alias on the mount of tokens. Without one the store would make another entity, and the service
+    // another `sub` in its JSON Web Tokens.
+    if let Some(mount) = logins(&calls).await?.remove("token/") {
+        let alias = json!({ "name": name, "canonical_id": what.entity, "mount_accessor": mount.accessor });
+        calls.write("identity/entity-alias", &alias).await?;
+    }
+    calls.write_for_token(&format!("auth/token/create/{name}"), &body).await
 }
 
 /// EdgeX's name.

@@ -117,7 +117,7 @@ fn operation(
 }
 
 /// `X-Vault-Token`, or else `Authorization: Bearer`; an empty one is none, another scheme is not ours.
-fn token(headers: &HeaderMap) -> Result<Option<Token>, Malformed> {
+pub(crate) fn token(headers: &HeaderMap) -> Result<Option<Token>, Malformed> {
     let presented = match single(headers, "x-vault-token")? {
         Some(value) => Some(value.to_str().map_err(|_| Malformed::Token)?),
         None => match single(headers, AUTHORIZATION.as_str())? {

@@ -19,6 +19,7 @@ mod body;
 mod connection;
 mod counters;
 mod crowd;
+mod doorbell;
 mod envelope;
 mod head;
 mod limits;
@@ -35,6 +36,7 @@ mod unsealed;
 
 pub use admin::{AdminFuture, AdminPort, AdminRefusal, AdminStatus, GateStatus, Recovered};
 pub use counters::Counts;
+pub use doorbell::{Doorbell, MAX_CONNECTIONS, Ring, RingReply};
 pub use envelope::RequestId;
 pub use head::{Head, Malformed};
 pub use limits::{Limits, SMALL_BODY_BYTES};

@@ -8,6 +8,7 @@ mod bao;
 mod place;
 
 mod kills;
+mod long_run;
 mod migrate;
 mod refusals;
 mod runs;

@@ -109,8 +109,19 @@ pub struct SetupFace {
     pub require_encryption: bool,
     /// `EDGEKEEP_DANGER_SHORT_IKM`.
     pub danger_short_ikm: bool,
+    /// Where services ask for another token (`--longRun`).
+    pub regenerate: RegenerateAt,
     /// Settings without effect here, a line each.
     pub notes: Vec<String>,
+}
+
+/// Where services ask for another token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegenerateAt {
+    /// `EDGEKEEP_REGENERATE_SOCKET`: the socket, whose peers the kernel names.
+    pub socket: PathBuf,
+    /// `EDGEKEEP_DANGER_OPEN_REGENERATE`: host and port for callers who show nothing, as EdgeX's own do.
+    pub danger_open: Option<(String, u16)>,
 }
 
 /// `security-file-token-provider`.
@@ -167,6 +178,7 @@ impl Face<'_> {
         let proxy = self.proxy(&mut section);
         section.finish(&["ConsulSecretsAdminTokenPath"]);
         let asked = Asked::read(source, &mut top);
+        let regenerate = self.regenerate(&mut top.table("Service"), &faults);
         top.finish(&PASSED_OVER);
 
         let credentials = asked.for_all(source, &mut notes);
@@ -197,6 +209,7 @@ impl Face<'_> {
             hook: hook.map(str::to_owned),
             require_encryption: self.switch("EDGEKEEP_REQUIRE_ENCRYPTION", &faults),
             danger_short_ikm: self.switch("EDGEKEEP_DANGER_SHORT_IKM", &faults),
+            regenerate,
             notes,
         };
         self.environment.finish(&faults);
@@ -336,6 +349,18 @@ impl Face<'_> {
                 section.fault(&section.place(), "half a certificate for the proxy", remedy);
                 None
             }
+        }
+    }
+
+    /// Of the table `Service` no more than this has an effect.
+    fn regenerate(&self, section: &mut Section<'_>, faults: &Collector) -> RegenerateAt {
+        let socket = self.environment.overriding("EDGEKEEP_REGENERATE_SOCKET").filter(|path| !path.is_empty());
+        let host = section.text("Host").map(|h| h.value).filter(|h| !h.is_empty());
+        let port = section.number("Port", 1..=65535).and_then(|p| u16::try_from(p.value).ok());
+        let open = self.switch("EDGEKEEP_DANGER_OPEN_REGENERATE", faults);
+        RegenerateAt {
+            socket: self.directory.join(socket.unwrap_or("/run/edgex/regenerate.sock")),
+            danger_open: open.then(|| (host.unwrap_or_else(|| "localhost".into()), port.unwrap_or(59843))),
         }
     }
 

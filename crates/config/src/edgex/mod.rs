@@ -13,7 +13,7 @@ mod provider;
 mod token_config;
 
 pub use credentials::Bus;
-pub use faces::{Face, Kuiper, Program, ProviderFace, ProxyCertificate, SetupFace, StoreAt};
+pub use faces::{Face, Kuiper, Program, ProviderFace, ProxyCertificate, RegenerateAt, SetupFace, StoreAt};
 
 use std::path::{Path, PathBuf};
 

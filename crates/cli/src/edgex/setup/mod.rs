@@ -15,6 +15,7 @@ mod hook;
 mod migrate;
 mod provider;
 mod proxy;
+mod regenerate;
 
 pub(crate) use migrate::{decrypt, encrypt};
 
@@ -51,7 +52,7 @@ struct Arguments {
     /// Wrap key shares that lie in clear under the hook, have the store replace them, and end.
     #[arg(long = "encryptExisting", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     encrypt_existing: Option<bool>,
-    /// Not in this version.
+    /// Give services whose token has ended another, at a socket, until a signal.
     #[arg(long = "longRun", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     long_run: Option<bool>,
 }
@@ -67,16 +68,15 @@ pub(super) fn run(arguments: Vec<OsString>) -> ExitCode {
 }
 
 async fn set_up(arguments: Arguments, stop: Stop) -> Result<(), Failure> {
-    if arguments.long_run == Some(true) {
-        return Err(Failure::usage("--longRun is not in this version: nothing was done")
-            .hint("leave it out: tokens are made anew by each run of security-secretstore-setup"));
-    }
     if arguments.insecure_skip_verify == Some(true) {
         tracing::warn!("--insecureSkipVerify has no effect: certificates are always verified");
     }
     let ground = Ground::of_process()?;
     if arguments.encrypt_existing == Some(true) {
         return migrate::encrypt(&ground, &arguments.at, None, &stop).await;
+    }
+    if arguments.long_run == Some(true) {
+        return regenerate::long_run(&ground, &arguments.at, &stop).await;
     }
     let face = ground.read(&arguments.at, "res", |face| face.setup())?;
     face.notes.iter().for_each(|note| tracing::info!("{note}"));

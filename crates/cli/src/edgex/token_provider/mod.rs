@@ -84,7 +84,8 @@ pub(super) async fn for_all<V: Vault>(
     Ok(face.services.len())
 }
 
-async fn again<V: Vault>(
+/// Another token for the service of an entity, in its file.
+pub(super) async fn again<V: Vault>(
     store: &Bearer<'_, V>,
     face: &ProviderFace,
     ground: &Ground,

@@ -1,0 +1,177 @@
+//! `--longRun`: services ask for another token, with curl at the socket, and at the open port as EdgeX's own services do.
+
+use std::process::{Child, Command};
+
+use serde_json::{Value, json};
+
+use crate::bao::{Bao, is_skipped};
+use crate::place::Place;
+use crate::runs::only_our_root;
+
+/// The long run of a place, until it is dropped.
+struct LongRun(Child);
+
+impl LongRun {
+    fn start(place: &Place, socket: &std::path::Path) -> Self {
+        let run = Self(place.start("security-secretstore-setup", &["-configDir", "res", "--longRun=true"]));
+        for _ in 0..1200 {
+            if std::os::unix::net::UnixStream::connect(socket).is_ok() {
+                return run;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+        panic!("nobody answers at {}", socket.display());
+    }
+
+    /// By a signal: its exit code.
+    fn stop(mut self) -> Option<i32> {
+        let pid = rustix::process::Pid::from_child(&self.0);
+        rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
+        self.0.wait().unwrap().code()
+    }
+}
+
+impl Drop for LongRun {
+    fn drop(&mut self) {
+        self.0.kill().ok();
+        self.0.wait().ok();
+    }
+}
+
+/// Status and answer.
+fn curl(arguments: &[&str]) -> (u16, Value) {
+    let output = Command::new("curl")
+        .args(["--silent", "--show-error", "--write-out", "\n%{http_code}"])
+        .args(arguments)
+        .output()
+        .unwrap_or_else(|e| panic!("curl is missing: {e}"));
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    let (body, status) = text.rsplit_once('\n').unwrap_or_else(|| panic!("{output:?}"));
+    (status.parse().unwrap(), serde_json::from_str(body).unwrap_or(Value::Null))
+}
+
+fn end_token(place: &Place, bao: &Bao, token: &str) {
+    place.as_root(bao, |root| {
+        assert_eq!(bao.call("POST", "auth/token/revoke", Some(root), Some(json!({ "token": token }))).0, 204);
+    });
+    assert!(!bao.knows(token));
+}
+
+fn entity(place: &Place, service: &str) -> String {
+    place.token_file(service)["auth"]["entity_id"].as_str().unwrap().to_owned()
+}
+
+/// With a hook: B2, Go's set-up hands the store no share then.
+#[test]
+fn b2_b10_b11_a_token_that_has_ended_is_made_anew_for_its_own_service_alone() {
+    if is_skipped() {
+        return;
+    }
+    let mut bao = Bao::new();
+    let place = Place::small(&bao);
+    let socket = place.path("run/regenerate.sock");
+    let place = place.with("EDGEKEEP_REGENERATE_SOCKET", socket.to_str().unwrap());
+    place.must_set_up();
+    let run = LongRun::start(&place, &socket);
+    let ask = |method: &str, path: &str, token: Option<&str>| {
+        let url = format!("http://x{path}");
+        let header = format!("X-Vault-Token: {}", token.unwrap_or_default());
+        curl(&["--unix-socket", socket.to_str().unwrap(), "-X", method, "-H", &header, &url])
+    };
+    let (mine, other) = (place.token("core-data"), place.token("core-metadata"));
+    let path = format!("/api/v3/token/entityId/{}", entity(&place, "core-data"));
+    for (method, path, token, wanted) in [
+        ("GET", path.as_str(), Some(mine.as_str()), 405),
+        ("PUT", "/api/v3/token", Some(mine.as_str()), 404),
+        ("PUT", "/api/v3/token/entityId/..%2Fx", Some(mine.as_str()), 400),
+        ("PUT", path.as_str(), None, 403),
+        ("PUT", path.as_str(), Some(other.as_str()), 403),
+        ("PUT", path.as_str(), Some(mine.as_str()), 400),
+    ] {
+        assert_eq!(ask(method, path, token).0, wanted, "{method} {path}");
+    }
+    assert_eq!(place.token("core-data"), mine, "a token that lives stays");
+
+    end_token(&place, &bao, &mine);
+    assert_eq!(ask("PUT", &path, Some(&other)).0, 403, "another's token");
+    let (status, answer) = ask("PUT", &path, Some(&mine));
+    assert_eq!((status, answer), (200, json!({ "apiVersion": "v3", "statusCode": 200 })));
+    let token = place.token("core-data");
+    assert_ne!(token, mine);
+    assert_eq!(bao.call("POST", "secret/edgex/core-data/x", Some(&token), Some(json!({"a": "b"}))).0, 204);
+    assert_eq!(place.token("core-metadata"), other);
+    let looked = bao.call("GET", "auth/token/lookup-self", Some(&token), None).1["data"].clone();
+    assert!(path.ends_with(looked["entity_id"].as_str().unwrap()), "it is the same identity: {looked}");
+    assert!(path.ends_with(&entity(&place, "core-data")), "and can be asked for again");
+    only_our_root(&place, &bao);
+
+    // B11: what goes wrong is told, and the next one is served.
+    let third = place.token("app");
+    let path = format!("/api/v3/token/entityId/{}", entity(&place, "app"));
+    end_token(&place, &bao, &third);
+    bao.stop();
+    assert_eq!(ask("PUT", &path, Some(&third)).0, 503);
+    bao.restart();
+    assert_eq!(ask("PUT", &path, Some(&third)).0, 503, "it is sealed");
+    place.must_set_up();
+    assert!(bao.knows(&place.token("app")), "a set-up beside it makes all of them anew");
+    assert_eq!(run.stop(), Some(0));
+}
+
+/// A service that owns its own file may write into it what it likes.
+#[test]
+fn a_service_that_names_anothers_entity_gets_nothing() {
+    if is_skipped() {
+        return;
+    }
+    let bao = Bao::new();
+    let place = Place::small(&bao);
+    let socket = place.path("run/regenerate.sock");
+    let place = place.with("EDGEKEEP_REGENERATE_SOCKET", socket.to_str().unwrap());
+    place.must_set_up();
+    let victim = entity(&place, "core-metadata");
+    let file = json!({ "auth": { "client_token": "s.000000000000000000000000", "entity_id": victim } });
+    place.lay("secrets/app/secrets-token.json", file.to_string().as_bytes());
+    let before = place.token_file("core-metadata");
+    let _run = LongRun::start(&place, &socket);
+    let url = format!("http://x/api/v3/token/entityId/{victim}");
+    let (status, _) = curl(&[
+        "--unix-socket",
+        socket.to_str().unwrap(),
+        "-X",
+        "PUT",
+        "-H",
+        "Authorization: Bearer s.000000000000000000000000",
+        &url,
+    ]);
+    assert_eq!(status, 500);
+    assert_eq!(place.token_file("core-metadata"), before);
+    assert_eq!(place.token_file("app"), file);
+    only_our_root(&place, &bao);
+}
+
+/// EdgeX's own services show nothing. Where that is allowed, they get no more than a token in place of one that has ended.
+#[test]
+fn at_the_open_port_only_a_token_that_has_ended_is_made_anew() {
+    if is_skipped() {
+        return;
+    }
+    let bao = Bao::new();
+    let place = Place::small(&bao);
+    let socket = place.path("run/regenerate.sock");
+    let place = place
+        .with("EDGEKEEP_REGENERATE_SOCKET", socket.to_str().unwrap())
+        .with("SERVICE_HOST", &bao.ip)
+        .with("EDGEKEEP_DANGER_OPEN_REGENERATE", "true");
+    place.must_set_up();
+    let _run = LongRun::start(&place, &socket);
+    let token = place.token("core-data");
+    let url = format!("http://{}:59843/api/v3/token/entityId/{}", bao.ip, entity(&place, "core-data"));
+    assert_eq!(curl(&["-X", "PUT", &url]).0, 400, "it lives");
+    end_token(&place, &bao, &token);
+    assert_eq!(curl(&["-X", "PUT", &url]).0, 200);
+    let second = place.token("core-data");
+    assert!(bao.knows(&second));
+    end_token(&place, &bao, &second);
+    assert_eq!(curl(&["-X", "PUT", &url]).0, 429, "not as often as somebody likes");
+}
