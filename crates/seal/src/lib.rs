@@ -38,7 +38,9 @@ pub use slot_set::{
     new_root_key,
 };
 pub use source::{
-    Auth, AuthError, AuthRequest, Capabilities, Closed, Deadline, Evidence, ExecSource, Fit, HOOK_LIMIT, KeySource,
-    NoAuth, PcrDiff, PinFile, Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource,
-    SourceError, TangServer, TangServers, TangSetupError, TangSource, TpmSource,
+    Auth, AuthError, AuthRequest, Capabilities, Closed, CombinedSetupError, CombinedSource, CredentialForm,
+    CredentialName, CredentialNameError, CredentialSource, Deadline, Escrow, EscrowName, EscrowNameError, EscrowSource,
+    Evidence, ExecSource, Fit, HOOK_LIMIT, Hold, Identity, KeySource, Login, MAX_PARTS, NoAuth, Part, PcrDiff, PinFile,
+    Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer,
+    TangServers, TangSetupError, TangSource, TpmSource, check_parts,
 };

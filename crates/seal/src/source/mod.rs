@@ -10,14 +10,19 @@
 //! Every source passes the same suite (`contract.rs`). All calls may block until their deadline.
 
 mod auth;
+mod combined;
 #[cfg(test)]
 mod contract;
+mod credential;
 mod error;
+mod escrow;
 mod evidence;
 mod exec;
+mod hex_line;
 mod pkcs11;
 mod policy;
 mod process;
+mod secret_file;
 mod software;
 mod tang;
 mod tpm;
@@ -28,10 +33,13 @@ use host::{BootTime, Clock};
 
 use crate::slot::{SlotPublic, SourceKind};
 
+pub use self::combined::{CombinedSetupError, CombinedSource, MAX_PARTS, Part, check_parts};
 pub use self::tang::{TangServer, TangServers, TangSetupError, TangSource};
 pub use self::tpm::TpmSource;
 pub use auth::{Auth, AuthError, AuthRequest, NoAuth, PinFile};
+pub use credential::{CredentialForm, CredentialName, CredentialNameError, CredentialSource};
 pub use error::{PcrDiff, Remedy, SourceError};
+pub use escrow::{Escrow, EscrowName, EscrowNameError, EscrowSource, Hold, Identity, Login};
 pub use evidence::{Closed, Evidence, Provisioned, Released};
 pub use exec::{ExecSource, HOOK_LIMIT};
 pub use pkcs11::{Pkcs11Setup, Pkcs11Source};
