@@ -25,7 +25,7 @@ pub use self::ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES,
 pub use ::ikm::{TokenName, Wish};
 pub use ::tang::{NotAThumbprint, Thumbprint};
 pub use ::tpm::{PcrSet, PcrSetError};
-pub use client::{Origin, OriginError};
+pub use client::{Address, AddressError, Origin, OriginError};
 pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use recovery::{
     AgeRecipients, MAX_RECIPIENTS, RecipientError, RecoveryChoice, RecoveryFileError, RecoveryKey, RecoveryKeyError,

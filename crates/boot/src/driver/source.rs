@@ -5,8 +5,9 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use seal::{
-    Auth, Closed, Deadline, Evidence, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released,
-    ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource, TpmSource,
+    Auth, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource, NoAuth, Part,
+    PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource,
+    TpmSource,
 };
 use tokio::sync::oneshot;
 
@@ -36,6 +37,27 @@ pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<d
             Box::new(TangSource::new(servers.clone(), Arc::clone(&env.clock), Arc::clone(&env.entropy)))
         }
         SourceSpec::Pkcs11 { setup, .. } => Box::new(Pkcs11Source::new(setup.clone(), Arc::clone(&env.clock))),
+        SourceSpec::Credential { directory, name, form } => {
+            Box::new(CredentialSource::new(directory, name.clone(), *form, Arc::clone(&env.disk)))
+        }
+        SourceSpec::Escrow { holder, .. } => Box::new(EscrowSource::new(
+            holder.as_ref().clone(),
+            Arc::clone(&env.disk),
+            Arc::clone(&env.clock),
+            Arc::clone(&env.entropy),
+        )),
+        SourceSpec::Combined { threshold, parts } => {
+            let part = |spec: &SourceSpec| {
+                Part::new(source(spec, plan, env), spec.deadline()).under(spec.policy()).with_auth(auth(spec, env))
+            };
+            let parts = parts.iter().map(part).collect();
+            let (clock, entropy) = (Arc::clone(&env.clock), Arc::clone(&env.entropy));
+            let made = match threshold {
+                Some(threshold) => CombinedSource::threshold(*threshold, parts, clock, entropy),
+                None => CombinedSource::all(parts, clock, entropy),
+            };
+            Box::new(made.expect("a plan without faults has combinations that are some"))
+        }
     }
 }
 
@@ -44,7 +66,12 @@ fn auth(spec: &SourceSpec, env: &Environment) -> Box<dyn Auth> {
     let file = match spec {
         SourceSpec::Tpm(tpm) => tpm.pin_file.as_ref(),
         SourceSpec::Pkcs11 { pin_file, .. } => pin_file.as_ref(),
-        SourceSpec::Software { .. } | SourceSpec::Exec { .. } | SourceSpec::Tang { .. } => None,
+        SourceSpec::Software { .. }
+        | SourceSpec::Exec { .. }
+        | SourceSpec::Tang { .. }
+        | SourceSpec::Credential { .. }
+        | SourceSpec::Escrow { .. }
+        | SourceSpec::Combined { .. } => None,
     };
     match file {
         Some(path) => Box::new(PinFile::new(path, Arc::clone(&env.disk))),

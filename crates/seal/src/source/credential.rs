@@ -14,7 +14,7 @@ use std::sync::Arc;
 use host::Disk;
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released, SourceError,
     hex_line, secret_file,
 };
 use crate::ikm::{Ikm, MAX_IKM_BYTES};
@@ -132,6 +132,11 @@ impl fmt::Debug for CredentialSource {
 impl KeySource for CredentialSource {
     fn kind(&self) -> SourceKind {
         SourceKind::Credential
+    }
+
+    /// By name and form.
+    fn fits(&self, slot: &SlotPublic) -> Fit {
+        Fit::by_name(*slot == self.slot())
     }
 
     fn capabilities(&self) -> Capabilities {

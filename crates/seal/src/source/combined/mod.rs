@@ -21,7 +21,7 @@ use std::time::Duration;
 use host::{Clock, Entropy};
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, NoAuth, PolicyRequest, Provisioned, Released,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, NoAuth, PolicyRequest, Provisioned, Released,
     SourceError,
 };
 use crate::ikm::Ikm;
@@ -160,6 +160,31 @@ impl CombinedSource {
         order
     }
 
+    /// Asks each part something that uses nothing up.
+    fn look(
+        &self,
+        deadline: Deadline,
+        ask: impl Fn(usize, &mut dyn KeySource, Deadline) -> Result<Evidence, SourceError>,
+    ) -> Result<Evidence, SourceError> {
+        let mut facts = vec![("parts needed", format!("{} of {}", self.needed(), self.parts.len()))];
+        let mut faults = Vec::new();
+        for (at, part) in self.parts.iter().enumerate() {
+            let limit = part.deadline(deadline, 1, &*self.clock);
+            match part.with(|source| ask(at, source, limit)) {
+                Ok(evidence) => facts.extend(round::numbered(at, part.kind, evidence)),
+                Err(e) => {
+                    facts.push(("part", format!("{} ({}): {}", at + 1, part.kind, round::told(&e))));
+                    faults.push((at, e));
+                }
+            }
+        }
+        if self.parts.len() - faults.len() < self.needed() && !faults.is_empty() {
+            let (at, e) = faults.swap_remove(0);
+            return Err(self.fault(at, e));
+        }
+        Ok(Evidence(facts))
+    }
+
     fn fault(&self, at: usize, source: SourceError) -> SourceError {
         SourceError::Part { number: at + 1, kind: self.parts[at].kind, source: Box::new(source) }
     }
@@ -180,29 +205,26 @@ impl KeySource for CombinedSource {
         }
     }
 
+    /// If every part may have made its own.
+    fn fits(&self, slot: &SlotPublic) -> Fit {
+        let Ok(read) = self.read(slot) else { return Fit::No };
+        let of =
+            |(part, theirs): (&Part, &SlotPart)| part.source.try_lock().map_or(Fit::Maybe, |s| s.fits(&theirs.public));
+        self.parts.iter().zip(&read.parts).map(of).min().unwrap_or(Fit::No)
+    }
+
     fn capabilities(&self) -> Capabilities {
         policy::joint(&self.parts, self.needed())
     }
 
     /// Asks each part. That some cannot say anything is a fact, as long as the others would do.
     fn probe(&mut self, deadline: Deadline) -> Result<Evidence, SourceError> {
-        let mut facts = vec![("parts needed", format!("{} of {}", self.needed(), self.parts.len()))];
-        let mut faults = Vec::new();
-        for (at, part) in self.parts.iter().enumerate() {
-            let limit = part.deadline(deadline, 1, &*self.clock);
-            match part.with(|source| source.probe(limit)) {
-                Ok(evidence) => facts.extend(round::numbered(at, part.kind, evidence)),
-                Err(e) => {
-                    facts.push(("part", format!("{} ({}): {}", at + 1, part.kind, round::told(&e))));
-                    faults.push((at, e));
-                }
-            }
-        }
-        if self.parts.len() - faults.len() < self.needed() && !faults.is_empty() {
-            let (at, e) = faults.swap_remove(0);
-            return Err(self.fault(at, e));
-        }
-        Ok(Evidence(facts))
+        self.look(deadline, |_, source, limit| source.probe(limit))
+    }
+
+    fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
+        let read = self.read(slot)?;
+        self.look(deadline, |at, source, limit| source.foresee(&read.parts[at].public, limit))
     }
 
     /// Needs every part once: what could not be made now would be missing for good.
@@ -231,7 +253,9 @@ impl KeySource for CombinedSource {
             made[at] = Some((SlotPart { public, pin: wish.pin }, ikm));
         }
         let (parts, ikms): (Vec<SlotPart>, Vec<Ikm>) = made.into_iter().flatten().unzip();
-        let limit = policy.releases_per_boot;
+        // What one part counts, all of them together have no more of.
+        let counted = || parts.iter().filter_map(|part| part.public.release_limit()).min();
+        let limit = if self.rule == Rule::All { counted() } else { None };
         let (slot, ikm) = match self.rule {
             Rule::All => (CombinedSlot::all(parts), slot::joined(&ikms)?),
             Rule::Threshold(t) => CombinedSlot::shared(t, parts, &ikms, &*self.entropy)?,

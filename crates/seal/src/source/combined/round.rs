@@ -87,7 +87,8 @@ impl<'a> Round<'a> {
             left.retain(|at| {
                 let part = &self.parts[*at];
                 let limit = part.deadline(self.deadline, 1, self.clock);
-                match part.with(|source| source.probe(limit)) {
+                let public = &self.slot.parts[*at].public;
+                match part.with(|source| source.foresee(public, limit)) {
                     Ok(_) => true,
                     Err(e) => {
                         self.faults.push((*at, e));

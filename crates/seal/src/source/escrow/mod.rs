@@ -24,7 +24,7 @@ use secret::{Secret, SecretBytes};
 use zeroize::Zeroizing;
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released, SourceError,
     secret_file,
 };
 use crate::ikm::Ikm;
@@ -130,6 +130,11 @@ impl std::fmt::Debug for EscrowSource {
 impl KeySource for EscrowSource {
     fn kind(&self) -> SourceKind {
         SourceKind::Escrow
+    }
+
+    /// By the place at the holder.
+    fn fits(&self, slot: &SlotPublic) -> Fit {
+        Fit::by_name(EscrowSlot::read(slot).is_some_and(|slot| slot.place == self.setup.hold.place()))
     }
 
     fn capabilities(&self) -> Capabilities {
