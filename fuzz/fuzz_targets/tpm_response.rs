@@ -5,7 +5,10 @@ use std::sync::Arc;
 
 use host::{BootTime, Clock, OsClock, OsEntropy};
 use libfuzzer_sys::fuzz_target;
-use tpm::{PcrSet, SealedObject, Shape, Tpm, Transport, TransportError, parse_response};
+use tpm::{
+    AuthorityKey, NvHandle, NvIndex, PcrSet, PolicyDigest, SealedObject, Shape, Signature, Tpm, Transport, TransportError,
+    parse_response,
+};
 
 /// Answers each command with what is left of the input, framed so that the parser gets to the parameters.
 struct Hostile {
@@ -56,6 +59,20 @@ fuzz_target!(|bytes: &[u8]| {
         let object = SealedObject { public: vec![1; 8], private: vec![2; 8] };
         if let (Ok(object), Ok(session)) = (tpm.load(&key, &object), tpm.policy_session(&key)) {
             let _ = tpm.unseal(session, &object, None);
+        }
+        let counter = NvIndex::counter(NvHandle::drawn(1), PolicyDigest::default());
+        let _ = tpm.nv_define(&key, &counter, None);
+        let _ = tpm.nv_name(counter.handle());
+        let _ = tpm.nv_read_counter(counter.handle());
+        let secret = NvIndex::secret(NvHandle::drawn(2), PolicyDigest::default(), false, true);
+        if let Ok(mut session) = tpm.policy_session(&key) {
+            let _ = tpm.policy_digest(&session);
+            let _ = tpm.policy_secret(&session, counter.handle());
+            let authority = AuthorityKey::P256(Box::new([1; 64]));
+            let signature = Signature::P256(Box::new([2; 64]));
+            let _ = tpm.policy_authorize(&session, &PolicyDigest::default(), &authority, &signature);
+            let _ = tpm.nv_read_secret(&mut session, &secret, None);
+            let _ = tpm.nv_read_lock(session, &secret);
         }
     }
 });

@@ -18,7 +18,7 @@ pub use faults::PlanFault;
 pub use gate::{GatePlan, HttpUrl, Need, Probe, ProbeError};
 pub use names::{GateName, MAX_NAME_BYTES, NameError, ServiceName};
 pub use service::{FileMode, FileModeError, JwtPlan, PathRule, PathRuleError, PolicyPlan, ServicePlan, TokenPlan};
-pub use source::{SourceSpec, TpmSpec};
+pub use source::{SourceSpec, TpmKeeping, TpmSpec};
 
 /// The whole wish.
 #[derive(Clone, Debug)]

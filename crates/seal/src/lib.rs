@@ -24,8 +24,8 @@ mod testing;
 pub use self::ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES, ShortIkmAllowed};
 pub use ::ikm::{TokenName, Wish};
 pub use ::tang::{NotAThumbprint, Thumbprint};
-pub use ::tpm::{PcrSet, PcrSetError};
-pub use client::{Address, AddressError, Origin, OriginError};
+pub use ::tpm::{PcrFileError, PcrSet, PcrSetError, PcrValues};
+pub use client::{Origin, OriginError};
 pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use recovery::{
     AgeRecipients, MAX_RECIPIENTS, RecipientError, RecoveryChoice, RecoveryFileError, RecoveryKey, RecoveryKeyError,
@@ -38,9 +38,8 @@ pub use slot_set::{
     new_root_key,
 };
 pub use source::{
-    Auth, AuthError, AuthRequest, Capabilities, Closed, CombinedSetupError, CombinedSource, CredentialForm,
-    CredentialName, CredentialNameError, CredentialSource, Deadline, Escrow, EscrowName, EscrowNameError, EscrowSource,
-    Evidence, ExecSource, Fit, HOOK_LIMIT, Hold, Identity, KeySource, Login, MAX_PARTS, NoAuth, Part, PcrDiff, PinFile,
-    Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer,
-    TangServers, TangSetupError, TangSource, TpmSource, check_parts,
+    Auth, AuthError, AuthRequest, Capabilities, Closed, Counting, Deadline, Evidence, ExecSource, Fit, HOOK_LIMIT,
+    KeySource, NoAuth, PcrDiff, PcrSignatures, PcrSigning, PcrSigningError, PinFile, Pkcs11Setup, Pkcs11Source,
+    PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer, TangServers, TangSetupError,
+    TangSource, TpmNvSource, TpmSource, parse_public_key as parse_pcr_public_key,
 };

@@ -4,7 +4,6 @@
 #![allow(clippy::disallowed_methods)] // what tests write is thrown away: it need not be durable
 
 mod backend;
-mod bao;
 mod block_on;
 mod clock;
 mod crash;
@@ -15,7 +14,6 @@ mod swtpm;
 mod tangd;
 
 pub use backend::backend_contract;
-pub use bao::Bao;
 pub use block_on::block_on;
 pub use clock::FakeClock;
 pub use crash::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};

@@ -19,8 +19,16 @@ pub enum Refusal {
     Lockout,
     /// The object was made under another key, or changed (TPM_RC_INTEGRITY).
     Integrity,
+    /// The signature is not the key's (TPM_RC_SIGNATURE).
+    Signature,
     /// An NV index that is read-locked (TPM_RC_NV_LOCKED).
     NvLocked,
+    /// An NV index that was not written since it was defined or cleared (TPM_RC_NV_UNINITIALIZED).
+    NvUnwritten,
+    /// There is such an NV index already (TPM_RC_NV_DEFINED).
+    NvDefined,
+    /// The authorisation value cannot be used: a PIN index is used up, or not written (TPM_RC_AUTH_UNAVAILABLE).
+    Unavailable,
     /// There is no such object or index (TPM_RC_HANDLE).
     Handle,
     /// Somebody left objects or sessions behind (TPM_RC_OBJECT_MEMORY, SESSION_MEMORY, SESSION_HANDLES ...).
@@ -50,6 +58,7 @@ impl ResponseCode {
                 0x1D => Refusal::Policy,
                 0x04 if n & 0x40 != 0 => Refusal::Policy,
                 0x0E | 0x22 => Refusal::Auth,
+                0x1B => Refusal::Signature,
                 0x1F => Refusal::Integrity,
                 0x0B => Refusal::Handle,
                 _ => Refusal::Other,
@@ -58,7 +67,10 @@ impl ResponseCode {
             0x100 => Refusal::NotStarted,
             0x101 => Refusal::Failure,
             0x143 => Refusal::Unknown,
+            0x12F => Refusal::Unavailable,
             0x148 => Refusal::NvLocked,
+            0x14A => Refusal::NvUnwritten,
+            0x14C => Refusal::NvDefined,
             0x901..=0x906 => Refusal::Memory,
             0x921 => Refusal::Lockout,
             0x908 | 0x90A | 0x920 | 0x922 | 0x923 => Refusal::Busy,
@@ -75,7 +87,11 @@ impl fmt::Display for ResponseCode {
             Refusal::Auth => "wrong authorisation value",
             Refusal::Lockout => "locked after wrong authorisation values",
             Refusal::Integrity => "the object is another TPM's, or was changed",
+            Refusal::Signature => "the signature is not the key's",
             Refusal::NvLocked => "the index is locked",
+            Refusal::NvUnwritten => "the index is not written",
+            Refusal::NvDefined => "the index is there already",
+            Refusal::Unavailable => "its authorisation value is used up, or not there yet",
             Refusal::Handle => "no such object",
             Refusal::Memory => "no room for objects or sessions",
             Refusal::Busy => "busy",
@@ -110,6 +126,10 @@ mod tests {
             (0x921, Refusal::Lockout),
             (0x1df, Refusal::Integrity),
             (0x148, Refusal::NvLocked),
+            (0x14a, Refusal::NvUnwritten),
+            (0x14c, Refusal::NvDefined),
+            (0x2db, Refusal::Signature),
+            (0x12f, Refusal::Unavailable),
             (0x18b, Refusal::Handle),
             (0x902, Refusal::Memory),
             (0x903, Refusal::Memory),

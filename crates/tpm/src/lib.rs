@@ -5,6 +5,7 @@
 //! wire, frame      numbers, sized buffers, commands and responses; the reader is total
 //! session          salted with a key whose name is known; parameters encrypted, every answer authenticated
 //! Tpm              the commands, as verbs; what is loaded is flushed on every path
+//! nv, authority    indices in the TPM that keep a secret or count; keys that approve of policies
 //! policy           the digests that the TPM will compute, computed beforehand
 //! ```
 //! Marshalling is by hand: some twenty commands of fixed shape take less text than the adapters to a general library would, and
@@ -15,22 +16,29 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod authority;
 mod channel;
 mod code;
 mod error;
 mod frame;
+mod nv;
 mod pcr;
+mod pcr_file;
 pub mod policy;
 mod public;
 mod session;
 mod tpm;
 mod wire;
 
+pub use authority::{AuthorityKey, Signature};
 pub use channel::{Channel, MAX_RESPONSE_BYTES, Transport, TransportError};
 pub use code::{Refusal, ResponseCode};
 pub use error::TpmError;
 pub use frame::{Answer, Shape, parse_response};
+pub use nv::{NvHandle, NvIndex, NvState, PinCounter};
 pub use pcr::{PCRS, PcrSet, PcrSetError, PcrValues, extended};
+pub use pcr_file::PcrFileError;
+pub use policy::PolicyDigest;
 pub use public::{AuthValue, Name, PinnedKey, SealedObject, StorageKey};
 pub use session::Session;
 pub use tpm::{Clocks, Loaded, Lockout, Tpm};

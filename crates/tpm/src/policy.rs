@@ -3,8 +3,13 @@
 use secret::crypto::sha256;
 
 use crate::frame::CommandCode;
+use crate::nv::NV_READ_LOCK;
 use crate::pcr::{PcrSet, PcrValues};
-use crate::tpm::{POLICY_AUTH_VALUE, POLICY_COUNTER_TIMER, POLICY_OR, POLICY_PCR};
+use crate::public::Name;
+use crate::tpm::{
+    POLICY_AUTH_VALUE, POLICY_AUTHORIZE, POLICY_COMMAND_CODE, POLICY_COUNTER_TIMER, POLICY_OR, POLICY_PCR,
+    POLICY_SECRET,
+};
 use crate::wire::Writer;
 
 /// A policy session's digest; of a new session, zeros.
@@ -46,10 +51,48 @@ impl PolicyDigest {
         self.after(POLICY_AUTH_VALUE, &[])
     }
 
+    /// Whoever holds this key has approved of what came before, which is forgotten (TPM2_PolicyAuthorize, without policyRef).
+    #[must_use]
+    pub fn authorized_by(key: &Name) -> Self {
+        Self::default().after(POLICY_AUTHORIZE, &[key.as_bytes()]).with_reference()
+    }
+
+    /// The authorisation value of an entity was shown (TPM2_PolicySecret, without policyRef).
+    #[must_use]
+    pub fn secret(self, of: &Name) -> Self {
+        self.after(POLICY_SECRET, &[of.as_bytes()]).with_reference()
+    }
+
+    /// For this command alone (TPM2_PolicyCommandCode).
+    #[must_use]
+    pub fn command(self, command: PolicyCommand) -> Self {
+        self.after(POLICY_COMMAND_CODE, &[&command.number().to_be_bytes()])
+    }
+
+    /// The second half of the assertions that name an entity (part 3, 23.2.3): over policyRef, which is empty here.
+    fn with_reference(self) -> Self {
+        Self(sha256(&[&self.0]))
+    }
+
     fn after(self, assertion: CommandCode, arguments: &[&[u8]]) -> Self {
         let number = assertion.number.to_be_bytes();
         let parts: Vec<&[u8]> = [&self.0[..], &number].into_iter().chain(arguments.iter().copied()).collect();
         Self(sha256(&parts))
+    }
+}
+
+/// Commands that a policy can be narrowed down to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PolicyCommand {
+    /// TPM2_NV_ReadLock.
+    NvReadLock,
+}
+
+impl PolicyCommand {
+    pub(crate) fn number(self) -> u32 {
+        match self {
+            Self::NvReadLock => NV_READ_LOCK.number,
+        }
     }
 }
 
@@ -104,6 +147,13 @@ mod tests {
         assert_eq!(or.clock(ClockCondition::TimeBelow(3000)).0, sha256(&[&or.0, &[0, 0, 1, 0x6d], &arguments]));
         let arguments = sha256(&[&[0; 4], &[0, 20], &[0, 0]]);
         assert_eq!(or.clock(ClockCondition::NeverResumed).0, sha256(&[&or.0, &[0, 0, 1, 0x6d], &arguments]));
+        let name = Name::from_bytes(&[&[0, 0x0b][..], &[5; 32]].concat()).unwrap();
+        let once = sha256(&[&or.0, &[0, 0, 1, 0x51], name.as_bytes()]);
+        assert_eq!(or.secret(&name).0, sha256(&[&once]), "over the empty policyRef too");
+        let once = sha256(&[&[0; 32], &[0, 0, 1, 0x6a], name.as_bytes()]);
+        assert_eq!(PolicyDigest::authorized_by(&name).0, sha256(&[&once]));
+        let command = or.command(PolicyCommand::NvReadLock);
+        assert_eq!(command.0, sha256(&[&or.0, &[0, 0, 1, 0x6c], &[0, 0, 1, 0x4f]]));
         assert_eq!(PolicyDigest::default().pcr(PcrSet::new([8]).unwrap(), &values), None);
     }
 }

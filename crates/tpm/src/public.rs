@@ -191,23 +191,25 @@ pub(crate) fn sealed_template(policy: &[u8; 32], pin: bool) -> zeroize::Zeroizin
 }
 
 // Algorithms (part 2, 6.3) and curves (6.4).
+pub(crate) const RSA: u16 = 0x0001;
 pub(crate) const AES: u16 = 0x0006;
 const KEYED_HASH: u16 = 0x0008;
 pub(crate) const SHA256: u16 = 0x000B;
-const NULL: u16 = 0x0010;
-const ECC: u16 = 0x0023;
+pub(crate) const NULL: u16 = 0x0010;
+pub(crate) const ECC: u16 = 0x0023;
 pub(crate) const CFB: u16 = 0x0043;
-const NIST_P256: u16 = 0x0003;
+pub(crate) const NIST_P256: u16 = 0x0003;
 
 // Attributes of objects (part 2, 8.3).
 const FIXED_TPM: u32 = 1 << 1;
 const FIXED_PARENT: u32 = 1 << 4;
 const SENSITIVE_DATA_ORIGIN: u32 = 1 << 5;
-const USER_WITH_AUTH: u32 = 1 << 6;
+pub(crate) const USER_WITH_AUTH: u32 = 1 << 6;
 const ADMIN_WITH_POLICY: u32 = 1 << 7;
 const NO_DA: u32 = 1 << 10;
 const RESTRICTED: u32 = 1 << 16;
 const DECRYPT: u32 = 1 << 17;
+pub(crate) const SIGN: u32 = 1 << 18;
 
 const PIN_CONTEXT: &[u8] = b"edgekeep/v1/tpm-pin";
 

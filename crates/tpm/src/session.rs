@@ -43,6 +43,8 @@ pub(crate) enum Purpose {
     Hmac = 0,
     /// Authorising by a policy.
     Policy = 1,
+    /// Computing a policy.
+    Trial = 3,
 }
 
 /// A session that is being started: our half.

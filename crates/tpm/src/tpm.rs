@@ -15,7 +15,7 @@ use crate::code::Refusal;
 use crate::error::TpmError;
 use crate::frame::{Answer, CommandCode, Shape, command, parse_response};
 use crate::pcr::{PcrSet, PcrValues};
-use crate::policy::{ClockCondition, MAX_BRANCHES, PolicyDigest, selection};
+use crate::policy::{ClockCondition, MAX_BRANCHES, PolicyCommand, PolicyDigest, selection};
 use crate::public::{AuthValue, Name, PinnedKey, SHA256, SealedObject, StorageKey, sealed_template, storage_template};
 use crate::session::{Authorised, CheckError, NONCE_BYTES, Purpose, Session, Starting, Use, no_password};
 use crate::wire::{Malformed, Reader, Writer};
@@ -105,11 +105,22 @@ impl Tpm {
         Ok(values)
     }
 
-    /// Extends a register of the SHA-256 bank.
+    /// Extends a register of the SHA-256 bank, and ends the session ([`Tpm::hmac_session`]): its HMAC proves that the TPM has
+    /// extended this register by this digest. Nobody on the bus can swallow the command and say that it was done.
+    ///
+    /// # Errors
+    /// [`TpmError`]; [`TpmError::NotAuthentic`].
+    pub fn extend_pcr(&mut self, mut session: Session, pcr: u8, digest: &[u8; 32]) -> Result<(), TpmError> {
+        let mut parameters = Writer::new().u32(1).u16(SHA256).bytes(digest).done();
+        let register = [Entity::Handle(u32::from(pcr))];
+        self.in_session(PCR_EXTEND, &register, &mut session, &[], Use::default(), &mut parameters).map(|_| ())
+    }
+
+    /// As [`Tpm::extend_pcr`], without proof: for where a policy will show whether it was done.
     ///
     /// # Errors
     /// [`TpmError`].
-    pub fn extend_pcr(&mut self, pcr: u8, digest: &[u8; 32]) -> Result<(), TpmError> {
+    pub fn extend_pcr_unproven(&mut self, pcr: u8, digest: &[u8; 32]) -> Result<(), TpmError> {
         let parameters = Writer::new().u32(1).u16(SHA256).bytes(digest).done();
         self.with_password(PCR_EXTEND, &[u32::from(pcr)], Shape::default(), &parameters).map(|_| ())
     }
@@ -180,11 +191,7 @@ impl Tpm {
     /// # Errors
     /// [`TpmError`].
     pub fn let_go(&mut self, key: PinnedKey) -> Result<(), TpmError> {
-        if self.transport.flushes() {
-            return Ok(());
-        }
-        self.held.retain(|h| *h != key.handle());
-        self.plain(FLUSH_CONTEXT, &[], &key.handle().to_be_bytes()).map(|_| ())
+        self.release(key.handle())
     }
 
     /// Seals `secret` to `policy`, and to `pin` if there is one. Neither crosses the bus in clear.
@@ -203,10 +210,10 @@ impl Tpm {
         let sensitive = Writer::new().sized(value).sized(secret).done();
         let mut parameters =
             Writer::new().sized(&sensitive).sized(&sealed_template(&policy.0, pin.is_some())).sized(&[]).u32(0).done();
-        let names = [key.name()];
-        let how = Use { keep: false, encrypt_command: true, encrypt_answer: false };
-        let handles = [key.handle()];
-        let done = self.in_session(CREATE, &handles, &names, &mut session, &[], how, &mut parameters)?;
+        let how = Use { encrypt_command: true, ..Use::default() };
+        let name = key.name();
+        let parent = [Entity::Named(key.handle(), &name)];
+        let done = self.in_session(CREATE, &parent, &mut session, &[], how, &mut parameters)?;
         let mut r = Reader::new(&done.parameters);
         let mut read = || Ok(SealedObject { private: r.sized()?.to_vec(), public: r.sized()?.to_vec() });
         read().map_err(CREATE.malformed())
@@ -235,14 +242,59 @@ impl Tpm {
         self.start_session(key, Purpose::Policy)
     }
 
-    /// Asserts that the registers are as they are now.
+    /// Starts a session in which assertions are taken without being true: to see what digest they come to.
     ///
     /// # Errors
     /// [`TpmError`].
-    pub fn policy_pcr(&mut self, session: &Session, set: PcrSet) -> Result<(), TpmError> {
-        // Without a digest to compare with: a later assertion, or the object, has the expected one.
-        let parameters = Writer::new().sized(&[]).bytes(&selection(set)).done();
+    pub fn trial_session(&mut self, key: &PinnedKey) -> Result<Session, TpmError> {
+        self.start_session(key, Purpose::Trial)
+    }
+
+    /// Starts a session that authorises by a value, salted to `key`.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn hmac_session(&mut self, key: &PinnedKey) -> Result<Session, TpmError> {
+        self.start_session(key, Purpose::Hmac)
+    }
+
+    /// Ends a session that no command has ended.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn end(&mut self, session: Session) -> Result<(), TpmError> {
+        self.release(session.handle())
+    }
+
+    /// What a session's assertions have come to. Not authenticated.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn policy_digest(&mut self, session: &Session) -> Result<PolicyDigest, TpmError> {
+        let done = self.plain(POLICY_GET_DIGEST, &[session.handle()], &[])?;
+        let mut r = Reader::new(&done.parameters);
+        let read = r.sized().and_then(|digest| r.end().map(|()| digest)).map_err(POLICY_GET_DIGEST.malformed())?;
+        let digest = read.try_into().map_err(|_| Malformed("a digest of the wrong length"));
+        digest.map(PolicyDigest).map_err(POLICY_GET_DIGEST.malformed())
+    }
+
+    /// Asserts that the registers are as they are now; with `expected`, that they have these values.
+    ///
+    /// # Errors
+    /// [`Refusal::Policy`] if they have not; without `expected`, a later assertion or the object finds out.
+    pub fn policy_pcr(&mut self, session: &Session, set: PcrSet, expected: Option<&PcrValues>) -> Result<(), TpmError> {
+        let digest = expected.and_then(|values| values.digest(set));
+        let digest = digest.as_ref().map_or(&[][..], |digest| digest);
+        let parameters = Writer::new().sized(digest).bytes(&selection(set)).done();
         self.plain(POLICY_PCR, &[session.handle()], &parameters).map(|_| ())
+    }
+
+    /// Asserts that the session is for one command.
+    ///
+    /// # Errors
+    /// [`TpmError`].
+    pub fn policy_command(&mut self, session: &Session, command: PolicyCommand) -> Result<(), TpmError> {
+        self.plain(POLICY_COMMAND_CODE, &[session.handle()], &command.number().to_be_bytes()).map(|_| ())
     }
 
     /// Asserts that the session's digest is one of these.
@@ -284,11 +336,10 @@ impl Tpm {
         object: &Loaded,
         pin: Option<&AuthValue>,
     ) -> Result<SecretBytes, TpmError> {
-        let names = [object.name];
-        let how = Use { keep: false, encrypt_command: false, encrypt_answer: true };
+        let sealed = [Entity::Named(object.handle, &object.name)];
+        let how = Use { encrypt_answer: true, ..Use::default() };
         let value = pin.map_or(&[][..], AuthValue::expose);
-        let done =
-            self.in_session(UNSEAL, &[object.handle], &names, &mut session, value, how, &mut Zeroizing::default())?;
+        let done = self.in_session(UNSEAL, &sealed, &mut session, value, how, &mut Zeroizing::default())?;
         let mut r = Reader::new(&done.parameters);
         let secret = r.sized().map_err(UNSEAL.malformed())?;
         r.end().map_err(UNSEAL.malformed())?;
@@ -310,13 +361,22 @@ impl Tpm {
         nonce
     }
 
+    /// Flushes one thing that is loaded. Behind a resource manager closing does it.
+    pub(crate) fn release(&mut self, handle: u32) -> Result<(), TpmError> {
+        if self.transport.flushes() {
+            return Ok(());
+        }
+        self.held.retain(|h| *h != handle);
+        self.plain(FLUSH_CONTEXT, &[], &handle.to_be_bytes()).map(|_| ())
+    }
+
     /// A command without authorisation.
-    fn plain(&mut self, code: CommandCode, handles: &[u32], parameters: &[u8]) -> Result<Done, TpmError> {
+    pub(crate) fn plain(&mut self, code: CommandCode, handles: &[u32], parameters: &[u8]) -> Result<Done, TpmError> {
         self.exchange(code, handles, None, parameters, Shape::default())
     }
 
     /// A command whose first handle has no authorisation value.
-    fn with_password(
+    pub(crate) fn with_password(
         &mut self,
         code: CommandCode,
         handles: &[u32],
@@ -334,23 +394,23 @@ impl Tpm {
     }
 
     /// A command that a session authorises, and whose answer it proves.
-    #[expect(clippy::too_many_arguments, reason = "one call for the two commands that carry a secret")]
-    fn in_session(
+    pub(crate) fn in_session(
         &mut self,
         code: CommandCode,
-        handles: &[u32],
-        names: &[Name],
+        entities: &[Entity<'_>],
         session: &mut Session,
         value: &[u8],
         how: Use,
         parameters: &mut Zeroizing<Vec<u8>>,
     ) -> Result<Done, TpmError> {
         let handle = session.handle();
-        let names: Vec<&[u8]> = names.iter().map(Name::as_bytes).collect();
+        let handles: Vec<u32> = entities.iter().map(Entity::handle).collect();
+        let numbers: Vec<[u8; 4]> = handles.iter().map(|h| h.to_be_bytes()).collect();
+        let names: Vec<&[u8]> = entities.iter().zip(&numbers).map(|(entity, number)| entity.name(number)).collect();
         let authorised = Authorised::new(session, self.nonce(), value, how, code.number, &names, parameters)
             .map_err(code.malformed())?;
         let shape = Shape { handle: false, authorised: true };
-        let mut done = self.exchange(code, handles, Some(&authorised.area), parameters, shape)?;
+        let mut done = self.exchange(code, &handles, Some(&authorised.area), parameters, shape)?;
         if !how.keep {
             // Done, and so the TPM has ended the session by itself (part 1, 19.6.3).
             self.held.retain(|h| *h != handle);
@@ -364,7 +424,7 @@ impl Tpm {
 
     /// Sends one command and takes its answer apart. Where the TPM says that it is busy the same command is sent again, until the
     /// deadline.
-    fn exchange(
+    pub(crate) fn exchange(
         &mut self,
         code: CommandCode,
         handles: &[u32],
@@ -393,7 +453,7 @@ impl Tpm {
         }
     }
 
-    fn hold(&mut self, code: CommandCode, handle: Option<u32>) -> Result<u32, TpmError> {
+    pub(crate) fn hold(&mut self, code: CommandCode, handle: Option<u32>) -> Result<u32, TpmError> {
         let handle = handle.ok_or_else(|| code.malformed()(Malformed("it names no handle")))?;
         self.held.push(handle);
         Ok(handle)
@@ -433,10 +493,33 @@ fn pause(time: Duration) {
     std::thread::sleep(time);
 }
 
-struct Done {
-    handle: Option<u32>,
-    parameters: Zeroizing<Vec<u8>>,
+pub(crate) struct Done {
+    pub(crate) handle: Option<u32>,
+    pub(crate) parameters: Zeroizing<Vec<u8>>,
     authorisations: Vec<u8>,
+}
+
+/// What a command works on, by handle and name (part 1, 16): the name is what its session's HMAC covers.
+pub(crate) enum Entity<'a> {
+    /// A register or a hierarchy: its handle is its name.
+    Handle(u32),
+    /// An object or an index.
+    Named(u32, &'a Name),
+}
+
+impl Entity<'_> {
+    fn handle(&self) -> u32 {
+        match self {
+            Self::Handle(handle) | Self::Named(handle, _) => *handle,
+        }
+    }
+
+    fn name<'b>(&'b self, number: &'b [u8; 4]) -> &'b [u8] {
+        match self {
+            Self::Handle(_) => number,
+            Self::Named(_, name) => name.as_bytes(),
+        }
+    }
 }
 
 /// The answer to PCR_Read: a counter, which registers these are, their values. At least one of those that were asked for, and no
@@ -465,7 +548,7 @@ fn pcr_answer(parameters: &[u8], asked: PcrSet) -> Result<PcrValues, Malformed> 
 }
 
 impl CommandCode {
-    fn malformed(self) -> impl Fn(Malformed) -> TpmError {
+    pub(crate) fn malformed(self) -> impl Fn(Malformed) -> TpmError {
         move |source| TpmError::Malformed { command: self.name, source }
     }
 
@@ -474,7 +557,7 @@ impl CommandCode {
     }
 }
 
-const fn code(name: &'static str, number: u32) -> CommandCode {
+pub(crate) const fn code(name: &'static str, number: u32) -> CommandCode {
     CommandCode { name, number }
 }
 
@@ -492,9 +575,13 @@ pub(crate) const POLICY_PCR: CommandCode = code("PolicyPCR", 0x17F);
 pub(crate) const POLICY_OR: CommandCode = code("PolicyOR", 0x171);
 pub(crate) const POLICY_COUNTER_TIMER: CommandCode = code("PolicyCounterTimer", 0x16D);
 pub(crate) const POLICY_AUTH_VALUE: CommandCode = code("PolicyAuthValue", 0x16B);
+pub(crate) const POLICY_AUTHORIZE: CommandCode = code("PolicyAuthorize", 0x16A);
+pub(crate) const POLICY_COMMAND_CODE: CommandCode = code("PolicyCommandCode", 0x16C);
+pub(crate) const POLICY_SECRET: CommandCode = code("PolicySecret", 0x151);
+const POLICY_GET_DIGEST: CommandCode = code("PolicyGetDigest", 0x189);
 
-const RH_OWNER: u32 = 0x4000_0001;
-const RH_NULL: u32 = 0x4000_0007;
+pub(crate) const RH_OWNER: u32 = 0x4000_0001;
+pub(crate) const RH_NULL: u32 = 0x4000_0007;
 const CAP_TPM_PROPERTIES: u32 = 6;
 
 /// No nonce, `continueSession`, no HMAC (part 1, 19.4).

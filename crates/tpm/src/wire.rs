@@ -98,7 +98,7 @@ impl<'a> Reader<'a> {
 #[error("{0}")]
 pub struct Malformed(pub(crate) &'static str);
 
-/// More than the longest command that we send (Load, some 400 bytes).
+/// More than the longest command that we send (VerifySignature and LoadExternal, some 400 bytes).
 const ROOM: usize = 1024;
 
 #[cfg(test)]

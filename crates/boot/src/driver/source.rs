@@ -5,14 +5,13 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use seal::{
-    Auth, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource, NoAuth,
-    Part, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError,
-    TangSource, TpmSource,
+    Auth, Closed, Deadline, Evidence, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released,
+    ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource, TpmNvSource, TpmSource,
 };
 use tokio::sync::oneshot;
 
 use super::environment::Environment;
-use crate::plan::{Plan, SourceSpec};
+use crate::plan::{Plan, SourceSpec, TpmKeeping};
 
 /// A source of the plan.
 pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
@@ -25,39 +24,24 @@ pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<d
             let short = plan.dangers.short_ikm.then(ShortIkmAllowed::danger_short_ikm);
             Box::new(ExecSource::new(path, vars, short, Arc::clone(&env.clock)))
         }
-        SourceSpec::Tpm(tpm) => Box::new(TpmSource::new(
-            &tpm.device,
-            Some(tpm.gate_pcr),
-            plan.data_dir.join(TPM_LOCK),
-            Arc::clone(&env.disk),
-            Arc::clone(&env.clock),
-            Arc::clone(&env.entropy),
-        )),
+        SourceSpec::Tpm(tpm) => {
+            let lock = plan.data_dir.join(TPM_LOCK);
+            let (disk, clock, entropy) = (Arc::clone(&env.disk), Arc::clone(&env.clock), Arc::clone(&env.entropy));
+            match tpm.keeping {
+                TpmKeeping::Index => {
+                    Box::new(TpmNvSource::new(&tpm.device, lock, disk, clock, entropy).signing(tpm.signing.clone()))
+                }
+                TpmKeeping::Sealed => Box::new(
+                    TpmSource::new(&tpm.device, Some(tpm.gate_pcr), lock, disk, clock, entropy)
+                        .counting(tpm.counting)
+                        .signing(tpm.signing.clone()),
+                ),
+            }
+        }
         SourceSpec::Tang { servers, .. } => {
             Box::new(TangSource::new(servers.clone(), Arc::clone(&env.clock), Arc::clone(&env.entropy)))
         }
         SourceSpec::Pkcs11 { setup, .. } => Box::new(Pkcs11Source::new(setup.clone(), Arc::clone(&env.clock))),
-        SourceSpec::Credential { directory, name, form } => {
-            Box::new(CredentialSource::new(directory, name.clone(), *form, Arc::clone(&env.disk)))
-        }
-        SourceSpec::Escrow { holder, .. } => Box::new(EscrowSource::new(
-            holder.as_ref().clone(),
-            Arc::clone(&env.disk),
-            Arc::clone(&env.clock),
-            Arc::clone(&env.entropy),
-        )),
-        SourceSpec::Combined { threshold, parts } => {
-            let part = |spec: &SourceSpec| {
-                Part::new(source(spec, plan, env), spec.deadline()).under(spec.policy()).with_auth(auth(spec, env))
-            };
-            let parts = parts.iter().map(part).collect();
-            let (clock, entropy) = (Arc::clone(&env.clock), Arc::clone(&env.entropy));
-            let made = match threshold {
-                Some(threshold) => CombinedSource::threshold(*threshold, parts, clock, entropy),
-                None => CombinedSource::all(parts, clock, entropy),
-            };
-            Box::new(made.expect("a plan without faults has combinations that are some"))
-        }
     }
 }
 
@@ -66,12 +50,7 @@ fn auth(spec: &SourceSpec, env: &Environment) -> Box<dyn Auth> {
     let file = match spec {
         SourceSpec::Tpm(tpm) => tpm.pin_file.as_ref(),
         SourceSpec::Pkcs11 { pin_file, .. } => pin_file.as_ref(),
-        SourceSpec::Software { .. }
-        | SourceSpec::Exec { .. }
-        | SourceSpec::Tang { .. }
-        | SourceSpec::Credential { .. }
-        | SourceSpec::Escrow { .. }
-        | SourceSpec::Combined { .. } => None,
+        SourceSpec::Software { .. } | SourceSpec::Exec { .. } | SourceSpec::Tang { .. } => None,
     };
     match file {
         Some(path) => Box::new(PinFile::new(path, Arc::clone(&env.disk))),

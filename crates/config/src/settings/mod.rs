@@ -1,9 +1,7 @@
 //! edgekeep.toml: a file a section. Every key that exists is asked for here, and what is asked for nowhere is a fault.
 
 mod audit;
-mod combined;
 mod credential;
-mod escrow;
 mod gate;
 mod listen;
 mod pkcs11;
@@ -11,7 +9,6 @@ mod preset;
 mod recovery;
 mod service;
 mod source;
-mod systemd;
 mod tang;
 mod tpm;
 

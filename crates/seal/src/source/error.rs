@@ -75,49 +75,6 @@ pub enum SourceError {
         /// What happened with each of the others.
         faults: String,
     },
-    /// A combination of sources, too few of which gave their part. It may pass: those that failed may do so later.
-    #[error("{answered} of the {needed} parts that are needed have given key material: {faults}")]
-    TooFewParts {
-        /// How many are needed.
-        needed: usize,
-        /// How many gave theirs.
-        answered: usize,
-        /// What happened with the others.
-        faults: String,
-    },
-    /// A part of a combination, without which it cannot do.
-    #[error("part {number} of the combination, `{kind}`")]
-    Part {
-        /// Which, from 1.
-        number: usize,
-        /// Its kind.
-        kind: SourceKind,
-        /// What is wrong with it.
-        #[source]
-        source: Box<SourceError>,
-    },
-    /// Key material came, and it is not the slot's.
-    #[error("{what} gives other key material than the slot was made with")]
-    OtherKey {
-        /// The source.
-        what: String,
-    },
-    /// What would have to be remembered does not fit a slot.
-    #[error("a source of kind `{kind}` needs more than a slot has room for: {defect}")]
-    TooLarge {
-        /// The source.
-        kind: SourceKind,
-        /// How much.
-        defect: String,
-    },
-    /// Another machine keeps the key, has been reached, and does not give it.
-    #[error("{what} does not give this device its key: {defect}")]
-    Withheld {
-        /// Its address.
-        what: String,
-        /// Its answer.
-        defect: String,
-    },
     /// Provisioning would displace key material that something may still hang on.
     #[error("{what} is there already, and may be what another store opens with")]
     AlreadyThere {
@@ -173,6 +130,22 @@ pub enum SourceError {
     PolicyMismatch {
         /// Registers that differ.
         differs: Vec<PcrDiff>,
+    },
+    /// Nobody has signed the state that the device is in, of those whose signature the slot asks for.
+    #[error("the device's state is not approved of: {file}: {defect}")]
+    NotApproved {
+        /// The key or the signatures.
+        file: String,
+        /// What is missing.
+        defect: String,
+    },
+    /// What a TPM keeps for us in an index was taken away or replaced.
+    #[error("{what} was tampered with: {defect}")]
+    IndexChanged {
+        /// The device.
+        what: String,
+        /// Which index, and how.
+        defect: String,
     },
     /// The releases of this boot are used up, or were closed.
     #[error("{what} gives nothing more in this boot: {defect}")]
@@ -309,18 +282,13 @@ impl SourceError {
             Self::NotPresent { .. }
             | Self::Unreachable { .. }
             | Self::TooFew { .. }
-            | Self::TooFewParts { .. }
-            | Self::Withheld { .. }
             | Self::TimedOut { .. }
             | Self::HookFailed { .. }
             | Self::Os { .. } => Remedy::Retry,
             Self::Exhausted { .. } | Self::WindowClosed { .. } => Remedy::Reboot,
             // A wire that garbles and a hand that garbles look the same from here; neither is helped by asking again.
-            Self::Tampered { .. } | Self::Protocol { .. } => Remedy::Alarm,
-            Self::Part { source, .. } => source.remedy(),
+            Self::Tampered { .. } | Self::Protocol { .. } | Self::IndexChanged { .. } => Remedy::Alarm,
             Self::AlreadyThere { .. }
-            | Self::OtherKey { .. }
-            | Self::TooLarge { .. }
             | Self::NotTrusted { .. }
             | Self::NotAKeyFile { .. }
             | Self::WrongDevice { .. }
@@ -328,6 +296,7 @@ impl SourceError {
             | Self::PolicyUnenforceable { .. }
             | Self::PolicyEmpty { .. }
             | Self::PolicyMismatch { .. }
+            | Self::NotApproved { .. }
             | Self::NoPin { .. }
             | Self::AuthFailed { .. }
             | Self::FewTries { .. }
@@ -351,19 +320,6 @@ impl SourceError {
                 "nothing is lost: they are asked again until enough of them help; a device that was shut out on purpose needs \
                  its recovery key: `edgekeep recover`"
             }
-            Self::TooFewParts { .. } => {
-                "nothing is lost: the parts are asked again until enough of them give theirs; without them the recovery key \
-                 opens: `edgekeep recover`"
-            }
-            Self::Part { source, .. } => source.hint(),
-            Self::OtherKey { .. } => {
-                "put back the key that the slot was made with, or unseal with the recovery key: `edgekeep recover`"
-            }
-            Self::TooLarge { .. } => "take fewer parts, fewer servers, or fewer registers",
-            Self::Withheld { .. } => {
-                "nothing is lost: it is asked again; where the device was shut out by mistake, let it in there; where on \
-                 purpose, only its recovery key opens: `edgekeep recover`"
-            }
             Self::FewTries { .. } => {
                 "find out who tried wrong PINs; log in once with the right one by another tool, or set danger_last_pin_try = true"
             }
@@ -385,6 +341,14 @@ impl SourceError {
             Self::PolicyMismatch { .. } => {
                 "after a firmware or kernel update this is expected: unseal with the recovery key, `edgekeep recover`; \
                  without one, find out who changed the device"
+            }
+            Self::NotApproved { .. } => {
+                "an image must come with its vendor's signatures, at [source] pcr_signature; one that has none is not to be \
+                 trusted with the key: find out who has installed it, or unseal with the recovery key: `edgekeep recover`"
+            }
+            Self::IndexChanged { .. } => {
+                "whoever has the TPM's owner authorisation did this: find out who; the recovery key opens the store, \
+                 `edgekeep recover`, and a new slot takes the place of this one"
             }
             Self::Exhausted { .. } | Self::WindowClosed { .. } => {
                 "restart the device, or unseal with the recovery key: `edgekeep recover`"

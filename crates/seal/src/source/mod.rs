@@ -10,19 +10,14 @@
 //! Every source passes the same suite (`contract.rs`). All calls may block until their deadline.
 
 mod auth;
-mod combined;
 #[cfg(test)]
 mod contract;
-mod credential;
 mod error;
-mod escrow;
 mod evidence;
 mod exec;
-mod hex_line;
 mod pkcs11;
 mod policy;
 mod process;
-mod secret_file;
 mod software;
 mod tang;
 mod tpm;
@@ -33,13 +28,10 @@ use host::{BootTime, Clock};
 
 use crate::slot::{SlotPublic, SourceKind};
 
-pub use self::combined::{CombinedSetupError, CombinedSource, MAX_PARTS, Part, check_parts};
 pub use self::tang::{TangServer, TangServers, TangSetupError, TangSource};
-pub use self::tpm::TpmSource;
+pub use self::tpm::{Counting, PcrSignatures, PcrSigning, PcrSigningError, TpmNvSource, TpmSource, parse_public_key};
 pub use auth::{Auth, AuthError, AuthRequest, NoAuth, PinFile};
-pub use credential::{CredentialForm, CredentialName, CredentialNameError, CredentialSource};
 pub use error::{PcrDiff, Remedy, SourceError};
-pub use escrow::{Escrow, EscrowName, EscrowNameError, EscrowSource, Hold, Identity, Login};
 pub use evidence::{Closed, Evidence, Provisioned, Released};
 pub use exec::{ExecSource, HOOK_LIMIT};
 pub use pkcs11::{Pkcs11Setup, Pkcs11Source};
@@ -88,6 +80,22 @@ pub trait KeySource: Send {
         deadline: Deadline,
     ) -> Result<Provisioned, SourceError>;
 
+    /// As [`KeySource::provision`], on a device where `slot`, of the same source, is in use: what the two share, such as the count
+    /// of releases, is taken from it, so that this is possible when releases have begun.
+    ///
+    /// # Errors
+    /// [`SourceError`].
+    fn provision_beside(
+        &mut self,
+        slot: &SlotPublic,
+        policy: &PolicyRequest,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        let _ = slot;
+        self.provision(policy, auth, deadline)
+    }
+
     /// Gives the key material, by `deadline`. What was let go is counted before it is returned.
     ///
     /// # Errors
@@ -99,6 +107,16 @@ pub trait KeySource: Send {
     /// # Errors
     /// [`SourceError`]: it must be taken for open then.
     fn close(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Closed, SourceError>;
+
+    /// Destroys what the source keeps for a slot that is no more, unless one of those that are `kept` needs it. What is gone
+    /// already is as good.
+    ///
+    /// # Errors
+    /// [`SourceError`]: it must be taken for there then.
+    fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
+        let _ = (slot, kept, deadline);
+        Ok(())
+    }
 }
 
 /// Whether a slot is a source's.

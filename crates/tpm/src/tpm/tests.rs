@@ -64,7 +64,7 @@ fn commands_without_a_session_by_the_byte() {
     let scripted = Scripted::default();
     let mut tpm = scripted.tpm();
     assert!(tpm.read_pcrs(PcrSet::new([7, 11]).unwrap()).is_err());
-    assert!(tpm.extend_pcr(13, &[0xab; 32]).is_err());
+    assert!(tpm.extend_pcr_unproven(13, &[0xab; 32]).is_err());
     assert!(tpm.read_clock().is_err());
     assert!(tpm.read_lockout().is_err());
     assert!(tpm.storage_key().is_err());
@@ -90,15 +90,17 @@ fn commands_without_a_session_by_the_byte() {
 
 #[test]
 fn a_policy_session_by_the_byte() {
-    let scripted = Scripted::new(&[&key_answer(), SESSION, DONE, DONE, DONE, DONE]);
+    let scripted = Scripted::new(&[&key_answer(), SESSION, DONE, DONE, DONE, DONE, DONE, DONE]);
     let mut tpm = scripted.tpm();
     let key = tpm.storage_key().unwrap().pin();
     let session = tpm.policy_session(&key).unwrap();
-    tpm.policy_pcr(&session, PcrSet::new([7]).unwrap()).unwrap();
+    tpm.policy_pcr(&session, PcrSet::new([7]).unwrap(), None).unwrap();
+    tpm.policy_pcr(&session, PcrSet::new([7]).unwrap(), Some(&PcrValues::new([(7, [7; 32])]))).unwrap();
+    tpm.policy_command(&session, PolicyCommand::NvReadLock).unwrap();
     tpm.policy_or(&session, &[PolicyDigest([1; 32]), PolicyDigest([2; 32])]).unwrap();
     tpm.policy_clock(&session, ClockCondition::TimeBelow(3000)).unwrap();
     tpm.policy_auth_value(&session).unwrap();
-    assert_eq!(tpm.commands(), 6);
+    assert_eq!(tpm.commands(), 8);
     drop(tpm);
     let sent = scripted.sent();
     // StartAuthSession: our nonce and our half of the exchange are new each time; all around them is fixed.
@@ -107,11 +109,14 @@ fn a_policy_session_by_the_byte() {
     assert_eq!(start[..40], hex_of(&["8001 00000083 00000176 80000000 40000007 0020"]));
     assert_eq!(start[104..112], *"00440020");
     assert_eq!(start[244..], hex_of(&["01 0006 0080 0043 000b"]));
+    let expected = hex::encode(secret::crypto::sha256(&[&[7; 32]]));
     let (one, two) = ("01".repeat(32), "02".repeat(32));
     assert_eq!(
         sent[2..],
         [
             hex_of(&["8001 0000001a 0000017f 03000000 0000 00000001 000b 03 800000"]),
+            hex_of(&["8001 0000003a 0000017f 03000000 0020", &expected, "00000001 000b 03 800000"]),
+            hex_of(&["8001 00000012 0000016c 03000000 0000014f"]),
             hex_of(&["8001 00000056 00000171 03000000 00000002 0020", &one, "0020", &two]),
             hex_of(&["8001 0000001c 0000016d 03000000 0008 0000000000000bb8 0000 0005"]),
             hex_of(&["8001 0000000e 0000016b 03000000"]),

@@ -7,7 +7,7 @@ use seal::{NewSlot, SealMode, SetHeader, SlotFiles, SlotId, SlotPublic, SlotSet,
 use super::*;
 use crate::driver::asking;
 use crate::driver::keys;
-use crate::plan::{SourceSpec, TpmSpec};
+use crate::plan::{SourceSpec, TpmKeeping, TpmSpec};
 
 impl Device {
     /// With two key files, which stand for two parts of hardware.
@@ -161,8 +161,11 @@ async fn sources_that_count_their_releases_are_asked_last() {
     let tpm = |device: &str| {
         SourceSpec::Tpm(TpmSpec {
             device: device.into(),
+            keeping: TpmKeeping::Sealed,
             pcrs: seal::PcrSet::default(),
+            signing: seal::PcrSigning::default(),
             gate_pcr: 13,
+            counting: seal::Counting::default(),
             releases_per_boot: std::num::NonZeroU8::new(1),
             window: None,
             pin_file: None,

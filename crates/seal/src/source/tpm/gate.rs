@@ -1,11 +1,16 @@
-//! The gate: a register that counts the releases of a boot, because extending it is the one thing that nobody can take back.
+//! The gate: a register that no software takes back. It says how far this boot has come with its releases, by itself or with a
+//! counter in the TPM beside it.
 //!
 //! ```text
-//! base ─released─> 1 ─released─> 2 ... ─released─> limit      each state but the last allows one release
-//!   └───────────closed──────────┴──> outside                  from any state, out of all that are allowed
+//! alone         base ─released─> 1 ─released─> 2 ... ─released─> limit      each state but the last allows one release
+//! with counter  base ───armed──> armed      at base the counter may be written; when armed it may only be asked
+//!                 └──closed─────────┴──> outside      from any state, out of all that are allowed
 //! ```
 
-use ::tpm::{PcrSet, extended};
+use std::fmt;
+
+use ::tpm::policy::PolicyDigest;
+use ::tpm::{NvHandle, NvIndex, PcrSet, PcrValues, Tpm, TpmError, extended};
 use secret::crypto::sha256;
 
 use crate::source::SourceError;
@@ -35,6 +40,17 @@ impl GateRegister {
     pub(super) fn set(self) -> PcrSet {
         PcrSet::new([self.0]).unwrap_or_default()
     }
+
+    /// What it holds now. Not authenticated: the policy decides.
+    pub(super) fn read(self, tpm: &mut Tpm) -> Result<[u8; 32], TpmError> {
+        Ok(tpm.read_pcrs(self.set())?.value(self.0).copied().unwrap_or_default())
+    }
+}
+
+impl fmt::Display for GateRegister {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PCR {}", self.0)
+    }
 }
 
 /// The states of a gate that allow a release.
@@ -45,12 +61,38 @@ pub(super) struct Gate {
     pub(super) base: [u8; 32],
     /// Releases per boot, from 1.
     pub(super) limit: u8,
+    /// The index that counts them, where the TPM can; else the register does.
+    pub(super) counter: Option<NvHandle>,
 }
 
 impl Gate {
     /// The values under which one more release is allowed, in their order.
     pub(super) fn allowed(&self) -> Vec<[u8; 32]> {
-        chain(self.base).take(usize::from(self.limit)).collect()
+        match self.counter {
+            Some(_) => vec![self.armed()],
+            None => chain(self.base).take(usize::from(self.limit)).collect(),
+        }
+    }
+
+    /// The value in which the counter counts, and can no longer be written. It tells how far the counter was let count, since the
+    /// counter's content is in no policy: a slot whose limit was raised on the disk leads to another value, and to nothing.
+    pub(super) fn armed(&self) -> [u8; 32] {
+        extended(&self.base, &armed_event(self.limit))
+    }
+
+    /// The register alone, at its base.
+    pub(super) fn at_base(&self) -> PcrValues {
+        PcrValues::new([(self.register.number(), self.base)])
+    }
+
+    /// The counter: written only while the register is at its base. So who undefines it and defines it anew has one that
+    /// cannot be written before the next start, and one that is not written releases nothing.
+    pub(super) fn index(&self) -> Option<NvIndex> {
+        let write = match PolicyDigest::default().pcr(self.register.set(), &self.at_base()) {
+            Some(digest) if host::in_force("tpm-counter-joined") => digest,
+            _ => PolicyDigest::default(),
+        };
+        self.counter.map(|handle| NvIndex::counter(handle, write))
     }
 
     /// How many more releases than the next one `value` allows; `None` if not even that.
@@ -60,11 +102,23 @@ impl Gate {
     }
 }
 
-/// Whether the register shows that this boot's releases have begun: then the value at a start is not what it has now.
+/// For people.
+impl fmt::Display for Gate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.counter {
+            Some(handle) => write!(f, "NV index {handle}, behind {}", self.register),
+            None => write!(f, "{} alone", self.register),
+        }
+    }
+}
+
+/// Whether the register shows that this boot's releases have begun: then the value at a start is not what it has now. Only a
+/// register that began at zero can show it.
 pub(super) fn begun(value: &[u8; 32]) -> bool {
-    let used = chain([0; 32]).take(usize::from(MOST_RELEASES) + 1);
-    used.skip(1).any(|v| v == *value)
-        || chain([0; 32]).take(usize::from(MOST_RELEASES) + 1).any(|v| closed(&v) == *value)
+    let armed = || (1..=MOST_RELEASES).map(|limit| extended(&[0; 32], &armed_event(limit)));
+    let states = || chain([0; 32]).take(usize::from(MOST_RELEASES) + 1).chain(armed());
+    let closings = |state| std::iter::successors(Some(closed(&state)), |v| Some(closed(v))).take(MOST_CLOSINGS);
+    states().skip(1).any(|v| v == *value) || states().any(|v| closings(v).any(|c| c == *value))
 }
 
 fn chain(base: [u8; 32]) -> impl Iterator<Item = [u8; 32]> {
@@ -80,6 +134,11 @@ pub(super) fn released_event() -> [u8; 32] {
     sha256(&[b"edgekeep/v1/ikm-released"])
 }
 
+/// What is extended when the counter was written with `limit`.
+pub(super) fn armed_event(limit: u8) -> [u8; 32] {
+    sha256(&[b"edgekeep/v1/ikm-armed", &[limit]])
+}
+
 /// What is extended to close.
 pub(super) fn closed_event() -> [u8; 32] {
     sha256(&[b"edgekeep/v1/ikm-closed"])
@@ -87,6 +146,8 @@ pub(super) fn closed_event() -> [u8; 32] {
 
 /// Branches of one PolicyOR (TPM 2.0 Library, part 2, 10.9.3).
 pub(super) const MOST_RELEASES: u8 = 8;
+/// How many closings of one boot are looked for.
+const MOST_CLOSINGS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -112,7 +173,7 @@ mod tests {
 
     #[test]
     fn each_state_allows_one_release() {
-        let gate = |limit| Gate { register: GateRegister(13), base: [7; 32], limit };
+        let gate = |limit| Gate { register: GateRegister(13), base: [7; 32], limit, counter: None };
         let e = released_event();
         let (one, two) = (extended(&[7; 32], &e), extended(&extended(&[7; 32], &e), &e));
         assert_eq!(gate(3).allowed(), [[7; 32], one, two]);
@@ -127,11 +188,24 @@ mod tests {
     }
 
     #[test]
+    fn a_counter_is_written_at_the_base_and_asked_when_armed() {
+        let gate = |handle| Gate { register: GateRegister(13), base: [7; 32], limit: 3, counter: handle };
+        let counted = gate(Some(NvHandle::drawn(1)));
+        assert_eq!(counted.allowed(), [extended(&[7; 32], &armed_event(3))]);
+        assert_ne!(Gate { limit: 2, ..counted }.armed(), counted.armed());
+        assert!(!counted.allowed().contains(&counted.base));
+        let other_base = Gate { base: [8; 32], ..counted };
+        assert_ne!(counted.index(), other_base.index(), "what it may be written under is part of it");
+        assert_eq!(gate(None).index(), None);
+        assert!(begun(&Gate { base: [0; 32], ..counted }.armed()));
+    }
+
+    #[test]
     fn a_boot_whose_releases_have_begun_is_noticed() {
         assert!(!begun(&[0; 32]) && !begun(&[7; 32]));
         let mut value = [0; 32];
         for _ in 0..MOST_RELEASES {
-            assert!(begun(&closed(&value)));
+            assert!(begun(&closed(&value)) && begun(&closed(&closed(&value))));
             value = extended(&value, &released_event());
             assert!(begun(&value));
         }

@@ -1,12 +1,13 @@
 //! What the slot of a TPM remembers, and the policy that follows from it. docs/formats.md has the layout.
 
 use std::num::NonZeroU8;
-use std::time::Duration;
 
-use ::tpm::policy::{ClockCondition, PolicyDigest};
-use ::tpm::{Name, PcrSet, PcrValues, SealedObject};
+use ::tpm::policy::PolicyDigest;
+use ::tpm::{Name, NvHandle, NvIndex, NvState, PcrSet, PcrValues, SealedObject};
 
 use super::gate::{Gate, GateRegister, MOST_RELEASES};
+use super::items::{self, Item, TAG_KEY, TAG_VERSION};
+use super::state::State;
 use crate::slot::{SlotPublic, SourceKind};
 use crate::source::SourceError;
 
@@ -22,66 +23,62 @@ pub(super) struct TpmSlot {
 /// What the TPM demands before it unseals.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct SlotPolicy {
-    /// Registers and the values that they must have.
-    pub(super) measured: PcrValues,
+    pub(super) state: State,
     pub(super) gate: Option<Gate>,
-    pub(super) window: Option<Duration>,
-    pub(super) pin: bool,
 }
 
 impl SlotPolicy {
-    /// The registers that were measured.
-    pub(super) fn measured_set(&self) -> PcrSet {
-        PcrSet::new(self.measured.iter().map(|(pcr, _)| pcr)).unwrap_or_default()
-    }
-
-    /// All registers that the policy looks at.
+    /// All registers that PolicyPCR looks at.
     pub(super) fn registers(&self) -> PcrSet {
-        let measured = if host::in_force("tpm-state-measured") { self.measured_set() } else { PcrSet::default() };
-        self.gate.map_or(measured, |gate| measured.union(gate.register.set()))
+        let fixed = self.state.registers();
+        self.gate.map_or(fixed, |gate| fixed.union(gate.register.set()))
     }
 
-    /// One digest for each state of the gate that allows a release; one without a gate.
+    /// The values that those registers may have: one set for each state of the gate that allows a release.
+    pub(super) fn values(&self) -> Vec<PcrValues> {
+        let measured = &self.state.measured;
+        self.gate.map_or_else(
+            || vec![measured.clone()],
+            |gate| {
+                let number = gate.register.number();
+                gate.allowed().into_iter().map(|value| measured.clone().with(number, value)).collect()
+            },
+        )
+    }
+
+    /// One digest for each of them.
     pub(super) fn branches(&self) -> Vec<PolicyDigest> {
-        let (set, fresh) = (self.registers(), PolicyDigest::default());
+        let (set, before) = (self.registers(), self.state.approved());
+        if set.is_empty() {
+            return vec![before];
+        }
         // A missing value must not become the digest of no policy at all.
         let at =
-            |values: &PcrValues| fresh.pcr(set, values).expect("the set is made of the registers that have values");
-        match &self.gate {
-            _ if set.is_empty() => vec![fresh],
-            None => vec![at(&self.measured)],
-            Some(gate) => {
-                let number = gate.register.number();
-                gate.allowed().into_iter().map(|value| at(&self.measured.clone().with(number, value))).collect()
-            }
-        }
+            |values: &PcrValues| before.pcr(set, values).expect("the set is made of the registers that have values");
+        self.values().iter().map(at).collect()
+    }
+
+    /// What a session has come to before anything is counted or proven.
+    pub(super) fn digest_before_asking(&self) -> PolicyDigest {
+        let branches = self.branches();
+        let reached = match &branches[..] {
+            [one] => *one,
+            several => PolicyDigest::any_of(several),
+        };
+        self.state.conditions().into_iter().fold(reached, PolicyDigest::clock)
+    }
+
+    /// The index whose consent is wanted.
+    pub(super) fn counter(&self) -> Option<(Gate, NvIndex)> {
+        let gate = self.gate.filter(|_| host::in_force("tpm-counter-asked"))?;
+        Some((gate, gate.index()?))
     }
 
     /// The digest that the object is sealed to: what [`super::TpmSource`] asserts, in its order.
     pub(super) fn digest(&self) -> PolicyDigest {
-        let branches = self.branches();
-        let mut digest = match &branches[..] {
-            [one] => *one,
-            several => PolicyDigest::any_of(several),
-        };
-        for condition in self.conditions() {
-            digest = digest.clock(condition);
-        }
-        if self.pin { digest.auth_value() } else { digest }
-    }
-
-    /// On the TPM's clocks. A resume begins the time anew, so that a window alone would open again.
-    pub(super) fn conditions(&self) -> Vec<ClockCondition> {
-        let Some(window) = self.window else { return Vec::new() };
-        let ms = u64::try_from(window.as_millis()).unwrap_or(u64::MAX);
-        let mut conditions = Vec::new();
-        if host::in_force("tpm-window") {
-            conditions.push(ClockCondition::TimeBelow(ms));
-        }
-        if host::in_force("tpm-never-resumed") {
-            conditions.push(ClockCondition::NeverResumed);
-        }
-        conditions
+        let before = self.digest_before_asking();
+        let asked = self.counter().map_or(before, |(_, index)| before.secret(&index.name(NvState::COUNTING)));
+        if self.state.pin { asked.auth_value() } else { asked }
     }
 }
 
@@ -91,28 +88,19 @@ impl TpmSlot {
     /// # Errors
     /// [`SourceError::Protocol`] if the TPM made an object larger than any that fits a slot.
     pub(super) fn write(&self, what: &str) -> Result<SlotPublic, SourceError> {
-        let policy = &self.policy;
-        let mut measured = policy.measured_set().bits().to_be_bytes().to_vec();
-        policy.measured.iter().for_each(|(_, value)| measured.extend_from_slice(value));
-        let mut items = vec![
+        let mut all: Vec<Item> = vec![
             (TAG_VERSION, vec![VERSION]),
             (TAG_KEY, self.key.as_bytes().to_vec()),
             (TAG_PUBLIC, self.object.public.clone()),
             (TAG_PRIVATE, self.object.private.clone()),
-            (TAG_MEASURED, measured),
         ];
-        if let Some(gate) = &policy.gate {
-            items.push((TAG_GATE, [&[gate.register.number()], &gate.base[..]].concat()));
+        all.extend(items::of_state(&self.policy.state));
+        if let Some(gate) = &self.policy.gate {
+            all.push((TAG_GATE, [&[gate.register.number()], &gate.base[..]].concat()));
+            all.extend(gate.counter.map(|handle| (TAG_COUNTER, handle.number().to_be_bytes().to_vec())));
         }
-        if let Some(window) = policy.window {
-            items.push((TAG_WINDOW, u64::try_from(window.as_millis()).unwrap_or(u64::MAX).to_be_bytes().to_vec()));
-        }
-        if policy.pin {
-            items.push((TAG_PIN, vec![1]));
-        }
-        let limit = policy.gate.and_then(|gate| NonZeroU8::new(gate.limit));
-        SlotPublic::new(SourceKind::Tpm, limit, items)
-            .map_err(|e| SourceError::Protocol { what: what.to_owned(), defect: e.to_string() })
+        let limit = self.policy.gate.and_then(|gate| NonZeroU8::new(gate.limit));
+        items::slot(SourceKind::Tpm, limit, all, what)
     }
 
     /// What [`TpmSlot::write`] wrote; the disk is hostile, so every item is looked at.
@@ -127,50 +115,43 @@ impl TpmSlot {
         if slot.kind() != SourceKind::Tpm || slot.item(TAG_VERSION)? != [VERSION] {
             return None;
         }
-        let (bits, mut values) = slot.item(TAG_MEASURED)?.split_first_chunk()?;
-        let mut measured = PcrValues::default();
-        for pcr in PcrSet::from_bits(u32::from_be_bytes(*bits)).ok()?.iter() {
-            let (value, rest) = values.split_first_chunk()?;
-            measured = measured.with(pcr, *value);
-            values = rest;
-        }
+        let counter = match slot.item(TAG_COUNTER) {
+            None => None,
+            Some(number) => Some(NvHandle::from_number(u32::from_be_bytes(number.try_into().ok()?))?),
+        };
         let gate = match (slot.item(TAG_GATE), slot.release_limit()) {
-            (None, None) => None,
+            (None, None) if counter.is_none() => None,
             (Some([pcr, base @ ..]), Some(limit)) if limit.get() <= MOST_RELEASES => {
-                Some(Gate { register: GateRegister::new(*pcr).ok()?, base: base.try_into().ok()?, limit: limit.get() })
+                let register = GateRegister::new(*pcr).ok()?;
+                Some(Gate { register, base: base.try_into().ok()?, limit: limit.get(), counter })
             }
             _ => return None,
         };
-        let window = match slot.item(TAG_WINDOW) {
-            None => None,
-            Some(ms) => Some(Duration::from_millis(u64::from_be_bytes(ms.try_into().ok()?))),
-        };
-        let pin = match slot.item(TAG_PIN) {
-            None => false,
-            Some([1]) => true,
-            Some(_) => return None,
-        };
+        let state = items::state(slot)?;
+        if gate.is_some_and(|gate| state.measured_set().contains(gate.register.number())) {
+            return None;
+        }
         let object =
             SealedObject { public: slot.item(TAG_PUBLIC)?.to_vec(), private: slot.item(TAG_PRIVATE)?.to_vec() };
-        let key = Name::from_bytes(slot.item(TAG_KEY)?)?;
-        values.is_empty().then_some(Self { key, object, policy: SlotPolicy { measured, gate, window, pin } })
+        Some(Self { key: items::key(slot)?, object, policy: SlotPolicy { state, gate } })
     }
 }
 
 const VERSION: u8 = 1;
-const TAG_VERSION: u16 = 1;
-const TAG_KEY: u16 = 2;
 const TAG_PUBLIC: u16 = 3;
 const TAG_PRIVATE: u16 = 4;
-const TAG_MEASURED: u16 = 5;
 const TAG_GATE: u16 = 6;
-const TAG_WINDOW: u16 = 7;
-const TAG_PIN: u16 = 8;
+const TAG_COUNTER: u16 = 10;
 
 #[cfg(test)]
 mod tests {
-    use super::*;
+    use std::time::Duration;
+
+    use ::tpm::AuthorityKey;
     use proptest::prelude::*;
+
+    use super::super::items::{TAG_AUTHORITY, TAG_MEASURED, TAG_PIN, TAG_WINDOW};
+    use super::*;
 
     fn slot() -> TpmSlot {
         let name = [&[0, 0x0b][..], &[9; 32]].concat();
@@ -178,10 +159,18 @@ mod tests {
             key: Name::from_bytes(&name).unwrap(),
             object: SealedObject { public: vec![1; 46], private: vec![2; 158] },
             policy: SlotPolicy {
-                measured: PcrValues::new([(7, [7; 32]), (11, [11; 32])]),
-                gate: Some(Gate { register: GateRegister::new(13).unwrap(), base: [13; 32], limit: 3 }),
-                window: Some(Duration::from_secs(90)),
-                pin: true,
+                state: State {
+                    measured: PcrValues::new([(7, [7; 32]), (11, [11; 32])]),
+                    authority: Some(AuthorityKey::Rsa2048(Box::new([0xa5; 256]))),
+                    window: Some(Duration::from_secs(90)),
+                    pin: true,
+                },
+                gate: Some(Gate {
+                    register: GateRegister::new(13).unwrap(),
+                    base: [13; 32],
+                    limit: 3,
+                    counter: Some(NvHandle::drawn(5)),
+                }),
             },
         }
     }
@@ -198,15 +187,19 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        let policy = SlotPolicy { measured: PcrValues::default(), gate: None, window: None, pin: false };
-        for slot in [slot(), TpmSlot { policy, ..slot() }] {
+        let bare = SlotPolicy { state: State::default(), gate: None };
+        let point = AuthorityKey::P256(Box::new([3; 64]));
+        let gate = slot().policy.gate.map(|gate| Gate { counter: None, ..gate });
+        let other = SlotPolicy { state: State { authority: Some(point), ..slot().policy.state }, gate };
+        for slot in [slot(), TpmSlot { policy: bare, ..slot() }, TpmSlot { policy: other, ..slot() }] {
             assert_eq!(TpmSlot::read(&slot.write("tpm").unwrap()).unwrap(), slot);
         }
     }
 
     #[test]
     fn all_registers_fit_a_slot() {
-        let all = SlotPolicy { measured: PcrValues::new((0..24).map(|pcr| (pcr, [pcr; 32]))), ..slot().policy };
+        let measured = PcrValues::new((0..24).filter(|pcr| *pcr != 13).map(|pcr| (pcr, [pcr; 32])));
+        let all = SlotPolicy { state: State { measured, ..slot().policy.state }, ..slot().policy };
         assert!(TpmSlot { policy: all, ..slot() }.write("tpm").is_ok());
     }
 
@@ -222,6 +215,11 @@ mod tests {
         assert_eq!(with(TAG_MEASURED, Some(&[1, 0, 0, 0])), None, "no such register");
         assert_eq!(with(TAG_GATE, Some(&[13; 32])), None, "a short base");
         assert_eq!(with(TAG_GATE, Some(&[16; 33])), None, "a gate that software resets");
+        assert_eq!(with(TAG_GATE, Some(&[[7; 1].as_slice(), &[0; 32]].concat())), None, "a gate that is measured too");
+        assert_eq!(with(TAG_COUNTER, Some(&[1, 0x80, 0xed])), None);
+        assert_eq!(with(TAG_COUNTER, Some(&[1, 0x80, 0xee, 0])), None, "an index that is not ours");
+        assert_eq!(with(TAG_AUTHORITY, Some(&[1; 256])), None, "a short modulus");
+        assert_eq!(with(TAG_AUTHORITY, Some(&[3; 65])), None, "no such kind of key");
         assert_eq!(with(TAG_WINDOW, Some(&[0; 7])), None);
         assert_eq!(with(TAG_PIN, Some(&[2])), None);
         assert!(with(TAG_PIN, Some(&[1])).is_some());
@@ -236,18 +234,30 @@ mod tests {
     fn every_part_of_a_policy_counts() {
         let digest = slot().policy.digest();
         let base = || slot().policy;
-        let gate = base().gate.unwrap();
+        let state = |change: fn(&mut State)| {
+            let mut policy = base();
+            change(&mut policy.state);
+            policy
+        };
+        let gate = |change: fn(&mut Gate)| {
+            let mut policy = base();
+            policy.gate.as_mut().map(change).unwrap();
+            policy
+        };
         for other in [
-            SlotPolicy { measured: base().measured.with(7, [8; 32]), ..base() },
-            SlotPolicy { measured: base().measured.with(8, [8; 32]), ..base() },
+            state(|s| s.measured = s.measured.clone().with(7, [8; 32])),
+            state(|s| s.measured = s.measured.clone().with(8, [8; 32])),
+            state(|s| s.authority = None),
+            state(|s| s.authority = Some(AuthorityKey::Rsa2048(Box::new([0xa7; 256])))),
+            state(|s| s.window = None),
+            state(|s| s.window = Some(Duration::from_secs(91))),
+            state(|s| s.pin = false),
+            gate(|g| g.limit = 2),
+            gate(|g| g.counter = None),
+            gate(|g| g.counter = Some(NvHandle::drawn(6))),
+            gate(|g| g.base = [0; 32]),
+            gate(|g| g.register = GateRegister::new(12).unwrap()),
             SlotPolicy { gate: None, ..base() },
-            SlotPolicy { gate: Some(Gate { limit: 2, ..gate }), ..base() },
-            SlotPolicy { gate: Some(Gate { limit: 1, ..gate }), ..base() },
-            SlotPolicy { gate: Some(Gate { base: [0; 32], ..gate }), ..base() },
-            SlotPolicy { gate: Some(Gate { register: GateRegister::new(12).unwrap(), ..gate }), ..base() },
-            SlotPolicy { window: None, ..base() },
-            SlotPolicy { window: Some(Duration::from_secs(91)), ..base() },
-            SlotPolicy { pin: false, ..base() },
         ] {
             assert_ne!(other.digest(), digest, "{other:?}");
         }
@@ -256,7 +266,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_items_are_a_slot_or_none(items: Vec<Vec<u8>>, limit: u8) {
-            let items: Vec<(u16, Vec<u8>)> = (1..).zip(items.into_iter().take(9)).collect();
+            let items: Vec<(u16, Vec<u8>)> = (1..).zip(items.into_iter().take(11)).collect();
             if let Ok(public) = SlotPublic::new(SourceKind::Tpm, NonZeroU8::new(limit), items) {
                 let _ = TpmSlot::parse(&public);
             }

@@ -1,11 +1,16 @@
 //! Against a real TPM 2.0 in software, and against everything that can stand between it and us.
 
 mod between;
+mod counter;
 mod limits;
+mod nv;
+mod predict;
+mod signed;
 mod state;
 
 use std::time::Duration;
 
+use ::tpm::extended;
 use host::{OsClock, OsDisk, OsEntropy};
 use testkit::Swtpm;
 
@@ -13,19 +18,26 @@ use super::super::contract::key_source_contract;
 use super::super::{NoAuth, PinFile};
 use super::*;
 
-/// A TPM with something measured into 7 and 11, and a place for the lock.
+/// A TPM with something measured into 7 and 11, a place for the lock, and who counts its releases.
 struct Device {
     tpm: Swtpm,
     dir: tempfile::TempDir,
+    counting: Counting,
 }
+
+const BOTH: [Counting; 2] = [Counting::Index, Counting::Gate];
 
 impl Device {
     /// `None` where swtpm is skipped.
     fn new() -> Option<Self> {
+        Self::counting(Counting::Index)
+    }
+
+    fn counting(counting: Counting) -> Option<Self> {
         if testkit::is_skipped("swtpm") {
             return None;
         }
-        let device = Self { tpm: Swtpm::start(), dir: testkit::scratch_dir() };
+        let device = Self { tpm: Swtpm::start(), dir: testkit::scratch_dir(), counting };
         device.measure();
         Some(device)
     }
@@ -46,8 +58,13 @@ impl Device {
     }
 
     fn source_at(&self, socket: PathBuf, gate: Option<u8>) -> TpmSource {
+        self.source_with_lock(socket, gate, "tpm.lock")
+    }
+
+    fn source_with_lock(&self, socket: PathBuf, gate: Option<u8>, lock: &str) -> TpmSource {
         let clock = Arc::new(OsClock::new().unwrap());
-        TpmSource::new(socket, gate, self.dir.path().join("tpm.lock"), Arc::new(OsDisk), clock, Arc::new(OsEntropy))
+        TpmSource::new(socket, gate, self.dir.path().join(lock), Arc::new(OsDisk), clock, Arc::new(OsEntropy))
+            .counting(self.counting)
     }
 
     fn provision(&self, policy: &PolicyRequest) -> Result<Provisioned, SourceError> {
@@ -75,6 +92,11 @@ fn within(limit: Duration) -> Deadline {
     Deadline::after(&OsClock::new().unwrap(), limit)
 }
 
+/// What a register of zeros holds after `byte`, 32 times, was extended into it.
+fn after(byte: u8) -> [u8; 32] {
+    extended(&[0; 32], &[byte; 32])
+}
+
 fn measured() -> PolicyRequest {
     PolicyRequest { pcrs: PcrSet::new([7, 11]).unwrap(), ..Default::default() }
 }
@@ -85,15 +107,19 @@ fn limited(releases: u8) -> PolicyRequest {
 
 #[test]
 fn keeps_to_the_contract() {
-    let Some(device) = Device::new() else { return };
-    key_source_contract(&|| Box::new(device.source()), &measured(), &NoAuth);
-    key_source_contract(&|| Box::new(device.source()), &PolicyRequest::default(), &NoAuth);
-    key_source_contract(&|| Box::new(device.source()), &limited(4), &NoAuth);
+    for counting in BOTH {
+        let Some(device) = Device::counting(counting) else { return };
+        key_source_contract(&|| Box::new(device.source()), &measured(), &NoAuth);
+        key_source_contract(&|| Box::new(device.source()), &PolicyRequest::default(), &NoAuth);
+        key_source_contract(&|| Box::new(device.source()), &limited(4), &NoAuth);
+    }
 }
 
 #[test]
 fn with_everything_at_once_it_keeps_to_the_contract() {
-    let Some(device) = Device::new() else { return };
-    let policy = PolicyRequest { window: Some(Duration::from_secs(600)), pin: true, ..limited(8) };
-    key_source_contract(&|| Box::new(device.source()), &policy, &device.pin_file("1234"));
+    for counting in BOTH {
+        let Some(device) = Device::counting(counting) else { return };
+        let policy = PolicyRequest { window: Some(Duration::from_secs(600)), pin: true, ..limited(8) };
+        key_source_contract(&|| Box::new(device.source()), &policy, &device.pin_file("1234"));
+    }
 }

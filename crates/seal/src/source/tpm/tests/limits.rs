@@ -12,53 +12,81 @@ fn exhausted(result: Result<Released, SourceError>) -> bool {
 
 #[test]
 fn once_a_boot() {
-    let Some(mut device) = Device::new() else { return };
-    let Provisioned { public, ikm } = device.provision(&limited(1)).unwrap();
-    for _ in 0..2 {
-        let released = device.release(&public).unwrap();
-        assert!(released.ikm.ct_eq(&ikm));
-        assert_eq!(released.remaining_this_boot, Some(0));
-        assert!(exhausted(device.release(&public)));
-        assert!(exhausted(device.release(&public)));
-        device.reboot();
+    for counting in BOTH {
+        let Some(mut device) = Device::counting(counting) else { return };
+        let Provisioned { public, ikm } = device.provision(&limited(1)).unwrap();
+        for _ in 0..2 {
+            let released = device.release(&public).unwrap();
+            assert!(released.ikm.ct_eq(&ikm));
+            assert_eq!(released.remaining_this_boot, Some(0));
+            assert!(exhausted(device.release(&public)));
+            assert!(exhausted(device.release(&public)));
+            device.reboot();
+        }
     }
 }
 
 #[test]
 fn as_often_as_agreed_and_no_more() {
-    let Some(mut device) = Device::new() else { return };
-    // The gate has a value already when the store is made, as after systemd-stub.
-    device.tpm.extend(13, 0x13);
-    for limit in [3, 8] {
-        let Provisioned { public, .. } = device.provision(&limited(limit)).unwrap();
-        for left in (0..limit).rev() {
-            assert_eq!(device.release(&public).unwrap().remaining_this_boot, Some(left));
+    for counting in BOTH {
+        let Some(mut device) = Device::counting(counting) else { return };
+        // The gate has a value already when the store is made, as after systemd-stub.
+        device.tpm.extend(13, 0x13);
+        for limit in [3, 8] {
+            let Provisioned { public, .. } = device.provision(&limited(limit)).unwrap();
+            for left in (0..limit).rev() {
+                assert_eq!(device.release(&public).unwrap().remaining_this_boot, Some(left));
+            }
+            assert!(exhausted(device.release(&public)));
+            device.reboot();
+            device.tpm.extend(13, 0x13);
+            assert_eq!(device.release(&public).unwrap().remaining_this_boot, Some(limit - 1));
+            device.reboot();
+            device.tpm.extend(13, 0x13);
         }
-        assert!(exhausted(device.release(&public)));
-        device.reboot();
-        device.tpm.extend(13, 0x13);
-        assert_eq!(device.release(&public).unwrap().remaining_this_boot, Some(limit - 1));
-        device.reboot();
-        device.tpm.extend(13, 0x13);
     }
 }
 
 #[test]
 fn probing_uses_nothing_up_and_closing_everything() {
-    let Some(mut device) = Device::new() else { return };
-    let Provisioned { public, .. } = device.provision(&limited(3)).unwrap();
-    for _ in 0..4 {
-        device.source().probe(soon()).unwrap();
+    for counting in BOTH {
+        let Some(mut device) = Device::counting(counting) else { return };
+        let Provisioned { public, .. } = device.provision(&limited(3)).unwrap();
+        for _ in 0..4 {
+            device.source().probe(soon()).unwrap();
+        }
+        assert_eq!(device.release(&public).unwrap().remaining_this_boot, Some(2));
+        assert!(device.source().close(&public, soon()).unwrap().is_until_reboot());
+        assert!(exhausted(device.release(&public)));
+        assert!(device.source().close(&public, soon()).unwrap().is_until_reboot());
+        device.reboot();
+        assert!(device.source().close(&public, soon()).unwrap().is_until_reboot(), "before the first release too");
+        assert!(exhausted(device.release(&public)));
+        device.reboot();
+        assert!(device.release(&public).is_ok());
     }
-    assert_eq!(device.release(&public).unwrap().remaining_this_boot, Some(2));
-    assert!(device.source().close(&public, soon()).unwrap().is_until_reboot());
-    assert!(exhausted(device.release(&public)));
-    assert!(device.source().close(&public, soon()).unwrap().is_until_reboot());
-    device.reboot();
-    assert!(device.source().close(&public, soon()).unwrap().is_until_reboot(), "before the first release too");
-    assert!(exhausted(device.release(&public)));
-    device.reboot();
-    assert!(device.release(&public).is_ok());
+}
+
+#[test]
+fn what_is_foreseen_is_what_a_release_does() {
+    for counting in BOTH {
+        let Some(mut device) = Device::counting(counting) else { return };
+        let Provisioned { public, .. } = device.provision(&limited(2)).unwrap();
+        let left = |device: &Device| {
+            let Evidence(facts) = device.source().foresee(&public, soon())?;
+            Ok::<_, SourceError>(facts.into_iter().find(|(name, _)| *name == "releases left in this boot").unwrap().1)
+        };
+        for expected in ["2", "1"] {
+            for _ in 0..3 {
+                assert_eq!(left(&device).unwrap(), expected, "asking uses nothing up");
+            }
+            device.release(&public).unwrap();
+        }
+        assert!(matches!(left(&device), Err(SourceError::Exhausted { .. })));
+        device.reboot();
+        device.tpm.extend(11, 1);
+        assert!(matches!(left(&device), Err(SourceError::PolicyMismatch { .. })));
+    }
 }
 
 #[test]
@@ -77,24 +105,28 @@ fn no_gate_that_software_can_reset() {
 
 #[test]
 fn a_store_is_not_made_in_a_boot_whose_releases_have_begun() {
-    let Some(mut device) = Device::new() else { return };
-    let Provisioned { public, .. } = device.provision(&limited(3)).unwrap();
-    device.release(&public).unwrap();
-    // Sealed to the gate as it is now, the store would never open after the next start.
-    assert!(matches!(device.provision(&limited(3)), Err(SourceError::Exhausted { .. })));
-    device.reboot();
-    assert!(device.provision(&limited(3)).is_ok());
+    for counting in BOTH {
+        let Some(mut device) = Device::counting(counting) else { return };
+        let Provisioned { public, .. } = device.provision(&limited(3)).unwrap();
+        device.release(&public).unwrap();
+        // Sealed to the gate as it is now, the store would never open after the next start.
+        assert!(matches!(device.provision(&limited(3)), Err(SourceError::Exhausted { .. })));
+        device.reboot();
+        assert!(device.provision(&limited(3)).is_ok());
+    }
 }
 
 #[test]
 fn resume_from_suspend_opens_nothing() {
-    let Some(mut device) = Device::new() else { return };
-    let Provisioned { public, .. } = device.provision(&limited(1)).unwrap();
-    device.release(&public).unwrap();
-    device.tpm.suspend_and_resume();
-    assert!(exhausted(device.release(&public)), "registers 0 to 15 are kept over a suspend");
-    device.reboot();
-    assert!(device.release(&public).is_ok());
+    for counting in BOTH {
+        let Some(mut device) = Device::counting(counting) else { return };
+        let Provisioned { public, .. } = device.provision(&limited(1)).unwrap();
+        device.release(&public).unwrap();
+        device.tpm.suspend_and_resume();
+        assert!(exhausted(device.release(&public)), "registers 0 to 15 are kept over a suspend");
+        device.reboot();
+        assert!(device.release(&public).is_ok());
+    }
 }
 
 #[test]
@@ -124,7 +156,7 @@ fn the_window_closes_and_a_resume_does_not_open_it() {
 
 #[test]
 fn two_processes_race_for_the_last_release() {
-    let Some(device) = Device::new() else { return };
+    let Some(device) = Device::counting(Counting::Gate) else { return };
     let Provisioned { public, .. } = device.provision(&limited(1)).unwrap();
     // Both speak to the TPM at the same time, as they may through the kernel's resource manager; and if nothing keeps them apart,
     // both have unsealed before either has extended the gate.
@@ -141,11 +173,13 @@ fn two_processes_race_for_the_last_release() {
 /// Not a protection: what docs/hardware.md says of discrete TPMs. Should this test fail, a limit has gone, and the document with it.
 #[test]
 fn a_reset_line_opens_the_gate_again_where_the_measurements_are_replayed() {
-    let Some(mut device) = Device::new() else { return };
-    let Provisioned { public, .. } = device.provision(&limited(1)).unwrap();
-    device.release(&public).unwrap();
-    device.tpm.reset_line();
-    assert!(matches!(device.release(&public), Err(SourceError::PolicyMismatch { .. })), "without the measurements");
-    device.measure();
-    assert!(device.release(&public).is_ok(), "and with them");
+    for counting in BOTH {
+        let Some(mut device) = Device::counting(counting) else { return };
+        let Provisioned { public, .. } = device.provision(&limited(1)).unwrap();
+        device.release(&public).unwrap();
+        device.tpm.reset_line();
+        assert!(matches!(device.release(&public), Err(SourceError::PolicyMismatch { .. })), "without the measurements");
+        device.measure();
+        assert!(device.release(&public).is_ok(), "and with them");
+    }
 }

@@ -1,0 +1,392 @@
+//! A TPM that keeps the octets itself, in an index that is locked against reading once it was read: once in a boot by construction.
+//!
+//! ```text
+//! storage key, by its name ─ salted session ─ state of the device ─> NV_Read ─> NV_ReadLock ─> only then return
+//! policy of the index = OR( state of the device, only NV_ReadLock )
+//! ```
+//! Without a limit the index cannot be locked: which of the two it is stands in its name, and so cannot be changed on the disk.
+//! Nothing on the disk but where it is. Whoever may read may not read again before the TPM is started anew; whoever may not
+//! read may lock. Whoever has the owner's authorisation can destroy the index, and learns nothing by it: another in its place has
+//! another name, or other octets.
+
+use std::num::NonZeroU8;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use ::tpm::policy::{PolicyCommand, PolicyDigest};
+use ::tpm::{AuthValue, Name, NvHandle, NvIndex, NvState, PcrValues, PinnedKey, Refusal, Session, Tpm, TpmError};
+use host::{Clock, Disk, Entropy};
+use secret::{Secret, SecretBytes, crypto};
+
+use super::super::{
+    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+};
+use super::chip::Chip;
+use super::items::{self, TAG_KEY, TAG_VERSION};
+use super::signed::PcrSigning;
+use super::state::State;
+use crate::labels::TPM_NV_CHECK;
+use crate::slot::{SlotPublic, SourceKind};
+
+/// The source `tpm-nv`.
+pub struct TpmNvSource {
+    chip: Chip,
+    signing: PcrSigning,
+}
+
+/// What the slot remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct NvSlot {
+    key: Name,
+    handle: NvHandle,
+    state: State,
+    /// Tells octets that somebody else has put there; of no use to whoever does not have the octets.
+    check: [u8; CHECK_BYTES],
+    /// Whether it is locked after each release.
+    once: bool,
+}
+
+impl TpmNvSource {
+    /// The TPM behind `device`; `lock` is a file that whoever releases holds.
+    pub fn new(
+        device: impl Into<PathBuf>,
+        lock: impl Into<PathBuf>,
+        disk: Arc<dyn Disk>,
+        clock: Arc<dyn Clock>,
+        entropy: Arc<dyn Entropy>,
+    ) -> Self {
+        let chip = Chip::new(device.into(), lock.into(), disk, clock, entropy);
+        Self { chip, signing: PcrSigning::default() }
+    }
+
+    /// Where a vendor's key and signatures are.
+    #[must_use]
+    pub fn signing(self, signing: PcrSigning) -> Self {
+        Self { signing, ..self }
+    }
+
+    /// Makes an index under a number that is free.
+    fn define(
+        &self,
+        tpm: &mut Tpm,
+        key: &PinnedKey,
+        state: &State,
+        once: bool,
+        pin: Option<&AuthValue>,
+    ) -> Result<NvHandle, SourceError> {
+        for _ in 0..DRAWS {
+            let mut byte = [0];
+            self.chip.entropy.fill(&mut byte);
+            let handle = NvHandle::drawn(byte[0]);
+            match tpm.nv_define(key, &index(state, handle, once), pin) {
+                Err(e) if e.refusal() == Some(Refusal::NvDefined) => continue,
+                defined => return defined.map(|()| handle).map_err(|e| self.chip.faults().tpm(e)),
+            }
+        }
+        let defect = format!("no free index was found in {DRAWS} tries");
+        Err(SourceError::Refused { what: self.chip.faults().what, defect })
+    }
+
+    /// Whether the index is the slot's, and open, by what the TPM says of it.
+    fn readable(&self, tpm: &mut Tpm, slot: &NvSlot) -> Result<(), SourceError> {
+        let (faults, index) = (self.chip.faults(), slot.index());
+        match tpm.nv_name(slot.handle) {
+            Ok(name) if name == index.name(NvState::READABLE) || !host::in_force("tpm-index-pinned") => Ok(()),
+            Ok(name) if name == index.name(LOCKED) => {
+                Err(faults.exhausted(format!("NV index {} was read, or closed, in this boot", slot.handle)))
+            }
+            Ok(_) => Err(changed(&self.chip, slot.handle, "is another one, or was defined anew")),
+            Err(e) if e.refusal() == Some(Refusal::Handle) => {
+                Err(changed(&self.chip, slot.handle, "is not there any more"))
+            }
+            Err(e) => Err(faults.tpm(e)),
+        }
+    }
+
+    /// Reads, under the policy; the session begins anew. Nothing is locked yet.
+    fn read(
+        &self,
+        tpm: &mut Tpm,
+        session: &mut Session,
+        slot: &NvSlot,
+        pin: Option<&AuthValue>,
+    ) -> Result<SecretBytes, SourceError> {
+        let faults = self.chip.faults();
+        let (state, index) = (&slot.state, slot.index());
+        // Said beforehand: the session's HMAC will tell another index too, but as a wrong PIN, which is counted.
+        self.readable(tpm, slot)?;
+        state.show_approval(&self.chip, tpm, session, &self.signing.file())?;
+        let mut shown = || {
+            if !state.registers().is_empty() {
+                tpm.policy_pcr(session, state.registers(), Some(&state.measured))?;
+            }
+            state.show_clocks(tpm, session)?;
+            if state.pin {
+                tpm.policy_auth_value(session)?;
+            }
+            tpm.policy_or(session, &branches(state))
+        };
+        let shown: Result<(), TpmError> = shown();
+        let read = shown.and_then(|()| tpm.nv_read_secret(session, &index, pin));
+        let octets = read.map_err(|e| match (e.refusal(), state.window) {
+            (Some(Refusal::Policy), _) => state.differs(&self.chip, tpm),
+            (Some(Refusal::Condition), Some(window)) => SourceError::WindowClosed { what: faults.what.clone(), window },
+            (Some(Refusal::Auth), _) if state.pin => self.chip.wrong_pin(tpm),
+            _ => faults.tpm(e),
+        })?;
+        if check(octets.expose()) == slot.check {
+            return Ok(octets);
+        }
+        Err(changed(&self.chip, slot.handle, "has other octets than were put there"))
+    }
+
+    /// Locks it against being read until the TPM is started anew; the TPM proves that it did.
+    fn lock(&self, tpm: &mut Tpm, session: Session, slot: &NvSlot) -> Result<(), TpmError> {
+        tpm.policy_command(&session, PolicyCommand::NvReadLock)?;
+        tpm.policy_or(&session, &branches(&slot.state))?;
+        tpm.nv_read_lock(session, &slot.index())
+    }
+
+    fn made(
+        &self,
+        tpm: &mut Tpm,
+        key: &PinnedKey,
+        slot: NvSlot,
+        octets: &Secret<32>,
+        pin: Option<&AuthValue>,
+    ) -> Result<Provisioned, SourceError> {
+        let faults = self.chip.faults();
+        let new = slot.index();
+        tpm.nv_write_once(key, &new, pin, octets.expose()).map_err(|e| faults.tpm(e))?;
+        let mut session = tpm.policy_session(key).map_err(|e| faults.tpm(e))?;
+        let back = self.read(tpm, &mut session, &slot, pin)?;
+        if !crypto::ct_eq(back.expose(), octets.expose()) {
+            return Err(SourceError::Drifts { what: faults.what });
+        }
+        Ok(Provisioned { public: slot.write(&faults.what)?, ikm: self.chip.ikm(back)? })
+    }
+}
+
+impl std::fmt::Debug for TpmNvSource {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "TpmNvSource({})", self.chip.faults().what)
+    }
+}
+
+impl KeySource for TpmNvSource {
+    fn kind(&self) -> SourceKind {
+        SourceKind::TpmNv
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        Capabilities {
+            device_bound: true,
+            measured: true,
+            most_releases_per_boot: 1,
+            time_window: true,
+            pin: true,
+            revocable_remotely: false,
+            needs_network: false,
+            bus_encrypted: true,
+        }
+    }
+
+    fn probe(&mut self, deadline: Deadline) -> Result<Evidence, SourceError> {
+        let mut tpm = self.chip.open(deadline)?;
+        self.chip.facts(&mut tpm).map(Evidence).map_err(|e| self.chip.faults().tpm(e))
+    }
+
+    /// Storage key, index, registers and signatures are looked at; whether the PIN is right is not.
+    fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
+        let slot = NvSlot::read(slot)?;
+        let faults = self.chip.faults();
+        let mut tpm = self.chip.open(deadline)?;
+        let key = tpm.pinned_storage_key(&slot.key).map_err(|e| faults.tpm(e))?;
+        let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        tpm.let_go(key).map_err(|e| faults.tpm(e))?;
+        self.readable(&mut tpm, &slot)?;
+        slot.state.holds(&self.chip, &mut tpm)?;
+        slot.state.show_approval(&self.chip, &mut tpm, &session, &self.signing.file())?;
+        let mut facts = vec![("tpm", faults.what), ("storage key", slot.key.to_string())];
+        facts.push(("index", slot.handle.to_string()));
+        facts.extend(slot.state.facts());
+        facts.extend(slot.once.then(|| ("releases left in this boot", "1".to_owned())));
+        Ok(Evidence(facts))
+    }
+
+    /// Writes, locks against writing, and reads once to see that it comes back: that locks nothing, and so uses no release up.
+    fn provision(
+        &mut self,
+        request: &PolicyRequest,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        request.enforceable(SourceKind::TpmNv, &self.capabilities())?;
+        let faults = self.chip.faults();
+        let _alone = self.chip.alone(deadline)?;
+        let mut tpm = self.chip.open(deadline)?;
+        let values = if request.pcrs.is_empty() { Ok(PcrValues::default()) } else { tpm.read_pcrs(request.pcrs) };
+        let values = values.map_err(|e| faults.tpm(e))?;
+        let state = State::now(request, self.signing.key(&*self.chip.disk)?, &values)?;
+        let pin = self.chip.pin(state.pin, auth, &mut tpm)?;
+        let key = tpm.storage_key().map_err(|e| faults.tpm(e))?.pin();
+        let octets = Secret::<32>::init_with(|octets| self.chip.entropy.fill(octets));
+        let once = request.releases_per_boot.is_some();
+        let handle = self.define(&mut tpm, &key, &state, once, pin.as_ref())?;
+        let check = check(octets.expose());
+        let slot = NvSlot { key: key.name(), handle, state, check, once };
+        let made = self.made(&mut tpm, &key, slot, &octets, pin.as_ref());
+        if made.is_err() {
+            // Memory of the TPM is scarce. What failed is told; an index left behind harms nobody.
+            let _ = tpm.nv_undefine(handle);
+        }
+        made
+    }
+
+    fn release(&mut self, slot: &SlotPublic, auth: &dyn Auth, deadline: Deadline) -> Result<Released, SourceError> {
+        let slot = NvSlot::read(slot)?;
+        let faults = self.chip.faults();
+        let _alone = self.chip.alone(deadline)?;
+        let mut tpm = self.chip.open(deadline)?;
+        let key = tpm.pinned_storage_key(&slot.key).map_err(|e| faults.tpm(e))?;
+        let mut session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        tpm.let_go(key).map_err(|e| faults.tpm(e))?;
+        let pin = self.chip.pin(slot.state.pin, auth, &mut tpm)?;
+        let octets = self.read(&mut tpm, &mut session, &slot, pin.as_ref())?;
+        if slot.once && host::in_force("tpm-index-locked") {
+            // Before anybody has the octets: if this fails they are wiped.
+            self.lock(&mut tpm, session, &slot).map_err(|e| faults.tpm(e))?;
+        }
+        let mut facts = vec![("tpm", faults.what.clone()), ("storage key", slot.key.to_string())];
+        facts.push(("index", slot.handle.to_string()));
+        facts.extend(slot.state.facts());
+        let left = slot.once.then_some(0);
+        Ok(Released { ikm: self.chip.ikm(octets)?, evidence: Evidence(facts), remaining_this_boot: left })
+    }
+
+    /// Locks the index, if it can be, in whatever state the device is.
+    fn close(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Closed, SourceError> {
+        let slot = NvSlot::read(slot)?;
+        if !slot.once {
+            return Ok(Closed::releases_on());
+        }
+        let faults = self.chip.faults();
+        let _alone = self.chip.alone(deadline)?;
+        let mut tpm = self.chip.open(deadline)?;
+        let index = slot.index();
+        let key = tpm.pinned_storage_key(&slot.key).map_err(|e| faults.tpm(e))?;
+        let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        match self.lock(&mut tpm, session, &slot) {
+            Ok(()) => Ok(Closed::until_reboot()),
+            // By its name it is no longer what can be read: locked, replaced or gone. Only the first is as it should be.
+            Err(e) => match tpm.nv_name(slot.handle) {
+                Ok(name) if name == index.name(LOCKED) => Ok(Closed::until_reboot()),
+                Ok(_) if e.refusal() == Some(Refusal::Auth) => {
+                    Err(changed(&self.chip, slot.handle, "is another one, or was defined anew"))
+                }
+                _ => Err(faults.tpm(e)),
+            },
+        }
+    }
+
+    /// Removes the index, and with it the octets.
+    fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
+        let handle = NvSlot::read(slot)?.handle;
+        if kept.iter().any(|other| NvSlot::read(other).is_ok_and(|other| other.handle == handle)) {
+            return Ok(());
+        }
+        remove(&self.chip, handle, deadline)
+    }
+}
+
+/// Removes an index; one that is gone already is as good.
+pub(super) fn remove(chip: &Chip, handle: NvHandle, deadline: Deadline) -> Result<(), SourceError> {
+    let _alone = chip.alone(deadline)?;
+    let mut tpm = chip.open(deadline)?;
+    match tpm.nv_undefine(handle) {
+        Err(e) if e.refusal() == Some(Refusal::Handle) => Ok(()),
+        done => done.map_err(|e| chip.faults().tpm(e)),
+    }
+}
+
+impl NvSlot {
+    fn index(&self) -> NvIndex {
+        index(&self.state, self.handle, self.once)
+    }
+
+    fn write(&self, what: &str) -> Result<SlotPublic, SourceError> {
+        let mut all = vec![
+            (TAG_VERSION, vec![VERSION]),
+            (TAG_KEY, self.key.as_bytes().to_vec()),
+            (TAG_INDEX, self.handle.number().to_be_bytes().to_vec()),
+            (TAG_CHECK, self.check.to_vec()),
+        ];
+        all.extend(items::of_state(&self.state));
+        items::slot(SourceKind::TpmNv, NonZeroU8::new(u8::from(self.once)), all, what)
+    }
+
+    /// What [`NvSlot::write`] wrote; the disk is hostile, so every item is looked at.
+    fn read(slot: &SlotPublic) -> Result<Self, SourceError> {
+        Self::parse(slot).ok_or(SourceError::OtherSlot { kind: SourceKind::TpmNv })
+    }
+
+    fn parse(slot: &SlotPublic) -> Option<Self> {
+        let once = match slot.release_limit().map(NonZeroU8::get) {
+            None => false,
+            Some(1) => true,
+            Some(_) => return None,
+        };
+        if slot.kind() != SourceKind::TpmNv || slot.item(TAG_VERSION)? != [VERSION] {
+            return None;
+        }
+        Some(Self {
+            key: items::key(slot)?,
+            handle: NvHandle::from_number(u32::from_be_bytes(slot.item(TAG_INDEX)?.try_into().ok()?))?,
+            state: items::state(slot)?,
+            check: slot.item(TAG_CHECK)?.try_into().ok()?,
+            once,
+        })
+    }
+}
+
+/// The index of a state: by its policy it is read in that state, and locked in any.
+fn index(state: &State, handle: NvHandle, once: bool) -> NvIndex {
+    NvIndex::secret(handle, PolicyDigest::any_of(&branches(state)), state.pin, once)
+}
+
+fn branches(state: &State) -> [PolicyDigest; 2] {
+    let before = state.approved();
+    let registers = state.registers();
+    let measured = if registers.is_empty() {
+        before
+    } else {
+        before.pcr(registers, &state.measured).expect("the set is made of the registers that have values")
+    };
+    let read = state.conditions().into_iter().fold(measured, PolicyDigest::clock);
+    let read = if state.pin { read.auth_value() } else { read };
+    [read, PolicyDigest::default().command(PolicyCommand::NvReadLock)]
+}
+
+fn check(octets: &[u8]) -> [u8; CHECK_BYTES] {
+    let mut check = [0; CHECK_BYTES];
+    crypto::hkdf_sha256(&[], octets, TPM_NV_CHECK.text.as_bytes(), &mut check);
+    check
+}
+
+/// The index of a slot, for whoever would put another in its place.
+#[cfg(test)]
+pub(super) fn index_of(slot: &SlotPublic) -> Option<NvIndex> {
+    NvSlot::parse(slot).map(|slot| slot.index())
+}
+
+fn changed(chip: &Chip, handle: NvHandle, how: &str) -> SourceError {
+    SourceError::IndexChanged { what: chip.faults().what, defect: format!("NV index {handle} {how}") }
+}
+
+const LOCKED: NvState = NvState { written: true, write_locked: true, read_locked: true };
+const CHECK_BYTES: usize = TPM_NV_CHECK.bytes;
+const DRAWS: usize = 8;
+
+const VERSION: u8 = 1;
+const TAG_INDEX: u16 = 10;
+const TAG_CHECK: u16 = 11;
