@@ -3,6 +3,14 @@
 //! ```text
 //! PoweredOn -> (Making -> Publishing ->) Releasing -> Unlocking -> Opening -> Certifying -> Serving <-> Sealed
 //!       \___________\___________\____________\____________\____________\___________> Halted
+//!
+//! a store of somebody else's:
+//! PoweredOn -> Reaching <-> Serving
+//! one that we keep for him:
+//! PoweredOn -> (Making -> Publishing ->) Reaching <-> Serving
+//!                                         |  ^ it is open
+//!                      it waits for us    v  |
+//!                                     Releasing -> Unlocking -> Opening
 //! ```
 //! A state is a struct that holds what is known there and nothing else. An arrow spends the state before it, and is taken only
 //! by the event that proves its ground durable; an event that does not belong to a state changes nothing. The driver alone touches
@@ -23,7 +31,7 @@ pub use halt::Halt;
 pub use remains::{Part, Remains};
 pub use serving::Serving;
 
-use crate::plan::{Plan, Profile, SourceSpec};
+use crate::plan::{ExternalStore, Plan, Profile, SourceSpec};
 
 /// Where the boot stands, and the plan that it follows.
 #[derive(Clone, Debug)]
@@ -41,6 +49,8 @@ pub enum State {
     Making,
     /// `data.new` is whole and synced; it is being renamed to `data`.
     Publishing,
+    /// The store is in another process: it is looked whether it serves, and has us.
+    Reaching(Reaching),
     /// The state is there; the source is asked for its key material.
     Releasing(Releasing),
     /// The key material is here; a slot is being opened.
@@ -61,6 +71,13 @@ pub enum State {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Releasing {
     /// Failed attempts so far.
+    pub failed: u32,
+}
+
+/// Looking for a store in another process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reaching {
+    /// Looks so far that did not find it serving.
     pub failed: u32,
 }
 
@@ -114,6 +131,8 @@ impl Machine {
 
 fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
     match (state, event) {
+        // A guest has no state of its own that could be whole or in parts.
+        (State::PoweredOn, Event::Started) if !plan.store.has_slots() => reach(),
         (State::PoweredOn, Event::Started) => (State::PoweredOn, vec![Action::Look]),
         (State::PoweredOn, Event::Looked(remains)) => looked(plan, remains),
 
@@ -121,7 +140,23 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
         (State::Making, Event::Made) => (State::Publishing, vec![Action::Publish]),
         // Renamed, and the directory synced: from here on this is never a first boot again. What was written is read back
         // by the same way as at every other boot, before anybody relies on it.
-        (State::Publishing, Event::Published) => release(),
+        (State::Publishing, Event::Published) => begin(plan),
+
+        // Nothing of what was found before the store was away is believed: it may come back as another, or as it was last week.
+        // Within this boot receipts say which tokens live on, so the epoch is that of each receipt.
+        (State::Reaching(_), Event::Reached { ca }) => {
+            let serving = Serving::new(ca, Epoch::Same);
+            (State::Serving(Box::new(serving)), vec![Action::Serve, Action::LayGround { after: Duration::ZERO }])
+        }
+        (State::Reaching(_), Event::FoundShut) if plan.store.has_slots() => release(),
+        (State::Reaching(Reaching { failed }), Event::NotReached) => again(plan, failed),
+        (State::Opening(_), Event::NotReached) => again(plan, 0),
+        // Looked at anew, by the way that everybody goes: that it took our shares does not say that it serves.
+        (State::Opening(_), Event::Unsealed) => reach(),
+        // The gates first; then everything that was known of it, and our token.
+        (State::Serving(_), Event::Lost) if host::in_force("gates-follow-the-store") => {
+            (State::Reaching(Reaching { failed: 0 }), seal().into_iter().chain([REACH]).collect())
+        }
 
         (State::Releasing(_), Event::Released) => (State::Unlocking, vec![Action::Unlock]),
         (State::Releasing(r), Event::SourceBusy) if host::in_force("busy-source-asked-again") => {
@@ -157,7 +192,7 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
             (State::Serving(Box::new(serving)), actions)
         }
 
-        (State::Sealed, Event::UnsealAsked) => release(),
+        (State::Sealed, Event::UnsealAsked) => begin(plan),
 
         // Whatever was under way, a fault for an operator ends it, and keys do not stay behind.
         (state @ (State::Halted(_) | State::Sealed), _) => (state, Vec::new()),
@@ -177,16 +212,34 @@ fn looked(plan: &Plan, remains: Remains) -> (State, Vec<Action>) {
         let clear = remains.leftover.then_some(Action::ClearLeftover);
         return (State::Making, clear.into_iter().chain([Action::Make]).collect());
     }
-    if let Some(fault) = remains.fault() {
+    if let Some(fault) = remains.fault(&plan.store) {
         return halt(fault, false);
     }
-    let (state, mut actions) = release();
+    let (state, mut actions) = begin(plan);
     if remains.leftover {
         // `data` is whole, so `data.new` is of an attempt that ended before or after it: nothing in it was ever served.
         actions.insert(0, Action::ClearLeftover);
     }
     (state, actions)
 }
+
+/// From a state that is whole: to the source, or to the store that may not need it.
+fn begin(plan: &Plan) -> (State, Vec<Action>) {
+    if plan.store.external().is_some() { reach() } else { release() }
+}
+
+fn reach() -> (State, Vec<Action>) {
+    (State::Reaching(Reaching { failed: 0 }), vec![REACH])
+}
+
+fn again(plan: &Plan, failed: u32) -> (State, Vec<Action>) {
+    let failed = failed.saturating_add(1);
+    let (first, longest) = plan.store.external().map(ExternalStore::pauses).unwrap_or_default();
+    let after = first.saturating_mul(1 << failed.saturating_sub(1).min(7)).min(longest);
+    (State::Reaching(Reaching { failed }), vec![Action::Reach { after }])
+}
+
+const REACH: Action = Action::Reach { after: Duration::ZERO };
 
 fn release() -> (State, Vec<Action>) {
     (State::Releasing(Releasing { failed: 0 }), vec![Action::Release { after: Duration::ZERO }])

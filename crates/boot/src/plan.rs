@@ -9,6 +9,7 @@ mod gate;
 mod names;
 mod service;
 mod source;
+mod store;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -19,6 +20,7 @@ pub use gate::{GatePlan, HttpUrl, Need, Probe, ProbeError};
 pub use names::{GateName, MAX_NAME_BYTES, NameError, ServiceName};
 pub use service::{FileMode, FileModeError, JwtPlan, PathRule, PathRuleError, PolicyPlan, ServicePlan, TokenPlan};
 pub use source::{SourceSpec, TpmKeeping, TpmSpec};
+pub use store::{Access, ExternalStore, Reunseal, ShareCounts, StoreSpec, Terms};
 
 /// The whole wish.
 #[derive(Clone, Debug)]
@@ -29,10 +31,12 @@ pub struct Plan {
     pub data_dir: PathBuf,
     /// Where tokens and sockets live; a tmpfs.
     pub run_dir: PathBuf,
+    /// Which store is kept.
+    pub store: StoreSpec,
     /// Where the input key material comes from: each source has a slot of its own, and each alone opens the store. In the order in
-    /// which they are asked.
+    /// which they are asked. None where no slots are ours ([`StoreSpec::has_slots`]).
     pub sources: Vec<SourceSpec>,
-    /// Who holds the recovery key; `None` when nobody has chosen, and then no store is made.
+    /// Who holds the recovery key; `None` when nobody has chosen, and then no slots are made.
     pub recovery: Option<RecoverySpec>,
     /// Mounts that must be there.
     pub mounts: Vec<MountPlan>,

@@ -15,6 +15,7 @@ pub(crate) fn demo_plan(data_dir: &Path, run_dir: &Path) -> Plan {
         profile: Profile::Demo,
         data_dir: data_dir.into(),
         run_dir: run_dir.into(),
+        store: crate::plan::StoreSpec::Ours,
         sources: vec![SourceSpec::Software { file: data_dir.join("software.key") }],
         recovery: Some(RecoverySpec::None),
         mounts: Plan::default_mounts(),

@@ -1,6 +1,6 @@
 //! What does not protect a device, said plainly: by `up`, by `up --check` and by `doctor`.
 
-use boot::plan::{AuditSync, Plan, Profile, RecoverySpec, SourceSpec};
+use boot::plan::{Access, AuditSync, Plan, Profile, RecoverySpec, Reunseal, SourceSpec, StoreSpec, Terms};
 use host::Disk;
 use std::path::Path;
 
@@ -8,6 +8,23 @@ use std::path::Path;
 pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
     let mut lacking = Vec::new();
     let mut say = |text: String| lacking.push(text);
+    match plan.store.external().map(|s| (s, &s.terms)) {
+        Some((store, Terms::Guest(access))) => {
+            let file = match access {
+                Access::TokenFile(path) | Access::AppRole { secret_id_file: path, .. } => path,
+            };
+            say(format!(
+                "whoever reads {} can give himself every secret of the plan in {}",
+                file.display(),
+                store.address()
+            ));
+            say("the secrets are as safe as the store is kept by whoever keeps it: edgekeep does not see how".into());
+        }
+        Some((_, Terms::Keeper { reunseal: Reunseal::Always, .. })) => {
+            say("a store that is made to crash is unsealed again for whoever made it ([store] reunseal)".into());
+        }
+        _ => {}
+    }
     for source in &plan.sources {
         of_source(source, &mut say);
     }
@@ -20,7 +37,7 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
     if plan.profile == Profile::Demo {
         say("this is a demo: no device should be run with it".into());
     }
-    if plan.recovery == Some(RecoverySpec::None) {
+    if plan.recovery == Some(RecoverySpec::None) && plan.store.has_slots() {
         say("nobody holds a recovery key: losing the key source loses every secret".into());
     }
     let dangers = plan.dangers;
@@ -35,6 +52,9 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
     }
     if dangers.readable_tokens {
         say("every user of this device may read a token (danger_readable_tokens)".into());
+    }
+    if plan.store != StoreSpec::Ours {
+        return lacking;
     }
     if plan.audit.sync != AuditSync::Each {
         say("the last audit records of reads can be lost with the power (audit.sync)".into());

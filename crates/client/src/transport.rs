@@ -25,6 +25,17 @@ impl HttpsVault {
         };
         Ok(Self(Wire::new(dial, Address::Https { host: host.to_owned(), port }, deadlines)))
     }
+
+    /// Where it is.
+    pub fn address(&self) -> &Address {
+        self.0.address()
+    }
+
+    /// Resolves when a connection of this client has ended since the last call: at once when the store's process dies, without
+    /// asking it for anything. It may be told without need, never without a connection having ended.
+    pub fn hung_up(&self) -> impl Future<Output = ()> + Send {
+        self.0.hung_up()
+    }
 }
 
 /// A store at a Unix socket. The folder of the socket must be one that only the store's user can write: who owns the folder

@@ -10,6 +10,7 @@ use rustls_pki_types::{CertificateDer, ServerName};
 #[derive(Clone)]
 pub struct Trust {
     roots: Arc<RootCertStore>,
+    first: [u8; 32],
     server_name: Option<ServerName<'static>>,
     tls12: bool,
 }
@@ -27,15 +28,15 @@ impl Trust {
             return Err(TrustError::TooLong { bytes: pem.len() });
         }
         let mut roots = RootCertStore::empty();
+        let mut first = None;
         for (index, certificate) in CertificateDer::pem_slice_iter(pem).enumerate() {
             let unreadable = |problem: String| TrustError::Unreadable { number: index + 1, problem };
             let certificate = certificate.map_err(|e| unreadable(e.to_string()))?;
+            first.get_or_insert_with(|| secret::crypto::sha256(&[certificate.as_ref()]));
             roots.add(certificate).map_err(|e| unreadable(e.to_string()))?;
         }
-        if roots.is_empty() {
-            return Err(TrustError::NoCertificate);
-        }
-        Ok(Self { roots: Arc::new(roots), server_name: None, tls12: false })
+        let first = first.ok_or(TrustError::NoCertificate)?;
+        Ok(Self { roots: Arc::new(roots), first, server_name: None, tls12: false })
     }
 
     /// Expects this name in the server's certificate instead of the host of the address.
@@ -53,6 +54,11 @@ impl Trust {
     pub fn allow_tls12(mut self) -> Self {
         self.tls12 = true;
         self
+    }
+
+    /// SHA-256 of the first authority's certificate (DER): by it the trust is named.
+    pub fn fingerprint(&self) -> [u8; 32] {
+        self.first
     }
 
     /// The name to expect from a server at `host`.

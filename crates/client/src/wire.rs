@@ -14,6 +14,7 @@ use hyper_util::rt::TokioIo;
 use rustls_pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
+use tokio::sync::Notify;
 use tokio::time::timeout;
 use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
@@ -90,6 +91,8 @@ pub(crate) struct Wire {
     /// The connection that the last call left behind. It is taken out for a call and put back after it, so that the lock is
     /// never held across a wait; calls at the same time make connections of their own.
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
+    /// Told when a connection has ended.
+    ended: Arc<Notify>,
 }
 
 impl Wire {
@@ -101,7 +104,12 @@ impl Wire {
             }
             Address::Unix { .. } => "localhost".to_owned(),
         };
-        Self { dial, address, host_header, deadlines, idle: Mutex::new(None) }
+        Self { dial, address, host_header, deadlines, idle: Mutex::new(None), ended: Arc::new(Notify::new()) }
+    }
+
+    /// Resolves when a connection has ended since the last time: at once when the peer dies, for then the kernel closes it.
+    pub(crate) async fn hung_up(&self) {
+        self.ended.notified().await;
     }
 
     pub(crate) fn address(&self) -> &Address {
@@ -220,8 +228,10 @@ impl Wire {
         let (sender, connection) =
             http1::Builder::new().handshake(TokioIo::new(stream)).await.map_err(|e| self.broken(&e))?;
         // Ends when the sender is dropped or the peer closes; its faults come out of the sender.
+        let ended = Arc::clone(&self.ended);
         tokio::spawn(async move {
             connection.await.ok();
+            ended.notify_one();
         });
         Ok(sender)
     }

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use boot::plan::{AuditPlan, Dangers, ListenPlan, Plan, Profile, RecoverySpec, ServicePlan, SourceSpec};
+use boot::plan::{AuditPlan, Dangers, ListenPlan, Plan, Profile, RecoverySpec, ServicePlan, SourceSpec, StoreSpec};
 
 use crate::fault::{Collector, Faults, Place, shown};
 use crate::settings::{demo_gates, parse_address};
@@ -44,6 +44,7 @@ pub fn demo(wish: &Demo<'_>) -> Result<Plan, Faults> {
         profile: Profile::Demo,
         data_dir: wish.data_dir.to_owned(),
         run_dir: wish.run_dir.to_owned(),
+        store: StoreSpec::Ours,
         sources: vec![SourceSpec::Software { file: key_file(wish.data_dir) }],
         recovery: Some(RecoverySpec::None),
         mounts: Plan::default_mounts(),

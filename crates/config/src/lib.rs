@@ -83,7 +83,7 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Config, Faults> {
     if let Some(dir) = inputs.data_dir {
         plan.data_dir = dir.to_owned();
     }
-    if plan.recovery.is_none() && inputs.terminal {
+    if plan.recovery.is_none() && inputs.terminal && plan.store.has_slots() {
         plan.recovery = Some(RecoverySpec::Terminal);
     }
     if edgex_files.is_any() {

@@ -73,6 +73,11 @@ impl<'a> Section<'a> {
         Self { source, name, prefix: None, line: node.line, entries, asked: Vec::new() }
     }
 
+    /// Whether the file has the section.
+    pub(crate) fn is_written(&self) -> bool {
+        self.line > 0
+    }
+
     /// Where the section begins.
     pub(crate) fn place(&self) -> Place {
         self.source.at(self.line)
@@ -89,6 +94,14 @@ impl<'a> Section<'a> {
     /// Whether the key is in the file or overridden.
     pub(crate) fn has(&mut self, key: &'static str) -> bool {
         self.find(key).is_some()
+    }
+
+    /// Where the key is written, if it is.
+    pub(crate) fn place_of(&mut self, key: &'static str) -> Option<Place> {
+        Some(match self.find(key)? {
+            Found::Node(entry) => self.source.at(entry.line),
+            Found::Variable(name, _) => Place::Variable(name),
+        })
     }
 
     /// Text that `parse` turns into a value; its error says what is wrong, `remedy` what would be right.

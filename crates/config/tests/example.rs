@@ -39,6 +39,8 @@ fn the_documented_example_has_no_fault() {
 fn the_example_leaves_no_key_out() {
     let sections = [
         "",
+        "[store]",
+        "[store.approle]",
         "[source]",
         "[recovery]",
         "[listen]",

@@ -5,6 +5,8 @@
 //! bring_up    health -> not initialised: Prepared -> Fresh -> Kept -> unseal      nothing is unsealed by what is not on the disk
 //!                    -> sealed:          shares from the file     -> unseal
 //!                    -> serving:         shares from the file
+//! reopen      sealed again by a crash: claim -> still sealed? -> noted for this boot -> unseal, by one process at a time
+//! Scoped      a store with a token of ours that may do our work and no more: by a file, by an AppRole
 //! RootToken   from init, or from the shares; lives in memory; revoked on every way out
 //! rekey       new shares kept beside the old ones -> shown to the store -> in their place
 //! services    policy, entity, user, alias, role -> token -> file; for each service of EdgeX
@@ -22,7 +24,9 @@ mod init;
 mod issuing;
 mod patience;
 mod rekey;
+mod reopen;
 mod root;
+mod scoped;
 mod services;
 mod stop;
 mod sweep;
@@ -33,14 +37,16 @@ mod wiped;
 mod fake;
 
 pub use bring_up::{BringUpError, Done, Opened, Wish, bring_up};
-pub use custody::{Custody, CustodyError, Encrypted, Held, Keeping, OnDisk};
+pub use custody::{Custody, CustodyError, Encrypted, Held, INTENT as INTENT_FILE, Keeping, OnDisk};
 pub use door::{CUSTODY_MOUNT, CUSTODY_POLICY, keep_login};
 pub use health::{Health, health};
 pub use init::{Fresh, InitError, Kept, Prepared, ShareCounts};
 pub use issuing::{IssuingToken, PRIVILEGED_POLICY};
 pub use patience::{Exhausted, Patience};
 pub use rekey::{RekeyError, rekey};
+pub use reopen::{ReopenError, Reopened, Reunseal, reopen};
 pub use root::{RootError, RootToken, with_root};
+pub use scoped::{Access, AccessError, Life, Scoped};
 pub use services::{Regenerate, ServiceGround, ServiceWish, issue, regenerate};
 pub use stop::{Halt, Stop, Stopped, stop};
 pub use sweep::{Sweep, Swept};

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use delivery::{Channel, DeliverError, Endpoint, FileChannel};
 use host::BootTime;
+use pipeline::Core;
 use pipeline::audit::AuditDevice;
-use pipeline::{Core, InProcess};
 use pki::{Ca, ServerCertificate};
 use seal::{FoundSlots, Ikm, RecoveryKey, Unlocked};
 use store::Store;
@@ -19,7 +19,9 @@ use super::certificates::Certificates;
 use super::environment::{Environment, Note, Observer};
 use super::front::{Front, Serving};
 use super::keys::refused;
+use super::reach::Reached;
 use super::recovery::Rotation;
+use super::seam::Seam;
 use super::slots::{Seen, SlotChange};
 use super::upkeep::Watched;
 use crate::gate::{BindError, Board, GateSocket, Hints};
@@ -45,6 +47,10 @@ pub struct Running {
     pub(super) front: Option<Arc<dyn Front>>,
     pub(super) serving: Serving,
     ticked: Option<BootTime>,
+    /// Something has happened that should not wait for the next turn of the upkeep.
+    pub(super) look_again: bool,
+    /// How a store in another process stood when it was last told.
+    pub(super) away: Option<String>,
     /// Held for as long as the process works on this data directory.
     _lock: Box<dyn Send>,
 }
@@ -66,7 +72,9 @@ pub(super) struct Hands {
     pub(super) store: Option<Store>,
     pub(super) audit: Option<Arc<AuditDevice>>,
     pub(super) core: Option<Arc<Core>>,
-    pub(super) vault: Option<InProcess>,
+    pub(super) vault: Option<Seam>,
+    /// A store in another process.
+    pub(super) reached: Option<Box<Reached>>,
     pub(super) certificates: Option<Certificates>,
     pub(super) ground: Option<Ground>,
     pub(super) entities: BTreeMap<ServiceName, String>,
@@ -150,6 +158,8 @@ pub fn claim(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> R
         front: None,
         serving: Serving::default(),
         ticked: None,
+        look_again: false,
+        away: None,
         _lock: lock,
         plan,
         env,
@@ -220,6 +230,11 @@ impl Running {
         if let State::Halted(halt) = self.state() { Some(halt) } else { None }
     }
 
+    /// Why a store in another process is not reached, as it was last seen.
+    pub fn away(&self) -> Option<&str> {
+        self.away.as_deref()
+    }
+
     /// Where a service's token is.
     pub fn token_directory(&self, service: &ServiceName) -> std::path::PathBuf {
         self.plan.run_dir.join("secrets").join(service.as_str())
@@ -229,7 +244,14 @@ impl Running {
     pub async fn wait(&mut self) {
         let now = self.env.clock.boottime();
         let next = self.later.iter().map(|(at, _)| at.since(now)).min().unwrap_or(TICK);
-        tokio::time::sleep(next.clamp(Duration::from_millis(10), TICK)).await;
+        let longest = if self.look_again { SOON } else { TICK };
+        let pause = tokio::time::sleep(next.clamp(Duration::from_millis(10), longest));
+        let Some(reached) = &self.hands.reached else { return pause.await };
+        tokio::select! {
+            () = pause => {}
+            // A store that dies is noticed when the kernel closes its connection, not a second later.
+            () = reached.vault.anonymous().hung_up() => self.look_again = true,
+        }
     }
 
     /// Does what is due by now: retries, ended probes, renewals, upkeep of the store, a seal that was asked for through the API. To be
@@ -249,8 +271,11 @@ impl Running {
         if self.hands.core.as_ref().is_some_and(|core| core.is_sealing()) {
             return self.seal().await;
         }
-        if self.ticked.is_none_or(|t| now.since(t) >= TICK) {
+        if std::mem::take(&mut self.look_again) || self.ticked.is_none_or(|t| now.since(t) >= TICK) {
             self.ticked = Some(now);
+            if let Some(lost) = self.watch(now).await {
+                return self.feed(lost).await;
+            }
             self.upkeep(now).await;
         }
     }
@@ -285,6 +310,10 @@ impl Running {
         by: api::PeerAddress,
         reseal: bool,
     ) -> Result<(Rotation, Option<SlotChange>), Halt> {
+        if !self.plan.store.has_slots() {
+            let fact = "the store is somebody else's: it has no slots here, and no recovery key".to_owned();
+            return Err(Halt::Refused { fact, hint: "whoever keeps its key shares unseals it".into() });
+        }
         if self.hands.store.is_some() {
             let fact = "the store is open already".to_owned();
             return Err(Halt::Refused { fact, hint: "nothing is to be recovered".into() });
@@ -316,9 +345,7 @@ impl Running {
     /// Steps the machine until nothing is left to do now.
     pub(super) async fn feed(&mut self, event: Event) {
         let actions = self.step(event);
-        if matches!(self.state(), State::Halted(_) | State::Sealed) {
-            self.later.clear();
-        }
+        self.forget_what_has_no_ground(&actions);
         self.carry_out(actions).await;
     }
 
@@ -327,6 +354,15 @@ impl Running {
         let (machine, actions) = machine.step(event);
         self.machine = Some(machine);
         actions
+    }
+
+    /// Whatever is still to be done stood on an open store, and goes when that is closed.
+    fn forget_what_has_no_ground(&mut self, next: &[Action]) -> bool {
+        let closed = matches!(self.state(), State::Halted(_) | State::Sealed) || next.contains(&Action::CloseStore);
+        if closed {
+            self.later.clear();
+        }
+        closed
     }
 
     async fn carry_out(&mut self, actions: Vec<Action>) {
@@ -345,10 +381,8 @@ impl Running {
             }
             for event in self.act(batch).await {
                 let next = self.step(event);
-                if matches!(self.state(), State::Halted(_) | State::Sealed) {
-                    // What was still to be done stood on an open store.
+                if self.forget_what_has_no_ground(&next) {
                     queue.clear();
-                    self.later.clear();
                 }
                 queue.extend(next);
             }
@@ -383,16 +417,21 @@ impl Running {
 
     /// Public files beside the tokens: the CA, and how to find the server.
     pub(super) fn publish_endpoint(&mut self) {
-        let Some(pem) = self.ca().map(Ca::pem) else { return };
+        let Some(pem) = self.ca_pem() else { return };
         let ca = self.plan.run_dir.join(delivery::CA_FILE);
+        let external = self.plan.store.external();
         let endpoint = Endpoint {
             address: match (self.serving.tcp.first(), &self.plan.listen.tcp) {
+                _ if external.is_some() => external.map(|s| s.address().to_string()).unwrap_or_default(),
                 // The kernel's choice of a port, where it had one; otherwise the plan's words, which may be a name.
                 (Some(bound), Some(tcp)) if tcp.ends_with(":0") => format!("https://{bound}"),
                 (_, Some(tcp)) => format!("https://{tcp}"),
                 (_, None) => format!("unix:{}", self.plan.listen.api_socket.display()),
             },
-            server_name: self.plan.listen.names.first().cloned().unwrap_or_default(),
+            server_name: match external {
+                Some(store) => store.server_name.clone().unwrap_or_else(|| store.host.clone()),
+                None => self.plan.listen.names.first().cloned().unwrap_or_default(),
+            },
             ca: ca.clone(),
         };
         let disk = &*self.env.disk;
@@ -428,6 +467,7 @@ impl Drop for Running {
 fn delay(action: &Action) -> Option<Duration> {
     match action {
         Action::Release { after }
+        | Action::Reach { after }
         | Action::LayGround { after }
         | Action::KeepCredentials { after }
         | Action::Provide { after, .. } => Some(*after),
@@ -439,6 +479,7 @@ fn undelayed(action: Action) -> Action {
     let after = Duration::ZERO;
     match action {
         Action::Release { .. } => Action::Release { after },
+        Action::Reach { .. } => Action::Reach { after },
         Action::LayGround { .. } => Action::LayGround { after },
         Action::KeepCredentials { .. } => Action::KeepCredentials { after },
         Action::Provide { service, anew, .. } => Action::Provide { service, anew, after },
@@ -500,5 +541,7 @@ fn list(faults: &[PlanFault]) -> String {
     faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
+/// After which a store that gave no answer is looked at once more.
+const SOON: Duration = Duration::from_millis(20);
 /// How often upkeep is done.
 const TICK: Duration = Duration::from_secs(1);

@@ -13,6 +13,8 @@ use crate::plan::{Plan, RecoverySpec};
 pub(super) const NEW: &str = "data.new";
 /// The database in the state directory.
 pub(super) const STORE: &str = "store.db";
+/// The key shares of a store in another process, by EdgeX's name.
+pub(super) const SHARES: &str = "resp-init.json";
 /// The audit ring's directory in it.
 pub(super) const AUDIT: &str = "audit";
 /// The recovery key, sealed.
@@ -36,6 +38,7 @@ pub(super) fn look(disk: &dyn Disk, plan: &Plan) -> io::Result<Remains> {
                     // An empty directory is no audit: its ring is gone.
                     AUDIT if !disk.list(&state.join(AUDIT)).unwrap_or_default().is_empty() => parts.push(Part::Audit),
                     AUDIT => {}
+                    SHARES | external::INTENT_FILE => parts.push(Part::Shares),
                     // The recovery key says that a store was here; so does a WAL.
                     _ => parts.push(Part::Other),
                 }
@@ -46,7 +49,7 @@ pub(super) fn look(disk: &dyn Disk, plan: &Plan) -> io::Result<Remains> {
     parts.sort();
     parts.dedup();
     // Files that belong to a whole store say nothing beside one.
-    if parts.contains(&Part::Store) {
+    if parts.contains(&Part::Store) || parts.contains(&Part::Shares) {
         parts.retain(|p| *p != Part::Other);
     }
     Ok(Remains { parts, leftover })

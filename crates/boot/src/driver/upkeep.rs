@@ -13,7 +13,7 @@ use super::running::Running;
 use super::work::told;
 use crate::machine::Event;
 use crate::plan::ServiceName;
-use crate::provision::{Keeper, Receipt, Receipts};
+use crate::provision::{Keeper, Minting, Receipt, Receipts};
 
 /// A delivered token that is looked after.
 pub(super) struct Watched {
@@ -33,11 +33,14 @@ enum Verdict {
 
 impl Running {
     pub(super) async fn upkeep(&mut self, now: BootTime) {
-        let (Some(core), Some(audit)) = (self.hands.core.clone(), self.hands.audit.clone()) else { return };
-        if let Err(e) = core.tick().await {
+        if let Some(core) = self.hands.core.clone()
+            && let Err(e) = core.tick().await
+        {
             self.warn(format!("the store's upkeep waits: {}", e.logged()));
         }
-        if let Err(e) = audit.tick() {
+        if let Some(audit) = self.hands.audit.clone()
+            && let Err(e) = audit.tick()
+        {
             self.alarm(told("the audit does not take records", &e));
         }
         self.watch_key();
@@ -99,10 +102,11 @@ impl Running {
         if !renew || !host::in_force("tokens-kept-alive") {
             return Verdict::Good;
         }
-        let (Some(vault), Some(store)) = (&self.hands.vault, &self.hands.store) else { return Verdict::Good };
-        match renewed(vault, store, self.channel(), self.env.clock.boot_id(), &accessor).await {
+        let (Some(vault), Some(receipts)) = (&self.hands.vault, self.receipts()) else { return Verdict::Good };
+        match renewed(vault, &receipts, self.channel(), self.env.clock.boot_id(), &accessor).await {
             Ok(true) => Verdict::Renewed,
-            Ok(false) => Verdict::Lapsed("it was revoked, or had ended"),
+            Ok(false) if self.is_our_token_alive().await => Verdict::Lapsed("it was revoked, or had ended"),
+            Ok(false) => Verdict::Unknown(format!("the token of {service} is not renewed: ours is not taken any more")),
             Err(e) => Verdict::Unknown(told(&format!("the token of {service} is not renewed yet"), &e)),
         }
     }
@@ -120,13 +124,12 @@ impl Running {
 
 async fn renewed<V: Vault>(
     vault: &V,
-    store: &store::Store,
+    receipts: &Receipts,
     channel: &dyn Channel,
     boot: host::BootId,
     accessor: &str,
 ) -> Result<bool, crate::provision::ProvisionError> {
-    let receipts = Receipts::new(store.clone());
-    Keeper { channel, receipts: &receipts, boot, ca_pem: &[] }.renew(vault, accessor).await
+    Keeper { channel, receipts, boot, ca_pem: &[], minting: Minting::ByBoot }.renew(vault, accessor).await
 }
 
 /// Between two looks at a token's file: cheap, and soon enough for a service that starts after somebody cleaned up.

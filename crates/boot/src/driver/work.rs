@@ -11,13 +11,14 @@ use store::{OpenError, Store};
 use super::asking::{self, End, Given, Round};
 use super::environment::Note;
 use super::running::{Hands, Running};
+use super::seam::Seam;
 use super::upkeep::Watched;
 use super::{certificates, keys, source, state_dir};
 use crate::gate::{Evidence, probe_until};
 use crate::join::join_all;
 use crate::machine::{Action, Epoch, Event, Halt};
 use crate::plan::{AuditSync, GateName, MountKind, Need, ServiceName};
-use crate::provision::{Keeper, Kept, ProvisionError, Receipts, keep_credentials, keep_identity, lay_ground};
+use crate::provision::{Keeper, Kept, Minting, ProvisionError, keep_credentials, keep_identity, lay_ground};
 
 impl Running {
     /// Carries out one action, or several `Provide` together; the events in order.
@@ -36,6 +37,7 @@ impl Running {
                 Action::Publish => Some(self.publish()),
                 Action::Release { .. } => Some(self.release().await),
                 Action::Unlock => Some(self.unlock()),
+                Action::Reach { .. } => Some(self.reach().await),
                 Action::OpenStore => Some(self.open_store().await.unwrap_or_else(Event::Failed)),
                 Action::HealSlots => self.heal_slots(),
                 Action::EnsureCertificate => Some(self.certify().await),
@@ -220,7 +222,7 @@ impl Running {
         let vault = core
             .in_process_at(&boot_mounts(&self.plan))
             .map_err(|e| keys::refused(&e, "give mounts plain names in edgekeep.toml"))?;
-        self.hands.vault = Some(vault);
+        self.hands.vault = Some(Seam::Ours(vault));
         self.hands.core = Some(core);
         if let Err(e) = state_dir::settle(&*self.env.disk, &self.plan) {
             self.warn(format!("a note of the first boot is left behind: {e}"));
@@ -357,18 +359,21 @@ impl Running {
 
     /// Provides for several services together.
     async fn provide(&mut self, wanted: Vec<(ServiceName, bool)>) -> Vec<Event> {
-        let (Some(vault), Some(ground), Some(store), Some(certificates)) =
-            (&self.hands.vault, &self.hands.ground, &self.hands.store, &self.hands.certificates)
+        let (Some(vault), Some(ground), Some(receipts), Some(pem)) =
+            (&self.hands.vault, &self.hands.ground, self.receipts(), self.ca_pem())
         else {
             return wanted.into_iter().map(|(service, _)| Event::NotProvided { service }).collect();
         };
-        let receipts = Receipts::new(store.clone());
-        let pem = certificates.ca.pem();
+        let minting = match vault {
+            Seam::Ours(_) => Minting::ByBoot,
+            Seam::Theirs(_) => Minting::ByLogin { userpass: &ground.userpass, entropy: &*self.env.entropy },
+        };
         let keeper = Keeper {
             channel: &self.channel,
             receipts: &receipts,
             boot: self.env.clock.boot_id(),
             ca_pem: pem.as_bytes(),
+            minting,
         };
         let (plan, entropy, entities) = (&self.plan, &*self.env.entropy, &self.hands.entities);
         let (keeper, known) = (&keeper, &entities);
@@ -407,7 +412,7 @@ impl Running {
     fn reduce_when_done(&mut self) {
         let all = self.plan.services.iter().all(|s| self.hands.entities.contains_key(&s.name));
         if all && self.hands.credentials && self.hands.ground.is_some() {
-            self.hands.vault = self.hands.vault.take().map(pipeline::InProcess::reduce);
+            self.hands.vault = self.hands.vault.take().map(Seam::reduce);
         }
     }
 

@@ -33,9 +33,17 @@ pub enum Action {
         /// The pause.
         after: Duration,
     },
+    /// See whether a store in another process serves, and has us. [`Reached`](crate::machine::Event::Reached),
+    /// [`NotReached`](crate::machine::Event::NotReached) or [`FoundShut`](crate::machine::Event::FoundShut).
+    Reach {
+        /// The pause before.
+        after: Duration,
+    },
     /// Open a slot. [`Unlocked`](crate::machine::Event::Unlocked).
     Unlock,
-    /// Open the store, check the slot set against its head, note the boot. [`Opened`](crate::machine::Event::Opened).
+    /// Open the store, check the slot set against its head, note the boot. [`Opened`](crate::machine::Event::Opened). For a store in
+    /// another process: have it made, unseal it, get our token there. [`Unsealed`](crate::machine::Event::Unsealed) or
+    /// [`NotReached`](crate::machine::Event::NotReached).
     OpenStore,
     /// Write the damaged or missing slot copy from the other. No answer.
     HealSlots,

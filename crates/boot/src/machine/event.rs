@@ -25,6 +25,19 @@ pub enum Event {
         /// One of the copies must be healed.
         heal: bool,
     },
+    /// A store in another process serves, and our token is good there.
+    Reached {
+        /// SHA-256 of the certificate of the CA that it is believed by.
+        ca: [u8; 32],
+    },
+    /// It does not, for a reason that may pass.
+    NotReached,
+    /// It waits for its keeper: sealed, not made yet, or we have no token.
+    FoundShut,
+    /// Its keeper has done what it waited for.
+    Unsealed,
+    /// It served, and does no longer.
+    Lost,
     /// The store is open, its head is whole and agrees with the slot set.
     Opened {
         /// The profile in the head.

@@ -18,6 +18,18 @@ pub enum Halt {
     /// The audit ring is gone.
     #[error("the audit ring is missing, and the store is there: what was done before cannot be shown")]
     AuditMissing,
+    /// The shares are gone, their slots are there.
+    #[error("the key shares of the store are missing, and their key slots are there")]
+    SharesMissing,
+    /// The slots are gone, the shares are there.
+    #[error("slots.a and slots.b are missing, and key shares are there: without a slot nothing opens them")]
+    SharesSlotsMissing,
+    /// The state of another kind of plan.
+    #[error("the state directory holds {found}: it is of a plan with another [store]")]
+    OtherKind {
+        /// What there is that the plan does not have.
+        found: Part,
+    },
     /// Neither slots nor store, and yet not nothing.
     #[error("slots and store are missing, but the state directory is not empty: it has {}", list(parts))]
     OnlyRemains {
@@ -54,6 +66,9 @@ impl Halt {
             Self::SlotsMissing => format!(
                 "put slots.a and slots.b back from a backup, or use the recovery key: edgekeep recover{destroys}"
             ),
+            Self::SharesMissing => "put resp-init.json and kdf-salt.dat back from a backup of the same device".into(),
+            Self::SharesSlotsMissing => "put slots.a and slots.b back from a backup of the same device".into(),
+            Self::OtherKind { .. } => "give another data_dir, or put [store] in edgekeep.toml back as it was".into(),
             Self::StoreMissing => format!("put store.db back from a backup of the same device{destroys}"),
             Self::AuditMissing => format!("put audit back from a backup, or find out who removed it{destroys}"),
             Self::OnlyRemains { .. } => {
@@ -83,6 +98,9 @@ mod tests {
             Halt::SlotsMissing,
             Halt::StoreMissing,
             Halt::AuditMissing,
+            Halt::SharesMissing,
+            Halt::SharesSlotsMissing,
+            Halt::OtherKind { found: Part::Store },
             Halt::OnlyRemains { parts: vec![Part::Audit, Part::Other] },
             Halt::Profile { found: Profile::Demo, asked: Profile::Production },
             Halt::Profile { found: Profile::Production, asked: Profile::Demo },

@@ -6,6 +6,7 @@
 use std::fmt;
 
 use crate::machine::Halt;
+use crate::plan::StoreSpec;
 
 /// A part of the state that is there or not.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -18,6 +19,8 @@ pub enum Part {
     Store,
     /// `audit/`.
     Audit,
+    /// The key shares of a store in another process, or the note that they are being made.
+    Shares,
     /// Something else in the state directory.
     Other,
 }
@@ -27,6 +30,21 @@ impl Part {
     pub const WHOLE: [Self; 4] = [Self::SlotsA, Self::SlotsB, Self::Store, Self::Audit];
 }
 
+impl Remains {
+    /// The state of a keeper: slots, and the key shares of a store in another process.
+    fn keepers_fault(&self) -> Option<Halt> {
+        let has = |p| self.parts.contains(&p) || !host::in_force("partial-wipe-refused");
+        let slots = has(Part::SlotsA) || has(Part::SlotsB);
+        match (slots, has(Part::Shares)) {
+            _ if self.parts.contains(&Part::Store) => Some(Halt::OtherKind { found: Part::Store }),
+            (true, true) => None,
+            (true, false) => Some(Halt::SharesMissing),
+            (false, true) => Some(Halt::SharesSlotsMissing),
+            (false, false) => Some(Halt::OnlyRemains { parts: self.parts.clone() }),
+        }
+    }
+}
+
 impl fmt::Display for Part {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
@@ -34,6 +52,7 @@ impl fmt::Display for Part {
             Self::SlotsB => "slots.b",
             Self::Store => "store.db",
             Self::Audit => "audit",
+            Self::Shares => "key shares",
             Self::Other => "other files",
         })
     }
@@ -55,9 +74,15 @@ impl Remains {
     }
 
     /// Why this is no state to boot from; `None` when it is whole, or lacks one slot copy, which the other heals.
-    pub fn fault(&self) -> Option<Halt> {
+    pub fn fault(&self, store: &StoreSpec) -> Option<Halt> {
+        if store.external().is_some() {
+            return self.keepers_fault();
+        }
         let has = |p| self.parts.contains(&p) || !host::in_force("partial-wipe-refused");
         let slots = has(Part::SlotsA) || has(Part::SlotsB);
+        if self.parts.contains(&Part::Shares) {
+            return Some(Halt::OtherKind { found: Part::Shares });
+        }
         Some(match (slots, has(Part::Store), has(Part::Audit)) {
             (true, true, true) => return None,
             (true, true, false) => Halt::AuditMissing,
@@ -80,7 +105,7 @@ mod tests {
             let parts: Vec<Part> =
                 Part::WHOLE.iter().enumerate().filter(|(i, _)| bits & (1 << i) != 0).map(|(_, p)| *p).collect();
             let remains = Remains { parts: parts.clone(), leftover: false };
-            let verdict = if remains.is_virgin() { None } else { Some(remains.fault()) };
+            let verdict = if remains.is_virgin() { None } else { Some(remains.fault(&StoreSpec::Ours)) };
             let has = |p: Part| parts.contains(&p);
             match verdict {
                 None => assert_eq!(parts, []),
@@ -98,6 +123,6 @@ mod tests {
     fn an_unknown_file_is_not_nothing() {
         let remains = Remains { parts: vec![Part::Other], leftover: false };
         assert!(!remains.is_virgin());
-        assert!(matches!(remains.fault(), Some(Halt::OnlyRemains { .. })));
+        assert!(matches!(remains.fault(&StoreSpec::Ours), Some(Halt::OnlyRemains { .. })));
     }
 }

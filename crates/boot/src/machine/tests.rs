@@ -327,3 +327,96 @@ proptest! {
         prop_assert!(made <= 1);
     }
 }
+
+fn elsewhere(terms: crate::plan::Terms) -> Arc<Plan> {
+    let mut p = demo_plan("/data".as_ref(), "/run".as_ref());
+    p.store = crate::plan::StoreSpec::External(crate::plan::ExternalStore {
+        host: "vault.site".into(),
+        port: 8200,
+        ca: "/ca.pem".into(),
+        server_name: None,
+        terms,
+    });
+    Arc::new(p)
+}
+
+fn guest() -> Arc<Plan> {
+    elsewhere(crate::plan::Terms::Guest(crate::plan::Access::TokenFile("/token".into())))
+}
+
+fn keeper() -> Arc<Plan> {
+    let counts = crate::plan::ShareCounts { shares: 5, threshold: 3 };
+    elsewhere(crate::plan::Terms::Keeper { counts, reunseal: crate::plan::Reunseal::Always })
+}
+
+fn reached() -> Event {
+    Event::Reached { ca: [1; 32] }
+}
+
+#[test]
+fn a_guest_makes_nothing_and_is_asked_for_no_key() {
+    let (machine, actions) =
+        run(Machine::new(guest()), [Event::Started, Event::FoundShut, Event::NotReached, reached()]);
+    assert!(matches!(machine.state(), State::Serving(_)));
+    let named = |a: &Action| matches!(a, Action::Reach { .. } | Action::Serve | Action::LayGround { .. });
+    assert!(actions.iter().all(named), "{actions:?}");
+}
+
+#[test]
+fn a_store_that_is_away_is_asked_ever_more_slowly_by_a_guest_and_steadily_by_its_keeper() {
+    let pauses = |plan: Arc<Plan>, before: Vec<Event>| -> Vec<u64> {
+        let away = (0..8).map(|_| Event::NotReached);
+        let (_, actions) = run(Machine::new(plan), before.into_iter().chain(away));
+        let pause = |a: &Action| if let Action::Reach { after } = a { Some(after.as_millis() as u64) } else { None };
+        actions.iter().filter_map(pause).collect()
+    };
+    assert_eq!(pauses(guest(), vec![Event::Started]), [0, 250, 500, 1000, 2000, 4000, 5000, 5000, 5000]);
+    let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false };
+    assert_eq!(pauses(keeper(), vec![Event::Started, Event::Looked(state)]), [0, 40, 40, 40, 40, 40, 40, 40, 40]);
+}
+
+#[test]
+fn gates_shut_before_anything_else_when_the_store_is_lost() {
+    let events = [Event::Started, reached(), Event::GroundLaid, Event::CredentialsKept];
+    let (machine, actions) =
+        run(Machine::new(guest()), events.into_iter().chain([provided("sensor"), provided("uploader")]));
+    assert_eq!(open(&actions).len(), 2);
+    let (machine, actions) = run(machine, [Event::Lost]);
+    assert_eq!(actions, [Action::ShutGates, Action::CloseStore, Action::Reach { after: Duration::ZERO }]);
+    // What was provided before is no evidence for the store that comes back.
+    let (machine, actions) = run(machine, [provided("sensor"), Event::CredentialsKept, reached()]);
+    assert!(open(&actions).is_empty());
+    let (_, actions) =
+        run(machine, [Event::GroundLaid, Event::CredentialsKept, provided("sensor"), provided("uploader")]);
+    assert_eq!(open(&actions).len(), 2);
+}
+
+#[test]
+fn a_keeper_asks_its_source_only_for_a_store_that_waits() {
+    let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false };
+    let (machine, actions) = run(Machine::new(keeper()), [Event::Started, Event::Looked(state), reached()]);
+    assert!(!actions.iter().any(|a| matches!(a, Action::Release { .. })), "it was open: {actions:?}");
+    let (machine, actions) = run(machine, [Event::Lost, Event::NotReached, Event::FoundShut]);
+    assert_eq!(actions.last(), Some(&Action::Release { after: Duration::ZERO }));
+    let unlocked = Event::Unlocked { profile: Profile::Demo, heal: false };
+    let (machine, actions) = run(machine, [Event::Released, unlocked, Event::Unsealed]);
+    assert_eq!(actions, [Action::Unlock, Action::OpenStore, Action::Reach { after: Duration::ZERO }]);
+    // That it was given its shares is no evidence either.
+    assert!(matches!(machine.state(), State::Reaching(_)));
+}
+
+#[test]
+fn a_keepers_state_in_parts_is_refused_by_name() {
+    for (parts, fault) in [
+        (vec![Part::SlotsA, Part::SlotsB], Halt::SharesMissing),
+        (vec![Part::Shares], Halt::SharesSlotsMissing),
+        (vec![Part::SlotsA, Part::Store, Part::Audit], Halt::OtherKind { found: Part::Store }),
+        (vec![Part::Other], Halt::OnlyRemains { parts: vec![Part::Other] }),
+    ] {
+        let remains = Remains { parts, leftover: false };
+        let (machine, actions) = run(Machine::new(keeper()), [Event::Started, Event::Looked(remains)]);
+        assert!(matches!(machine.state(), State::Halted(found) if *found == fault), "{actions:?}");
+    }
+    let shares = Remains { parts: vec![Part::SlotsA, Part::Store, Part::Audit, Part::Shares], leftover: false };
+    assert_eq!(shares.fault(&crate::plan::StoreSpec::Ours), Some(Halt::OtherKind { found: Part::Shares }));
+}

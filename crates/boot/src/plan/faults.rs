@@ -2,7 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use super::{CredentialPlanError, GateName, MountKind, Need, Plan, Profile, RecoverySpec, ServiceName, SourceSpec};
+use super::{
+    CredentialPlanError, GateName, MountKind, Need, Plan, Profile, RecoverySpec, ServiceName, SourceSpec, StoreSpec,
+};
 
 /// One fault; its text says what, with values. A plan with faults is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -112,6 +114,7 @@ impl Plan {
             }
         }
         match &self.recovery {
+            _ if !self.store.has_slots() => {}
             None => faults.push(PlanFault::NoRecovery),
             Some(RecoverySpec::Age(recipients)) if recipients.is_empty() => faults.push(PlanFault::NoRecipient),
             Some(_) => {}
@@ -122,13 +125,13 @@ impl Plan {
                 faults.push(PlanFault::NoMount(text));
             }
         }
-        if self.listen.names.is_empty() {
+        if self.listen.names.is_empty() && self.store == StoreSpec::Ours {
             faults.push(PlanFault::NoServerName);
         }
     }
 
     fn check_sources(&self, faults: &mut Vec<PlanFault>) {
-        if self.sources.is_empty() {
+        if self.sources.is_empty() && self.store.has_slots() {
             faults.push(PlanFault::NoSource);
         }
         if self.sources.len() > MAX_SOURCES {

@@ -1,9 +1,18 @@
-//! Receipts: what was delivered to whom in which boot, kept under the barrier.
+//! Receipts: what was delivered to whom in which boot, kept under the barrier; or, where the store is somebody else's, as files in the
+//! data directory.
+//!
+//! A receipt in a file is as good as it must be. It counts only with the boot id of the running kernel and for a token file that lies
+//! unchanged on the tmpfs of this boot: who can make both is root. From an older boot only the accessor is used, to end the token: who
+//! changes it while the device is off ends another token whose accessor he knows, and gets none.
 //!
 //! A receipt is committed after the delivery and before the gate. Without one a service counts as not provided for, whatever
 //! lies in its directory.
 
-use host::BootId;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use host::{BootId, Clock, Disk};
 use secret::SecretBytes;
 use serde::{Deserialize, Serialize};
 use store::{Batch, CommitError, Op, ReadError, Store, StorePath};
@@ -52,15 +61,24 @@ impl Receipt {
 }
 
 /// Where receipts are kept.
-#[derive(Clone, Debug)]
-pub struct Receipts {
-    store: Store,
+#[derive(Clone)]
+pub struct Receipts(Place);
+
+#[derive(Clone)]
+enum Place {
+    UnderBarrier(Store),
+    InFiles { dir: PathBuf, disk: Arc<dyn Disk>, clock: Arc<dyn Clock> },
 }
 
 impl Receipts {
-    /// The receipts of a store.
+    /// Under the barrier of our own store.
     pub fn new(store: Store) -> Self {
-        Self { store }
+        Self(Place::UnderBarrier(store))
+    }
+
+    /// As files in `dir`, which is made when the first is kept.
+    pub fn in_files(dir: &Path, disk: Arc<dyn Disk>, clock: Arc<dyn Clock>) -> Self {
+        Self(Place::InFiles { dir: dir.into(), disk, clock })
     }
 
     /// The receipt of a service. One that cannot be read counts as none: the token is issued anew.
@@ -68,8 +86,23 @@ impl Receipts {
     /// # Errors
     /// [`ReceiptError::Read`].
     pub async fn read(&self, service: &ServiceName) -> Result<Option<Receipt>, ReceiptError> {
-        let entry = self.store.get(&path(service)).await?;
-        Ok(entry.and_then(|e| serde_json::from_slice::<Receipt>(e.value.expose()).ok()).filter(|r| r.format == FORMAT))
+        let parse = |text: &[u8]| serde_json::from_slice::<Receipt>(text).ok().filter(|r| r.format == FORMAT);
+        match &self.0 {
+            Place::UnderBarrier(store) => {
+                let entry = store.get(&path(service)).await?;
+                Ok(entry.and_then(|e| parse(e.value.expose())))
+            }
+            Place::InFiles { dir, disk, .. } => {
+                let file = file(dir, service);
+                let io = |cause| ReceiptError::File { path: file.clone(), cause };
+                match disk.meta(&file).map_err(io)? {
+                    Some(meta) if meta.kind == host::FileKind::File => {
+                        Ok(parse(&disk.read(&file, MAX_RECEIPT_BYTES).map_err(io)?))
+                    }
+                    _ => Ok(None),
+                }
+            }
+        }
     }
 
     /// Keeps a receipt; durable on return.
@@ -89,12 +122,40 @@ impl Receipts {
             boot: boot.to_string(),
             place: delivered.place.display().to_string(),
             digest: hex::encode(delivered.digest),
-            at_ms: self.store.now().0,
+            at_ms: match &self.0 {
+                Place::UnderBarrier(store) => store.now().0,
+                Place::InFiles { clock, .. } => clock.boottime().0,
+            },
         };
-        let ops = vec![Op::Put(path(service), SecretBytes::new(receipt.encode()))];
-        self.store.commit(Batch { conds: Vec::new(), ops }).await?;
+        match &self.0 {
+            Place::UnderBarrier(store) => {
+                let ops = vec![Op::Put(path(service), SecretBytes::new(receipt.encode()))];
+                store.commit(Batch { conds: Vec::new(), ops }).await?;
+            }
+            Place::InFiles { dir, disk, .. } => {
+                let file = file(dir, service);
+                let write = || -> io::Result<()> {
+                    if disk.meta(dir)?.is_none() {
+                        disk.create_dir(dir, 0o700)?;
+                        dir.parent().map_or(Ok(()), |parent| disk.sync_dir(parent))?;
+                    }
+                    disk.replace(&file, &receipt.encode(), 0o600, None)
+                };
+                write().map_err(|cause| ReceiptError::File { path: file.clone(), cause })?;
+            }
+        }
         Ok(receipt)
     }
+}
+
+impl std::fmt::Debug for Receipts {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Receipts(..)")
+    }
+}
+
+fn file(dir: &Path, service: &ServiceName) -> PathBuf {
+    dir.join(format!("{service}.json"))
 }
 
 fn path(service: &ServiceName) -> StorePath {
@@ -110,6 +171,17 @@ pub enum ReceiptError {
     /// Not kept.
     #[error("the receipt cannot be kept")]
     Write(#[from] CommitError),
+    /// Its file is not read or written.
+    #[error("the receipt {} cannot be used", path.display())]
+    File {
+        /// The file.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        cause: io::Error,
+    },
 }
 
 const FORMAT: u8 = 1;
+/// Ten times a receipt.
+const MAX_RECEIPT_BYTES: usize = 8192;

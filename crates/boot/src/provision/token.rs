@@ -4,10 +4,13 @@
 //! that: a cut at any line leaves the service with a live token in its file, or without a receipt, and then the next run
 //! issues one.
 
+use api::Auth;
 use client::{AskError, Calls, Vault};
 use delivery::{Channel, Parcel, Recipient, Standing};
-use host::BootId;
+use host::{BootId, Entropy};
+use secret::Password;
 use serde_json::json;
+use zeroize::Zeroizing;
 
 use crate::plan::ServicePlan;
 use crate::provision::{ProvisionError, Receipt, Receipts};
@@ -22,6 +25,23 @@ pub struct Keeper<'a> {
     pub boot: BootId,
     /// The CA's certificate, PEM, to lie beside each token.
     pub ca_pem: &'a [u8],
+    /// How tokens are made there.
+    pub minting: Minting<'a>,
+}
+
+/// How a service's token is made, and who ends those of an older boot.
+#[derive(Clone, Copy)]
+pub enum Minting<'a> {
+    /// In our own store: by the boot, for the service's entity. Tokens of an older boot are refused there by themselves.
+    ByBoot,
+    /// In another's: by a login as the service, with a password that is made for it and thrown away, so that the token is the
+    /// entity's and nobody's child. Tokens of an older boot live there, and end when the new ones are receipted.
+    ByLogin {
+        /// Path of the userpass mount below `auth/`.
+        userpass: &'a str,
+        /// For the passwords.
+        entropy: &'a dyn Entropy,
+    },
 }
 
 impl std::fmt::Debug for Keeper<'_> {
@@ -59,17 +79,10 @@ impl Keeper<'_> {
         {
             return Ok(Kept { receipt: receipt.clone(), issued: false });
         }
-        let period = format!("{}s", service.token.period.as_seconds());
-        let body = json!({
-            "display_name": service.name.as_str(),
-            "entity_id": entity,
-            "policies": ["default"],
-            "no_parent": true,
-            "renewable": true,
-            "period": period,
-            "meta": { "edgex-service-name": service.name.as_str() },
-        });
-        let auth = Calls::over(vault).write_for_token("auth/token/create", &body).await?;
+        let auth = match self.minting {
+            Minting::ByBoot => mint(vault, service, entity).await?,
+            Minting::ByLogin { userpass, entropy } => log_in(vault, service, userpass, entropy).await?,
+        };
         let accessor = auth.accessor.as_str().to_owned();
         let parcel = Parcel::new(&auth, self.ca_pem);
         drop(auth);
@@ -86,7 +99,8 @@ impl Keeper<'_> {
         // A cut here leaves two live tokens, of which the service has the newer; without its receipt the next run issues a
         // third, and the second ends by itself.
         let receipt = self.receipts.keep(&service.name, &accessor, self.boot, &delivered).await?;
-        if let Some(old) = old.filter(|old| old.is_of(self.boot)) {
+        let lives_on = |old: &Receipt| old.is_of(self.boot) || matches!(self.minting, Minting::ByLogin { .. });
+        if let Some(old) = old.filter(|old| lives_on(old) && old.accessor != accessor) {
             revoke(vault, &old.accessor).await;
         }
         Ok(Kept { receipt, issued: true })
@@ -125,6 +139,35 @@ impl Keeper<'_> {
             Err(e) => Err(e.into()),
         }
     }
+}
+
+async fn mint<V: Vault>(vault: &V, service: &ServicePlan, entity: &str) -> Result<Auth, ProvisionError> {
+    let period = format!("{}s", service.token.period.as_seconds());
+    let body = json!({
+        "display_name": service.name.as_str(),
+        "entity_id": entity,
+        "policies": ["default"],
+        "no_parent": true,
+        "renewable": true,
+        "period": period,
+        "meta": { "edgex-service-name": service.name.as_str() },
+    });
+    Calls::over(vault).write_for_token("auth/token/create", &body).await.map_err(ProvisionError::from)
+}
+
+async fn log_in<V: Vault>(
+    vault: &V,
+    service: &ServicePlan,
+    userpass: &str,
+    entropy: &dyn Entropy,
+) -> Result<Auth, ProvisionError> {
+    let password = Password::generate(&mut |out| entropy.fill(out));
+    let name = &service.name;
+    // Base64: nothing in it needs an escape. Made once for both calls, and wiped after.
+    let body = || Zeroizing::new(format!(r#"{{"password":"{}"}}"#, password.expose()).into_bytes());
+    let calls = Calls::over(vault);
+    calls.write_secret(&format!("auth/{userpass}/users/{name}"), body()).await?;
+    Ok(calls.exchange_for_token(&format!("auth/{userpass}/login/{name}"), body()).await?)
 }
 
 /// Ends a token by its accessor. If that fails it ends by itself, at the end of its period, for nobody renews it.
@@ -217,7 +260,8 @@ mod tests {
 
         async fn keep(&self, channel: &Pigeon, anew: bool) -> Result<Kept, ProvisionError> {
             let boot = self.clock.boot_id();
-            let keeper = Keeper { channel, receipts: &self.receipts, boot, ca_pem: b"ca" };
+            let minting = Minting::ByBoot;
+            let keeper = Keeper { channel, receipts: &self.receipts, boot, ca_pem: b"ca", minting };
             keeper.keep_token(&self.vault, &self.service, "entity", anew).await
         }
     }

@@ -3,7 +3,7 @@
 use std::net::{IpAddr, Ipv4Addr};
 use std::path::Path;
 
-use boot::plan::{Dangers, ListenPlan, OperatorTls};
+use boot::plan::{Dangers, ListenPlan, OperatorTls, StoreSpec};
 
 use super::note_section;
 use super::preset::Preset;
@@ -16,12 +16,24 @@ pub(super) fn read(
     places: &mut Places,
     run_dir: &Path,
     preset: Option<Preset>,
+    store: &StoreSpec,
     dangers: &mut Dangers,
 ) -> ListenPlan {
     note_section(&section, "listen", places);
     let mut plan = ListenPlan::usual(run_dir);
     if let Some(preset) = preset {
         preset.listen(&mut plan);
+    }
+    if store.external().is_some() {
+        // Nobody asks us for secrets: what would say where and how is no word of this plan.
+        for key in ["address", "names", "tls_certificate", "tls_key", "api_socket", "danger_plain_http"] {
+            if let Some(place) = section.place_of(key) {
+                let what = format!("{key} has no effect: the store is not in this process");
+                section.fault(&place, what, "remove it; admin_socket and gate_socket stay");
+            }
+        }
+        plan.tcp = None;
+        plan.names.clear();
     }
     if let Some(address) = section.text("address") {
         if address.value == "none" {

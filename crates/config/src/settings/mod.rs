@@ -9,6 +9,7 @@ mod preset;
 mod recovery;
 mod service;
 mod source;
+mod store;
 mod tang;
 mod tpm;
 
@@ -60,11 +61,21 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
     let preset = preset::read(&mut top);
     let mut dangers = Dangers::default();
 
+    let store = store::read(top.table("store"), places);
+    let source_sections = top.one_or_more("source");
+    let (recovery_section, audit_section) = (top.table("recovery"), top.table("audit"));
+    let mut sections: Vec<_> = source_sections.iter().map(|s| ("source", s.is_written(), s.place())).collect();
+    sections.extend(
+        [("recovery", &recovery_section), ("audit", &audit_section)].map(|(n, s)| (n, s.is_written(), s.place())),
+    );
+    store::without_effect(&store, &sections, &top);
+    // A guest's plan has no slots, and so nobody to open them.
+    let asked = |s: &Section<'_>| store.has_slots() || s.is_written();
     let mut sources: Vec<SourceSpec> =
-        top.one_or_more("source").into_iter().filter_map(|s| source::read(s, places, &mut dangers)).collect();
-    let recovery = recovery::read(top.table("recovery"), places);
-    let listen = listen::read(top.table("listen"), places, &run_dir, preset, &mut dangers);
-    let audit = audit::read(top.table("audit"));
+        source_sections.into_iter().filter(asked).filter_map(|s| source::read(s, places, &mut dangers)).collect();
+    let recovery = recovery::read(recovery_section, places);
+    let listen = listen::read(top.table("listen"), places, &run_dir, preset, &store, &mut dangers);
+    let audit = audit::read(audit_section);
     delivery(top.table("delivery"), &mut dangers);
     let edgex = edgex(top.table("edgex"));
     let services = top.tables("service").into_iter().filter_map(|s| service::read(s, places)).collect();
@@ -73,7 +84,7 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
     let gates = preset::gates(preset, source, written);
     top.finish(&[]);
 
-    if sources.is_empty() {
+    if sources.is_empty() && store.has_slots() {
         // Never carried out: what is wrong with the sources was noted.
         let (path, env, deadline) = (PathBuf::from("/"), [].into(), std::time::Duration::ZERO);
         sources.push(SourceSpec::Exec { path, env, deadline });
@@ -82,6 +93,7 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
         profile: Profile::Production,
         data_dir,
         run_dir,
+        store,
         sources,
         recovery,
         mounts: Plan::default_mounts(),

@@ -291,11 +291,19 @@ impl<'a> Custody<'a> {
         self.dir.join(INTENT)
     }
 
-    fn meta(&self, path: &Path) -> Result<Option<Meta>, CustodyError> {
+    pub(crate) fn dir(&self) -> &Path {
+        &self.dir
+    }
+
+    pub(crate) fn disk(&self) -> &dyn Disk {
+        self.disk
+    }
+
+    pub(crate) fn meta(&self, path: &Path) -> Result<Option<Meta>, CustodyError> {
         self.disk.meta(path).map_err(|source| self.failed("look at", path, source))
     }
 
-    fn failed(&self, what: &'static str, path: &Path, source: std::io::Error) -> CustodyError {
+    pub(crate) fn failed(&self, what: &'static str, path: &Path, source: std::io::Error) -> CustodyError {
         CustodyError::Disk { what, path: path.to_owned(), source }
     }
 }
@@ -308,4 +316,4 @@ impl std::fmt::Debug for Custody<'_> {
 
 const LOCK: &str = ".edgekeep-custody.lock";
 /// Stands from before `sys/init` until its shares are on the disk.
-const INTENT: &str = ".edgekeep-init.intent";
+pub const INTENT: &str = ".edgekeep-init.intent";

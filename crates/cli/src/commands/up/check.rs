@@ -4,7 +4,10 @@ use std::fmt::Write;
 use std::path::Path;
 
 use api::Ttl;
-use boot::plan::{AuditSync, GatePlan, MountKind, Need, Plan, RecoverySpec, ServicePlan, SourceSpec};
+use boot::plan::{
+    Access, AuditSync, ExternalStore, GatePlan, MountKind, Need, Plan, RecoverySpec, Reunseal, ServicePlan, SourceSpec,
+    StoreSpec, Terms,
+};
 use config::Config;
 
 pub(super) fn text(config: &Config, file: &Path) -> String {
@@ -15,7 +18,11 @@ pub(super) fn text(config: &Config, file: &Path) -> String {
         out.push('\n');
     };
     put(format!("plan of {} (profile {}); nothing was changed", file.display(), plan.profile.as_str()));
-    put(kept(plan));
+    match plan.store.external() {
+        None => put(kept(plan)),
+        Some(store) => put(kept_elsewhere(plan, store)),
+    }
+    put(mounts(plan));
     put(services(plan));
     put(credentials(plan));
     put(listens(plan));
@@ -73,6 +80,61 @@ fn source(source: &SourceSpec) -> String {
 
 fn kept(plan: &Plan) -> String {
     let dir = plan.state_dir();
+    let sync = match plan.audit.sync {
+        AuditSync::Never => "when the system likes".to_owned(),
+        AuditSync::Interval(d) => format!("within {} s", d.as_secs()),
+        AuditSync::Each => "before each reply".to_owned(),
+    };
+    let mut out = format!("\nkept in {} (mode 0700, owner: who runs this)\n", dir.display());
+    let _ = writeln!(out, "  slots.a, slots.b  the root key, wrapped by the key source");
+    let _ = writeln!(out, "  store.db          every secret, encrypted");
+    let _ = writeln!(
+        out,
+        "  audit/            {} segments of {} KiB, on the disk {sync}",
+        plan.audit.segments,
+        plan.audit.segment_bytes / 1024
+    );
+    out + &opened_by(plan)
+}
+
+/// A store in another process, and on which terms we are there.
+fn kept_elsewhere(plan: &Plan, store: &ExternalStore) -> String {
+    let mut out = format!("\nkept at {}, believed by {}", store.address(), store.ca.display());
+    if let Some(name) = &store.server_name {
+        let _ = write!(out, " as {name}");
+    }
+    let receipts = plan.data_dir.join("receipts");
+    match &store.terms {
+        Terms::Guest(access) => {
+            out.push_str("\n  somebody else makes and unseals it; docs/external-policy.hcl says what our token must be allowed\n");
+            let _ = match access {
+                Access::TokenFile(path) => writeln!(out, "  token      {}", path.display()),
+                Access::AppRole { mount, role_id, secret_id_file } => {
+                    writeln!(out, "  role       {role_id} at auth/{mount}, secret id in {}", secret_id_file.display())
+                }
+            };
+            let _ = write!(out, "  receipts   {}", receipts.display());
+        }
+        Terms::Keeper { counts, reunseal } => {
+            let often = match reunseal {
+                Reunseal::Always => "whenever it is found sealed",
+                Reunseal::OncePerBoot => "once in a boot of this device",
+            };
+            let _ = writeln!(out, "\n  made with {} key shares, {} of which open it", counts.shares, counts.threshold);
+            let _ = writeln!(out, "  unsealed by us {often}");
+            let dir = plan.state_dir();
+            let _ = writeln!(out, "  slots.a, slots.b  in {}: the root key, wrapped by the key source", dir.display());
+            let _ = writeln!(out, "  resp-init.json    beside them: the key shares, wrapped under the root key");
+            let _ = writeln!(out, "  receipts          {}", receipts.display());
+            out.push_str(&opened_by(plan));
+        }
+    }
+    out
+}
+
+/// Who opens our slots.
+fn opened_by(plan: &Plan) -> String {
+    let dir = plan.state_dir();
     let sources = match &plan.sources[..] {
         [one] => source(one),
         several => {
@@ -88,24 +150,12 @@ fn kept(plan: &Plan) -> String {
         Some(RecoverySpec::Terminal) => "shown once on the terminal".into(),
         Some(RecoverySpec::None) | None => "none".into(),
     };
-    let sync = match plan.audit.sync {
-        AuditSync::Never => "when the system likes".to_owned(),
-        AuditSync::Interval(d) => format!("within {} s", d.as_secs()),
-        AuditSync::Each => "before each reply".to_owned(),
-    };
-    let mut out = format!("\nkept in {} (mode 0700, owner: who runs this)\n", dir.display());
-    let _ = writeln!(out, "  slots.a, slots.b  the root key, wrapped by the key source");
-    let _ = writeln!(out, "  store.db          every secret, encrypted");
-    let _ = writeln!(
-        out,
-        "  audit/            {} segments of {} KiB, on the disk {sync}",
-        plan.audit.segments,
-        plan.audit.segment_bytes / 1024
-    );
     let title = if plan.sources.len() > 1 { "key sources, each of which opens the store" } else { "key source" };
-    let _ = writeln!(out, "{title}\n  {sources}");
-    let _ = writeln!(out, "recovery key\n  {recovery}");
-    out.push_str("mounts");
+    format!("{title}\n  {sources}\nrecovery key\n  {recovery}")
+}
+
+fn mounts(plan: &Plan) -> String {
+    let mut out = String::from("mounts");
     for mount in &plan.mounts {
         let kind = match mount.kind {
             MountKind::KvV1 => "kv version 1",
@@ -155,7 +205,9 @@ fn listens(plan: &Plan) -> String {
         };
         let _ = write!(out, "\n  {tcp}  {security}, {by}, as {}", listen.names.join(", "));
     }
-    let _ = write!(out, "\n  {}  the API, for services", listen.api_socket.display());
+    if plan.store == StoreSpec::Ours {
+        let _ = write!(out, "\n  {}  the API, for services", listen.api_socket.display());
+    }
     let _ = write!(out, "\n  {}  for root and edgekeep's own user alone", listen.admin_socket.display());
     let _ = write!(out, "\n  {}  the gates", listen.gate_socket.display());
     out

@@ -29,7 +29,8 @@ impl ServerFront {
     pub(super) fn start(plan: &Plan, port: Arc<Port>, machine: Machine) -> Result<Arc<Self>, Failure> {
         let listen = Listen {
             tcp: tcp(plan)?,
-            api_socket: Some(plan.listen.api_socket.clone()),
+            // Secrets are asked for where the store is.
+            api_socket: plan.store.external().is_none().then(|| plan.listen.api_socket.clone()),
             admin_socket: plan.listen.admin_socket.clone(),
         };
         let server = Server::start(listen, Limits::default(), sealed(), port, machine).map_err(|e| refused(&e))?;

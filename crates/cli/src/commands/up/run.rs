@@ -61,7 +61,7 @@ pub(super) async fn run(
         crate::failure::report(&stopped(&halt));
         crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
     } else if !is_serving(&running) {
-        crate::output::error("edgekeep waits for its key source; `edgekeep recover` opens the store without it");
+        crate::output::error(&waits_for(&running));
     }
     let screen = |running: &Running| {
         let address = front.address().map(|a| format!("https://{a}"));
@@ -183,6 +183,7 @@ impl std::fmt::Debug for Unreloadable<'_> {
 fn status(running: &Running, story: &Story, memory: Memory) -> AdminStatus {
     let (state, reason) = match running.state() {
         State::Serving(_) => ("unsealed", None),
+        State::Reaching(_) => ("starting", running.away().map(str::to_owned)),
         State::Sealed => ("sealed", Some("it was sealed on command; restart edgekeep to unseal".to_owned())),
         State::Halted(halt) => ("sealed", Some(format!("{halt}; {}", halt.hint()))),
         _ => ("starting", None),
@@ -203,11 +204,23 @@ fn status(running: &Running, story: &Story, memory: Memory) -> AdminStatus {
     }
 }
 
+fn waits_for(running: &Running) -> String {
+    match (running.plan().store.external(), running.state()) {
+        (Some(store), State::Reaching(_)) => {
+            let address = store.address();
+            let why = running.away().map(|why| why.strip_prefix(&format!("{address}: ")).unwrap_or(why).to_owned());
+            format!("edgekeep waits for the store at {address}: {}", why.unwrap_or_default())
+        }
+        _ => "edgekeep waits for its key source; `edgekeep recover` opens the store without it".to_owned(),
+    }
+}
+
 /// Whether a recovery key could help: slots and store are there, and the source is what fails.
 fn may_be_recovered(running: &Running, halt: &Halt) -> bool {
     let dir = running.plan().state_dir();
     let there = |name: &str| matches!(OsDisk.meta(&dir.join(name)), Ok(Some(_)));
-    matches!(halt, Halt::Refused { .. }) && there("store.db") && (there("slots.a") || there("slots.b"))
+    let what = if running.plan().store.external().is_some() { "resp-init.json" } else { "store.db" };
+    matches!(halt, Halt::Refused { .. }) && there(what) && (there("slots.a") || there("slots.b"))
 }
 
 fn stopped(halt: &Halt) -> Failure {

@@ -97,7 +97,20 @@ fn screen(told: &Told, plan: &Plan, address: Option<&str>, memory: Memory, progr
         let _ = writeln!(out, "  {name:<9} {text}");
     };
     let verb = if told.made { "made" } else { "opened" };
-    line(verb, format!("the store in {}: key slots, secrets, audit ring, device CA", plan.state_dir().display()));
+    match plan.store.external() {
+        None => {
+            line(
+                verb,
+                format!("the store in {}: key slots, secrets, audit ring, device CA", plan.state_dir().display()),
+            );
+        }
+        Some(store) => {
+            if store.is_kept() {
+                line(verb, format!("the key shares in {}", plan.state_dir().display()));
+            }
+            line("store", format!("{}, CA {}", store.address(), plan.run_dir.join("ca.pem").display()));
+        }
+    }
     if let Some(path) = &told.recovery {
         line("recovery", path.display().to_string());
     }
