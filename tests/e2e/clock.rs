@@ -251,7 +251,20 @@ impl AdminPort for Nobody {
         nobody()
     }
 
-    fn recover<'a>(&'a self, _: SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+    fn slots<'a>(
+        &'a self,
+        _: server::SlotWish,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<serde_json::Value, AdminRefusal>> {
+        nobody()
+    }
+
+    fn recover<'a>(
+        &'a self,
+        _: SecretBytes,
+        _: bool,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(Recovered, Option<serde_json::Value>), AdminRefusal>> {
         nobody()
     }
 

@@ -219,7 +219,7 @@ impl Device {
     }
 
     /// The executable, in this device's boot and network.
-    fn edgekeep(&self) -> Command {
+    pub(crate) fn edgekeep(&self) -> Command {
         let mut words = self.before.iter().map(String::as_str).chain([EDGEKEEP]);
         let mut command = Command::new(words.next().expect("the executable at least"));
         command.args(words).env_clear().env("PATH", PATH);

@@ -18,5 +18,6 @@ mod refusals;
 mod residue;
 mod restarts;
 mod signals;
+mod slots;
 mod sources;
 mod tpm;

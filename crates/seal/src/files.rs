@@ -418,6 +418,34 @@ mod tests {
     }
 
     #[test]
+    fn a_new_root_key_asks_for_both_copies_of_before() {
+        let (before, next) = generations();
+        for copy in [SlotCopy::A, SlotCopy::B] {
+            let place = Place::new();
+            place.files().write(&before).unwrap();
+            place.put(copy, b"rotten");
+            assert!(place.files().write_first(&before, &next).is_err());
+            assert_eq!(place.bytes(copy), b"rotten", "the one that is whole is not displaced, nor the other");
+        }
+        let place = Place::new();
+        place.files().write(&before).unwrap();
+        place.files().write_first(&before, &next).unwrap();
+        let found = place.files().read().unwrap();
+        assert_eq!((&found.set, found.older.as_ref()), (&next, Some(&before)));
+        let back = found.step_back().unwrap();
+        assert!(matches!(back.heal, Some((SlotCopy::A, CopyFault::Ahead { generation: 2 }))));
+        let unlocked = back.set.unlock(SourceKind::Exec, ikm()).unwrap();
+        place.files().heal(&back, &unlocked).unwrap();
+        assert_eq!(place.files().read().unwrap().set, before);
+        place.files().write_first(&before, &next).unwrap();
+        place.files().take_back(&before).unwrap();
+        assert_eq!(place.bytes(SlotCopy::A), before.encode());
+        place.files().write_first(&before, &next).unwrap();
+        place.files().write_second(&next).unwrap();
+        assert!(place.files().read().unwrap().heal.is_none());
+    }
+
+    #[test]
     fn a_link_in_place_of_a_copy_is_not_followed() {
         let (place, (set, _)) = (Place::new(), generations());
         place.files().write(&set).unwrap();

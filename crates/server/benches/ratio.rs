@@ -266,9 +266,17 @@ impl AdminPort for NoPort {
     fn recover<'a>(
         &'a self,
         _: secret::SecretBytes,
+        _: bool,
         _: &'a AdminPeer,
-    ) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
-        Box::pin(async { Ok(Recovered::Kept { why: String::new() }) })
+    ) -> AdminFuture<'a, Result<(Recovered, Option<serde_json::Value>), AdminRefusal>> {
+        Box::pin(async { Ok((Recovered::Kept { why: String::new() }, None)) })
+    }
+    fn slots<'a>(
+        &'a self,
+        _: server::SlotWish,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<serde_json::Value, AdminRefusal>> {
+        Box::pin(async { Ok(serde_json::Value::Null) })
     }
     fn confirm_recovery<'a>(
         &'a self,

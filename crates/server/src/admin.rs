@@ -8,6 +8,7 @@ use hyper::body::Body;
 use secret::SecretBytes;
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
 use crate::body::{self, BodyBudget};
@@ -28,11 +29,23 @@ pub trait AdminPort: Send + Sync + 'static {
     /// [`AdminRefusal`].
     fn seal<'a>(&'a self, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>>;
 
-    /// Unseals by the recovery key, in the text form that was given out, and says what became of that key.
+    /// Unseals by the recovery key, in the text form that was given out, and says what became of that key. With `reseal` the sources
+    /// get new slots where theirs do not open any more; what came of that is told as JSON.
     ///
     /// # Errors
     /// [`AdminRefusal`].
-    fn recover<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>>;
+    fn recover<'a>(
+        &'a self,
+        key: SecretBytes,
+        reseal: bool,
+        by: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(Recovered, Option<Value>), AdminRefusal>>;
+
+    /// Does what is wanted with the key slots of an open store, and tells it as JSON.
+    ///
+    /// # Errors
+    /// [`AdminRefusal`].
+    fn slots<'a>(&'a self, wish: SlotWish, by: &'a AdminPeer) -> AdminFuture<'a, Result<Value, AdminRefusal>>;
 
     /// Puts the key into force that [`Recovered::Offered`] held, now that it was shown; `key` is the used one, once more.
     ///
@@ -40,6 +53,21 @@ pub trait AdminPort: Send + Sync + 'static {
     /// [`AdminRefusal`]: the used key stays valid.
     fn confirm_recovery<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer)
     -> AdminFuture<'a, Result<(), AdminRefusal>>;
+}
+
+/// What is wanted of the key slots.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum SlotWish {
+    /// Look at them.
+    List,
+    /// A slot for a source of the configuration, by its number or kind; for each that has none.
+    Add(Option<String>),
+    /// One goes.
+    Remove(u16),
+    /// One is tried, or all.
+    Test(Option<u16>),
+    /// One is made anew, or all.
+    Reseal(Option<u16>),
 }
 
 /// The store is open; what became of the recovery key that opened it.
@@ -62,17 +90,23 @@ pub enum Recovered {
     },
 }
 
-impl Serialize for Recovered {
+/// The reply to a recovery: one entry for the key, and one for the slots where those were wanted.
+struct RecoveryReply(Recovered, Option<Value>);
+
+impl Serialize for RecoveryReply {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(1))?;
-        match self {
-            Self::Replaced { place } => map.serialize_entry("replaced", place)?,
+        let mut map = serializer.serialize_map(Some(1 + usize::from(self.1.is_some())))?;
+        match &self.0 {
+            Recovered::Replaced { place } => map.serialize_entry("replaced", place)?,
             // At 16 + 74 bytes the reply fits the first allocation of its text, so that growth leaves no copy behind.
-            Self::Offered { key } => {
+            Recovered::Offered { key } => {
                 let text = std::str::from_utf8(key.expose()).map_err(|_| serde::ser::Error::custom("a key is text"))?;
                 map.serialize_entry("offered", text)?;
             }
-            Self::Kept { why } => map.serialize_entry("kept", why)?,
+            Recovered::Kept { why } => map.serialize_entry("kept", why)?,
+        }
+        if let Some(resealed) = &self.1 {
+            map.serialize_entry("resealed", resealed)?;
         }
         map.end()
     }
@@ -119,6 +153,16 @@ pub struct AdminRefusal {
 #[serde(deny_unknown_fields)]
 struct Recover {
     key: RecoveryText,
+    #[serde(default)]
+    reseal: bool,
+}
+
+/// What a wish about slots may say.
+#[derive(Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Slots {
+    slot: Option<u16>,
+    source: Option<String>,
 }
 
 /// Wiped when the request is done.
@@ -145,20 +189,33 @@ pub(crate) async fn answer<B: Body + Unpin>(
         ("/admin/status", &Method::GET) => reply::json(StatusCode::OK, &port.status(by).await, false),
         ("/admin/seal", &Method::POST) => done(port.seal(by).await),
         ("/admin/recover" | "/admin/recover/confirm", &Method::POST) => {
-            let key = match body::read(headers, body, budget).await {
-                Ok((text, _room)) => recovery_key(&text),
+            let wish = match body::read(headers, body, budget).await {
+                Ok((text, _room)) => recovery(&text),
                 Err(fault) => return reply::malformed(fault, false),
             };
-            let Some(key) = key else {
-                return refuse(StatusCode::BAD_REQUEST, "expected {\"key\": \"...\"}");
+            match (wish, path.ends_with("/confirm")) {
+                (Some((key, false)), true) => done(port.confirm_recovery(key, by).await),
+                (Some((key, reseal)), false) => match port.recover(key, reseal, by).await {
+                    Ok((recovered, slots)) => reply::json(StatusCode::OK, &RecoveryReply(recovered, slots), false),
+                    Err(refusal) => done(Err(refusal)),
+                },
+                _ => refuse(StatusCode::BAD_REQUEST, "expected {\"key\": \"...\"}"),
+            }
+        }
+        ("/admin/slots", &Method::GET) => told(port.slots(SlotWish::List, by).await),
+        (_, &Method::POST) if path.strip_prefix(SLOTS).is_some_and(|verb| SLOT_VERBS.contains(&verb)) => {
+            let wish = match body::read(headers, body, budget).await {
+                Ok((text, _room)) => slot_wish(path, &text),
+                Err(fault) => return reply::malformed(fault, false),
             };
-            if path.ends_with("/confirm") {
-                return done(port.confirm_recovery(key, by).await);
+            match wish {
+                Some(wish) => told(port.slots(wish, by).await),
+                None => refuse(StatusCode::BAD_REQUEST, "expected {\"slot\": 1}, or for add {\"source\": \"...\"}"),
             }
-            match port.recover(key, by).await {
-                Ok(recovered) => reply::json(StatusCode::OK, &recovered, false),
-                Err(refusal) => done(Err(refusal)),
-            }
+        }
+        ("/admin/slots", _) => refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method"),
+        _ if path.strip_prefix(SLOTS).is_some_and(|verb| SLOT_VERBS.contains(&verb)) => {
+            refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method")
         }
         ("/admin/status" | "/admin/seal" | "/admin/recover" | "/admin/recover/confirm", _) => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method")
@@ -167,9 +224,30 @@ pub(crate) async fn answer<B: Body + Unpin>(
     }
 }
 
-fn recovery_key(body: &Zeroizing<Vec<u8>>) -> Option<SecretBytes> {
+fn recovery(body: &Zeroizing<Vec<u8>>) -> Option<(SecretBytes, bool)> {
     let mut parsed: Recover = serde_json::from_slice(body).ok()?;
-    Some(SecretBytes::new(std::mem::take(&mut parsed.key.0).into_bytes()))
+    Some((SecretBytes::new(std::mem::take(&mut parsed.key.0).into_bytes()), parsed.reseal))
+}
+
+/// What a body says to one of [`SLOT_VERBS`]; a word that its verb does not take is refused, and so is a name that is no name.
+fn slot_wish(path: &str, body: &[u8]) -> Option<SlotWish> {
+    let said: Slots = if body.is_empty() { Slots::default() } else { serde_json::from_slice(body).ok()? };
+    match (path.strip_prefix(SLOTS)?, said.slot, said.source) {
+        ("add", None, source) if source.as_ref().is_none_or(|s| s.len() <= MAX_SOURCE_BYTES) => {
+            Some(SlotWish::Add(source))
+        }
+        ("remove", Some(slot), None) => Some(SlotWish::Remove(slot)),
+        ("test", slot, None) => Some(SlotWish::Test(slot)),
+        ("reseal", slot, None) => Some(SlotWish::Reseal(slot)),
+        _ => None,
+    }
+}
+
+fn told(result: Result<Value, AdminRefusal>) -> Response<ReplyBody> {
+    match result {
+        Ok(value) => reply::json(StatusCode::OK, &value, false),
+        Err(refusal) => done(Err(refusal)),
+    }
 }
 
 fn done(result: Result<(), AdminRefusal>) -> Response<ReplyBody> {
@@ -183,4 +261,36 @@ fn done(result: Result<(), AdminRefusal>) -> Response<ReplyBody> {
 
 fn refuse(status: StatusCode, told: &str) -> Response<ReplyBody> {
     reply::errors(status, &[told.to_owned()], false)
+}
+
+const SLOTS: &str = "/admin/slots/";
+const SLOT_VERBS: [&str; 4] = ["add", "remove", "test", "reseal"];
+const MAX_SOURCE_BYTES: usize = 64;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wish_about_slots_says_what_its_verb_takes_and_nothing_else() {
+        let wish = |verb: &str, body: &str| slot_wish(&format!("{SLOTS}{verb}"), body.as_bytes());
+        assert_eq!(wish("add", ""), Some(SlotWish::Add(None)));
+        assert_eq!(wish("add", r#"{"source":"tpm"}"#), Some(SlotWish::Add(Some("tpm".into()))));
+        assert_eq!(wish("remove", r#"{"slot":3}"#), Some(SlotWish::Remove(3)));
+        assert_eq!(wish("test", "{}"), Some(SlotWish::Test(None)));
+        assert_eq!(wish("reseal", r#"{"slot":1}"#), Some(SlotWish::Reseal(Some(1))));
+        for (verb, body) in [
+            ("add", r#"{"slot":3}"#),
+            ("remove", "{}"),
+            ("remove", r#"{"slot":65536}"#),
+            ("remove", r#"{"slot":1,"source":"x"}"#),
+            ("remove", r#"{"slot":1,"force":true}"#),
+            ("test", r#"{"source":"x"}"#),
+            ("test", "[]"),
+            ("forget", "{}"),
+        ] {
+            assert_eq!(wish(verb, body), None, "{verb} {body}");
+        }
+        assert_eq!(wish("add", &format!("{{\"source\":\"{}\"}}", "x".repeat(65))), None);
+    }
 }

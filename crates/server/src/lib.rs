@@ -34,7 +34,7 @@ mod target;
 mod tls;
 mod unsealed;
 
-pub use admin::{AdminFuture, AdminPort, AdminRefusal, AdminStatus, GateStatus, Recovered};
+pub use admin::{AdminFuture, AdminPort, AdminRefusal, AdminStatus, GateStatus, Recovered, SlotWish};
 pub use counters::Counts;
 pub use doorbell::{Doorbell, MAX_CONNECTIONS, Ring, RingReply};
 pub use envelope::RequestId;

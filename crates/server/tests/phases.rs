@@ -192,11 +192,40 @@ async fn the_admin_socket_takes_a_recovery_key_and_no_other_body() {
 }
 
 #[tokio::test]
+async fn wishes_about_slots_reach_the_device_with_their_peer_and_no_other_words_do() {
+    let bench = Bench::sealed(Security::DangerPlainHttp, Limits::default());
+    let mut admin = bench.admin().await;
+    for (request, wanted) in [
+        (get("/admin/slots"), 200),
+        (post("/admin/slots", ""), 405),
+        (post("/admin/slots/add", "{}"), 200),
+        (post("/admin/slots/remove", "{\"slot\":1}"), 403),
+        (post("/admin/slots/remove", "{\"slot\":2}"), 200),
+        (post("/admin/slots/remove", "{}"), 400),
+        (post("/admin/slots/test", "{\"slot\":\"2\"}"), 400),
+        (get("/admin/slots/test"), 405),
+        (post("/admin/slots/forget", "{}"), 404),
+    ] {
+        assert_eq!(status(&ask(&mut admin, &request).await), wanted, "{request}");
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let wanted = ["List", "Add(None)", "Remove(1)", "Remove(2)"].map(|wish| format!("slots {wish} by {uid}"));
+    assert_eq!(*bench.desk.0.lock().unwrap(), wanted);
+    let reply = ask(&mut admin, &post("/admin/recover", "{\"key\":\"ekr1-right\",\"reseal\":true}")).await;
+    assert!(reply.contains("\"resealed\":{\"added\":[3]}"), "{reply}");
+}
+
+#[tokio::test]
 async fn admin_routes_exist_on_no_other_listener() {
     let bench = Bench::plain(Limits::default());
     let mut tcp = bench.connect().await;
     let mut api = UnixStream::connect(bench.api_path()).await.unwrap();
-    for request in [get("/admin/status"), post("/admin/seal", ""), post("/admin/recover", "{\"key\":\"ekr1-right\"}")] {
+    for request in [
+        get("/admin/status"),
+        get("/admin/slots"),
+        post("/admin/seal", ""),
+        post("/admin/recover", "{\"key\":\"ekr1-right\"}"),
+    ] {
         assert_eq!(status(&ask(&mut tcp, &request).await), 404, "{request}");
         assert_eq!(status(&ask(&mut api, &request).await), 404, "{request}");
     }

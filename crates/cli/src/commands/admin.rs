@@ -4,6 +4,7 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use boot::driver::SlotChange;
 use clap::Args;
 use serde::Deserialize;
 use serde_json::Value;
@@ -13,12 +14,15 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::failure::{Code, Failure};
 
-/// Example: edgekeep recover --key-file -
+/// Example: edgekeep recover --key-file - --reseal
 #[derive(Args)]
 pub(crate) struct Recover {
     /// The file with the recovery key; - reads standard input.
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
+    /// Make key slots for the hardware that is here now: another board, a TPM that was cleared, a disk that was moved, another system.
+    #[arg(long)]
+    reseal: bool,
     #[command(flatten)]
     place: Place,
 }
@@ -51,16 +55,21 @@ pub(super) async fn recover(recover: Recover) -> Result<(), Failure> {
     let key = read_key(&recover.key_file)?;
     let quoted = Zeroizing::new(serde_json::to_string(key.trim()).expect("text is JSON"));
     let body = Zeroizing::new(format!("{{\"key\":{}}}", *quoted));
+    let asked = Zeroizing::new(format!("{{\"key\":{},\"reseal\":{}}}", *quoted, recover.reseal));
     let socket = recover.place.socket();
-    let reply = exchange(&socket, "POST", "/admin/recover", Some(&body)).await?;
+    let reply = exchange(&socket, "POST", "/admin/recover", Some(&asked)).await?;
     crate::output::line("recovered: the store is open");
     // The store is open: that the key could not be replaced is no failure, and must be known.
     let stays = |why: &str| crate::output::error(&format!("warning: the used recovery key stays valid: {why}"));
-    match serde_json::from_str(&reply) {
-        Ok(Recovered::Replaced(place)) => {
-            crate::output::line(&format!("the used recovery key opens nothing any more; the new one is in {place}"));
-        }
-        Ok(Recovered::Offered(key)) => match crate::output::show_recovery_key(&key.0) {
+    let Ok(Recovered { replaced, offered, kept, resealed }) = serde_json::from_str(&reply) else {
+        stays("edgekeep gives an answer of another version");
+        return Ok(());
+    };
+    if let Some(place) = replaced {
+        crate::output::line(&format!("the used recovery key opens nothing any more; the new one is in {place}"));
+    }
+    if let Some(key) = offered {
+        match crate::output::show_recovery_key(&key.0) {
             // Shown first: were it the other way round, a cut between them would leave a key that nobody has.
             Ok(()) => match post(&socket, "/admin/recover/confirm", Some(&body)).await {
                 Ok(()) => crate::output::line("the used recovery key opens nothing any more; the new one was shown"),
@@ -71,20 +80,33 @@ pub(super) async fn recover(recover: Recover) -> Result<(), Failure> {
                 )),
             },
             Err(e) => stays(&format!("the new one cannot be shown: {e}; run `edgekeep recover` on a terminal")),
-        },
-        Ok(Recovered::Kept(why)) => stays(&why),
-        Err(_) => stays("edgekeep gives an answer of another version"),
+        }
     }
-    Ok(())
+    if let Some(why) = kept {
+        stays(&why);
+    }
+    match resealed {
+        Some(change) => {
+            crate::output::line(&super::slots::changed(&change));
+            if change.told.is_empty() { Ok(()) } else { Err(not_resealed(&change)) }
+        }
+        None => Ok(()),
+    }
 }
 
-/// What became of the recovery key, as the admin socket says.
+fn not_resealed(change: &SlotChange) -> Failure {
+    let count = change.told.len();
+    Failure::new(Code::Refused, format!("the store is open, and {count} of its sources have no slot that opens"))
+        .hint("put right what is said above, then: edgekeep seal slots reseal, or add")
+}
+
+/// What became of the recovery key, and of the slots, as the admin socket says.
 #[derive(Deserialize)]
-#[serde(rename_all = "snake_case")]
-enum Recovered {
-    Replaced(String),
-    Offered(NewKey),
-    Kept(String),
+struct Recovered {
+    replaced: Option<String>,
+    offered: Option<NewKey>,
+    kept: Option<String>,
+    resealed: Option<SlotChange>,
 }
 
 /// Wiped when it was shown.
@@ -96,6 +118,12 @@ impl Drop for NewKey {
     fn drop(&mut self) {
         self.0.zeroize();
     }
+}
+
+/// One question about slots, and its answer.
+pub(super) async fn ask(place: &Place, method: &str, route: &str, body: Option<&Value>) -> Result<String, Failure> {
+    let body = body.map(ToString::to_string);
+    exchange(&place.socket(), method, route, body.as_deref()).await.map(|reply| reply.to_string())
 }
 
 /// What `doctor` asks a running edgekeep.
@@ -149,7 +177,7 @@ async fn exchange(socket: &Path, method: &str, route: &str, body: Option<&str>) 
                 .hint("run this as root or as edgekeep's user, while edgekeep runs; --run-dir names its directory"));
         }
         Err(_) => {
-            return Err(Failure::new(Code::NotReady, format!("{} does not answer within 30 s", socket.display()))
+            return Err(Failure::new(Code::NotReady, format!("{} does not answer within 5 min", socket.display()))
                 .hint("edgekeep's log says what it is doing"));
         }
     };
@@ -174,7 +202,8 @@ fn split(reply: &[u8]) -> Option<(u16, &str)> {
 
 const MAX_KEY_BYTES: usize = 4096;
 const MAX_REPLY_BYTES: usize = 256 * 1024;
-const DEADLINE: Duration = Duration::from_secs(30);
+/// A smart card takes half a minute for an RSA key, a slow TPM seconds for each of several slots.
+const DEADLINE: Duration = Duration::from_secs(300);
 
 #[cfg(test)]
 mod tests {

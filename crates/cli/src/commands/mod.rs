@@ -7,6 +7,7 @@ mod env;
 mod reprovision;
 mod seal;
 mod setup;
+mod slots;
 mod up;
 mod wait;
 

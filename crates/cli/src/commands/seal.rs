@@ -2,7 +2,7 @@
 
 use clap::{Args, Subcommand};
 
-use super::{admin, on_runtime};
+use super::{admin, on_runtime, slots};
 use crate::edgex::Where;
 use crate::failure::{Code, Failure};
 
@@ -18,6 +18,9 @@ pub(crate) struct Seal {
 
 #[derive(Subcommand)]
 enum SealCommand {
+    /// Who can open the store: list, add, remove, test and reseal key slots, while it is open.
+    #[command(subcommand)]
+    Slots(slots::Slots),
     /// Wrap the key shares of EdgeX's Vault or OpenBao (resp-init.json) under the hook, and have the store replace those that lay in clear.
     EncryptExisting(EncryptExisting),
     /// Put the key shares of EdgeX's Vault or OpenBao back in clear, for a set-up without a hook.
@@ -47,6 +50,7 @@ struct DecryptExisting {
 pub(super) fn run(seal: Seal) -> Result<(), Failure> {
     match seal.command {
         None => on_runtime(admin::seal(&seal.place)),
+        Some(SealCommand::Slots(slots)) => on_runtime(slots::run(slots)),
         Some(SealCommand::EncryptExisting(encrypt)) => {
             crate::edgex::encrypt_existing(&encrypt.at, encrypt.former_hook.as_deref())
         }

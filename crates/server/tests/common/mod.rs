@@ -15,7 +15,7 @@ use pki::{Ca, Scope, ServerCertificate, ServerNames};
 use secret::{Accessor, SecretBytes, Token};
 use server::{
     AdminFuture, AdminPeer, AdminPort, AdminRefusal, AdminStatus, Answer, GateStatus, Handler, Identity, Limits,
-    Listen, Machine, Recovered, Sealed, Security, Server, Tcp, TlsVersions,
+    Listen, Machine, Recovered, Sealed, Security, Server, SlotWish, Tcp, TlsVersions,
 };
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
@@ -136,13 +136,32 @@ impl AdminPort for Desk {
         })
     }
 
-    fn recover<'a>(&'a self, key: SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+    fn slots<'a>(
+        &'a self,
+        wish: SlotWish,
+        by: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<serde_json::Value, AdminRefusal>> {
         Box::pin(async move {
+            self.0.lock().unwrap().push(format!("slots {wish:?} by {}", by.uid()));
+            let refusal = AdminRefusal { status: Status::FORBIDDEN, told: "the last that opens".to_owned() };
+            if wish == SlotWish::Remove(1) { Err(refusal) } else { Ok(serde_json::json!({"generation": 3})) }
+        })
+    }
+
+    fn recover<'a>(
+        &'a self,
+        key: SecretBytes,
+        reseal: bool,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(Recovered, Option<serde_json::Value>), AdminRefusal>> {
+        Box::pin(async move {
+            let resealed = reseal.then(|| serde_json::json!({"added": [3]}));
             let text = String::from_utf8(key.expose().to_vec()).unwrap();
             let right = text == "ekr1-right";
             self.0.lock().unwrap().push(text);
             let refusal = AdminRefusal { status: Status::BAD_REQUEST, told: "not the recovery key".to_owned() };
-            if right { Ok(Recovered::Offered { key: SecretBytes::new(b"ekr1-new".to_vec()) }) } else { Err(refusal) }
+            let offered = || Recovered::Offered { key: SecretBytes::new(b"ekr1-new".to_vec()) };
+            if right { Ok((offered(), resealed)) } else { Err(refusal) }
         })
     }
 

@@ -5,17 +5,20 @@ use std::sync::{Arc, Mutex, PoisonError};
 use api::{PeerAddress, Status};
 use boot::machine::Halt;
 use secret::SecretBytes;
-use server::{AdminFuture, AdminPeer, AdminPort, AdminRefusal, AdminStatus, Recovered};
+use serde_json::Value;
+use server::{AdminFuture, AdminPeer, AdminPort, AdminRefusal, AdminStatus, Recovered, SlotWish};
 use tokio::sync::{mpsc, oneshot};
 
 /// Something that root, or our own user, wants done.
 pub(super) enum Wish {
     /// Drop the keys.
     Seal,
-    /// Open by the recovery key, in its text form, for this peer.
-    Recover(SecretBytes, PeerAddress),
+    /// Open by the recovery key, in its text form, for this peer; and make slots anew.
+    Recover(SecretBytes, bool, PeerAddress),
     /// Let the offered recovery key take the place of this one.
     ConfirmRecovery(SecretBytes, PeerAddress),
+    /// See to the key slots.
+    Slots(SlotWish, PeerAddress),
 }
 
 /// What became of a wish.
@@ -23,7 +26,9 @@ pub(super) enum Granted {
     /// It is done.
     Done,
     /// The store is open, and this became of the recovery key.
-    Recovered(Recovered),
+    Recovered(Recovered, Option<Value>),
+    /// This is to be told.
+    Told(Value),
 }
 
 /// A wish, and where its outcome is awaited.
@@ -70,6 +75,8 @@ impl Port {
             Wish::Seal => "seal",
             Wish::Recover(..) => "recover",
             Wish::ConfirmRecovery(..) => "confirm the new recovery key",
+            Wish::Slots(SlotWish::List, _) => "list key slots",
+            Wish::Slots(..) => "change or try key slots",
         };
         tracing::warn!(what, ?by, "asked at the admin socket");
         let (done, outcome) = oneshot::channel();
@@ -93,12 +100,26 @@ impl AdminPort for Port {
         Box::pin(async { self.ask(Wish::Seal, by).await.map(drop) })
     }
 
-    fn recover<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
-        Box::pin(async {
-            match self.ask(Wish::Recover(key, address(by)), by).await? {
-                Granted::Recovered(recovered) => Ok(recovered),
+    fn recover<'a>(
+        &'a self,
+        key: SecretBytes,
+        reseal: bool,
+        by: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(Recovered, Option<Value>), AdminRefusal>> {
+        Box::pin(async move {
+            match self.ask(Wish::Recover(key, reseal, address(by)), by).await? {
+                Granted::Recovered(recovered, slots) => Ok((recovered, slots)),
                 // Only the answers to other wishes are like this.
-                Granted::Done => Err(refusal(Status::INTERNAL, "the answer belongs to another wish")),
+                Granted::Done | Granted::Told(_) => Err(mixed_up()),
+            }
+        })
+    }
+
+    fn slots<'a>(&'a self, wish: SlotWish, by: &'a AdminPeer) -> AdminFuture<'a, Result<Value, AdminRefusal>> {
+        Box::pin(async move {
+            match self.ask(Wish::Slots(wish, address(by)), by).await? {
+                Granted::Told(value) => Ok(value),
+                Granted::Done | Granted::Recovered(..) => Err(mixed_up()),
             }
         })
     }
@@ -110,6 +131,10 @@ impl AdminPort for Port {
     ) -> AdminFuture<'a, Result<(), AdminRefusal>> {
         Box::pin(async { self.ask(Wish::ConfirmRecovery(key, address(by)), by).await.map(drop) })
     }
+}
+
+fn mixed_up() -> AdminRefusal {
+    refusal(Status::INTERNAL, "the answer belongs to another wish")
 }
 
 /// For the audit.

@@ -6,6 +6,7 @@ mod check;
 mod engines;
 mod front;
 mod run;
+mod slots;
 mod story;
 
 use std::path::{Path, PathBuf};

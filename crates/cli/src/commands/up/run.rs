@@ -14,6 +14,7 @@ use server::{AdminStatus, GateStatus, Recovered, Signal, Signals};
 
 use super::admin::{self, Asked, Desk, Granted, Refusal, Wish};
 use super::front::{self, ServerFront};
+use super::slots;
 use super::story::Story;
 use super::{build, engines};
 use crate::failure::{Code, Failure};
@@ -101,7 +102,7 @@ async fn serve(
         desk.show(status(running, story, memory));
         tokio::select! {
             () = running.wait() => {}
-            Some(asked) = desk.wishes.recv() => grant(running, asked).await,
+            Some(asked) = desk.wishes.recv() => grant(running, asked, &again).await,
             signal = signals.next() => match signal {
                 Signal::Terminate => return,
                 Signal::Reload => reload(running.plan(), front, &again).await,
@@ -115,18 +116,14 @@ fn is_serving(running: &Running) -> bool {
     matches!(running.state(), State::Serving(_))
 }
 
-async fn grant(running: &mut Running, Asked { wish, done }: Asked) {
+async fn grant(running: &mut Running, Asked { wish, done }: Asked, again: &impl Fn() -> Result<Plan, Failure>) {
     let outcome = match wish {
         Wish::Seal => {
             running.seal().await;
             Ok(Granted::Done)
         }
-        Wish::Recover(text, by) => match recovery_key(&text) {
-            Ok(key) => {
-                running.recover(&key, by).await.map(|r| Granted::Recovered(recovered(r))).map_err(Refusal::Halted)
-            }
-            Err(refusal) => Err(refusal),
-        },
+        Wish::Recover(text, reseal, by) => recover(running, &text, reseal, by, again).await,
+        Wish::Slots(wish, by) => slots::grant(running, wish, by, again).await,
         Wish::ConfirmRecovery(text, by) => match recovery_key(&text) {
             Ok(key) => running.confirm_recovery(&key, by).await.map(|()| Granted::Done).map_err(Refusal::Halted),
             Err(refusal) => Err(refusal),
@@ -135,6 +132,23 @@ async fn grant(running: &mut Running, Asked { wish, done }: Asked) {
     if done.send(outcome).is_err() {
         tracing::debug!("who asked at the admin socket is gone");
     }
+}
+
+/// With `reseal`, by the sources that the configuration has now: another board may need another device's name.
+async fn recover(
+    running: &mut Running,
+    text: &SecretBytes,
+    reseal: bool,
+    by: api::PeerAddress,
+    again: &impl Fn() -> Result<Plan, Failure>,
+) -> Result<Granted, Refusal> {
+    let key = recovery_key(text)?;
+    if reseal {
+        slots::adopt(running, again)?;
+    }
+    let (rotation, change) = running.recover_and(&key, by, reseal).await.map_err(Refusal::Halted)?;
+    let told = change.and_then(|change| serde_json::to_value(change).ok());
+    Ok(Granted::Recovered(recovered(rotation), told))
 }
 
 fn recovery_key(text: &SecretBytes) -> Result<RecoveryKey, Refusal> {

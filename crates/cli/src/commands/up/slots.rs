@@ -1,0 +1,53 @@
+//! Wishes about key slots, done by the running device. The configuration's sources are read anew for each, so that a slot can be added
+//! without a restart.
+
+use api::PeerAddress;
+use boot::driver::Running;
+use boot::machine::Halt;
+use boot::plan::Plan;
+use serde::Serialize;
+use serde_json::Value;
+use server::SlotWish;
+
+use super::admin::{Granted, Refusal};
+use crate::failure::Failure;
+
+pub(super) async fn grant(
+    running: &mut Running,
+    wish: SlotWish,
+    by: PeerAddress,
+    again: &impl Fn() -> Result<Plan, Failure>,
+) -> Result<Granted, Refusal> {
+    let adopted = adopt(running, again);
+    // To look, what was read at the start is good enough.
+    if wish != SlotWish::List {
+        adopted?;
+    }
+    match wish {
+        SlotWish::List => told(running.slots().await),
+        SlotWish::Add(source) => told(running.add_slots(source.as_deref(), by).await),
+        SlotWish::Remove(slot) => told(running.remove_slot(slot, by).await),
+        SlotWish::Test(slot) => told(running.test_slots(slot, by).await),
+        SlotWish::Reseal(slot) => told(running.reseal_slots(slot, by).await),
+    }
+}
+
+/// Reads the configuration, and takes its key sources.
+pub(super) fn adopt(running: &mut Running, again: &impl Fn() -> Result<Plan, Failure>) -> Result<(), Refusal> {
+    match again() {
+        Ok(plan) => {
+            running.adopt_sources(&plan);
+            Ok(())
+        }
+        // The faults themselves are on our standard error; who asks finds them by himself.
+        Err(e) => Err(Refusal::Halted(Halt::Refused {
+            fact: format!("the configuration is not as it should be: {}", e.fact),
+            hint: "edgekeep up --check shows what is wrong".into(),
+        })),
+    }
+}
+
+fn told<T: Serialize>(outcome: Result<T, Halt>) -> Result<Granted, Refusal> {
+    let value = outcome.map_err(Refusal::Halted)?;
+    Ok(Granted::Told(serde_json::to_value(value).unwrap_or(Value::Null)))
+}
