@@ -5,13 +5,13 @@ use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
 use seal::{
-    Auth, Closed, Deadline, Evidence, ExecSource, KeySource, NoAuth, PinFile, Pkcs11Source, Provisioned, Released,
-    ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource, TpmNvSource, TpmSource,
+    Auth, Closed, Deadline, Evidence, ExecSource, KeySource, NoAuth, PcrValues, PinFile, Pkcs11Source, Provisioned,
+    Released, ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource, TpmNvSource, TpmSource,
 };
 use tokio::sync::oneshot;
 
 use super::environment::Environment;
-use crate::plan::{Plan, SourceSpec, TpmKeeping};
+use crate::plan::{Plan, SourceSpec, TpmKeeping, TpmSpec};
 
 /// A source of the plan.
 pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
@@ -31,11 +31,7 @@ pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<d
                 TpmKeeping::Index => {
                     Box::new(TpmNvSource::new(&tpm.device, lock, disk, clock, entropy).signing(tpm.signing.clone()))
                 }
-                TpmKeeping::Sealed => Box::new(
-                    TpmSource::new(&tpm.device, Some(tpm.gate_pcr), lock, disk, clock, entropy)
-                        .counting(tpm.counting)
-                        .signing(tpm.signing.clone()),
-                ),
+                TpmKeeping::Sealed => Box::new(sealed_by_tpm(tpm, plan, env)),
             }
         }
         SourceSpec::Tang { servers, .. } => {
@@ -43,6 +39,13 @@ pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<d
         }
         SourceSpec::Pkcs11 { setup, .. } => Box::new(Pkcs11Source::new(setup.clone(), Arc::clone(&env.clock))),
     }
+}
+
+fn sealed_by_tpm(tpm: &TpmSpec, plan: &Plan, env: &Environment) -> TpmSource {
+    let (disk, clock, entropy) = (Arc::clone(&env.disk), Arc::clone(&env.clock), Arc::clone(&env.entropy));
+    TpmSource::new(&tpm.device, Some(tpm.gate_pcr), plan.data_dir.join(TPM_LOCK), disk, clock, entropy)
+        .counting(tpm.counting)
+        .signing(tpm.signing.clone())
 }
 
 /// Who has the PIN.
@@ -65,6 +68,48 @@ pub(super) async fn provision(spec: &SourceSpec, plan: &Plan, env: &Environment)
     let limit = spec.deadline() * 2;
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.provision(&policy, &*auth, deadline)).await
+}
+
+/// As [`provision`], where `beside` is a slot of the source's that goes when the new one has opened.
+pub(super) async fn provision_beside(
+    spec: &SourceSpec,
+    plan: &Plan,
+    env: &Environment,
+    beside_slot: SlotPublic,
+) -> Result<Provisioned, SourceError> {
+    let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, env), spec.policy());
+    let limit = spec.deadline() * 2;
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.provision_beside(&beside_slot, &policy, &*auth, deadline)).await
+}
+
+/// Makes key material that is released as that of `slot` is, when registers have `values`.
+pub(super) async fn predict(
+    spec: &SourceSpec,
+    plan: &Plan,
+    env: &Environment,
+    slot: SlotPublic,
+    values: PcrValues,
+) -> Result<Provisioned, SourceError> {
+    let SourceSpec::Tpm(tpm) = spec else {
+        return Err(SourceError::PolicyUnenforceable { kind: spec.kind(), what: "register values" });
+    };
+    let (mut source, auth, limit) = (sealed_by_tpm(tpm, plan, env), auth(spec, env), spec.deadline());
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.predict(&slot, &values, &*auth, deadline)).await
+}
+
+/// Destroys what a source keeps for a slot that is no more, unless one of `kept` needs it.
+pub(super) async fn discard(
+    spec: &SourceSpec,
+    plan: &Plan,
+    env: &Environment,
+    slot: SlotPublic,
+    kept: Vec<SlotPublic>,
+) -> Result<(), SourceError> {
+    let (mut source, limit) = (source(spec, plan, env), spec.deadline());
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.discard(&slot, &kept.iter().collect::<Vec<_>>(), deadline)).await
 }
 
 /// Asks for the key material of a slot.

@@ -23,6 +23,7 @@ use crate::testing::demo_plan;
 
 mod cuts;
 mod month;
+mod predict;
 mod recovery;
 mod slots;
 mod sources;

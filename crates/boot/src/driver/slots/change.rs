@@ -16,6 +16,7 @@ use store::{Batch, CommitError, Op, RotateError, Store};
 use super::super::keys::{kek_path, refused};
 use super::super::recovery::forget_keks;
 use super::super::running::Running;
+use super::super::source;
 use super::{Tested, disk_fault, not_open};
 use crate::machine::Halt;
 
@@ -136,7 +137,26 @@ impl Running {
         if let Err(e) = forget_keks(&ground.store, &next).await {
             self.warn(format!("the KEK of a slot that is gone is still kept: {e}"));
         }
+        self.discard(&ground.set, ids, &next).await;
         Ok(Some(sequence))
+    }
+
+    /// What sources keep for slots that are gone, such as memory of a TPM. Last: before, a cut would have left a slot without it.
+    async fn discard(&mut self, before: &SlotSet, gone: &[SlotId], next: &SlotSet) {
+        let kept: Vec<_> = next.slots().iter().map(|slot| slot.public().clone()).collect();
+        for slot in before.slots().iter().filter(|slot| gone.contains(&slot.id())) {
+            let plan = std::sync::Arc::clone(&self.plan);
+            for spec in plan.sources.iter().filter(|spec| spec.kind() == slot.public().kind()) {
+                let done = source::discard(spec, &plan, &self.env, slot.public().clone(), kept.clone()).await;
+                if let Err(e) = done {
+                    self.warn(format!(
+                        "{spec} still keeps something for slot {}: {}",
+                        slot.id(),
+                        host::with_causes(&e)
+                    ));
+                }
+            }
+        }
     }
 
     /// The old set in both copies again. If that fails too, the next start steps back.

@@ -3,7 +3,7 @@
 //! ```text
 //! add      provision -> it opens? -> KEK under the barrier -> slots.a, slots.b -> head                     root key as before
 //! remove   another slot has opened? -> slots.a -> keyring and head in one commit -> slots.b                root key and term new
-//! reseal   add, then remove
+//! reseal   add, then remove                            predict, commit: the same, with a restart between them
 //! ```
 //! At each moment the slot files hold a set that the store opens with; a power cut steps back or forward (`change`). A slot goes only
 //! when another one is *known* to open ([`Tested`]): it has opened the store at this start, or has been tried since. Copies of the
@@ -11,6 +11,7 @@
 
 mod change;
 mod list;
+mod predict;
 mod recovered;
 mod report;
 
@@ -86,7 +87,7 @@ impl Running {
         let mut change = SlotChange::default();
         let mut outcome = Ok(None);
         for index in wanted {
-            match self.add(index).await {
+            match self.add(index, None).await {
                 Ok((slot, sequence)) => {
                     change.added.push(slot.0);
                     outcome = Ok(sequence);
@@ -170,7 +171,9 @@ impl Running {
         old: &[SlotId],
         change: &mut SlotChange,
     ) -> Result<Option<u64>, Halt> {
-        let (slot, sequence) = self.add(index).await?;
+        let set = self.vouched()?;
+        let beside = old.first().and_then(|id| find(&set, *id).ok()).map(|slot| slot.public().clone());
+        let (slot, sequence) = self.add(index, beside).await?;
         change.added.push(slot.0);
         match self.hands.seen.has(slot) {
             Some(tested) => {
@@ -185,11 +188,15 @@ impl Running {
         }
     }
 
-    /// Provisions a source of the plan, tries what it gave, and puts the slot into the set.
-    async fn add(&mut self, index: usize) -> Result<(SlotId, Option<u64>), Halt> {
+    /// Provisions a source of the plan, tries what it gave, and puts the slot into the set. What it shares with a slot `beside`,
+    /// such as the count of its releases, is taken from there.
+    async fn add(&mut self, index: usize, beside: Option<SlotPublic>) -> Result<(SlotId, Option<u64>), Halt> {
         let plan = std::sync::Arc::clone(&self.plan);
         let spec = plan.sources.get(index).ok_or_else(|| internal("a source that is not in the plan"))?;
-        let made = source::provision(spec, &plan, &self.env).await;
+        let made = match beside {
+            Some(slot) => source::provision_beside(spec, &plan, &self.env, slot).await,
+            None => source::provision(spec, &plan, &self.env).await,
+        };
         let made = made.map_err(|e| of_source(spec, &plan, &e, e.hint()))?;
         self.add_provisioned(spec, made).await
     }

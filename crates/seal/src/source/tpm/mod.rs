@@ -383,12 +383,12 @@ impl KeySource for TpmSource {
 
     /// Removes the counter, if no other slot asks it.
     fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
-        let counter = |slot: &SlotPublic| TpmSlot::read(slot).ok()?.policy.gate?.counter;
-        match counter(slot) {
-            Some(handle) if !kept.iter().any(|other| counter(other) == Some(handle)) => {
-                nv::remove(&self.chip, handle, deadline)
-            }
-            _ => Ok(()),
-        }
+        let sealed = TpmSlot::read(slot)?;
+        let Some(index) = sealed.policy.gate.and_then(|gate| gate.index()) else { return Ok(()) };
+        let asks = |other: &&SlotPublic| {
+            let gate = TpmSlot::read(other).ok().and_then(|other| other.policy.gate);
+            gate.and_then(|gate| gate.counter) == Some(index.handle())
+        };
+        if kept.iter().any(asks) { Ok(()) } else { nv::remove(&self.chip, &sealed.key, &index, deadline) }
     }
 }

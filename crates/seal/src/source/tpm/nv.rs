@@ -291,21 +291,29 @@ impl KeySource for TpmNvSource {
 
     /// Removes the index, and with it the octets.
     fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
-        let handle = NvSlot::read(slot)?.handle;
-        if kept.iter().any(|other| NvSlot::read(other).is_ok_and(|other| other.handle == handle)) {
+        let slot = NvSlot::read(slot)?;
+        if kept.iter().any(|other| NvSlot::read(other).is_ok_and(|other| other.handle == slot.handle)) {
             return Ok(());
         }
-        remove(&self.chip, handle, deadline)
+        remove(&self.chip, &slot.key, &slot.index(), deadline)
     }
 }
 
-/// Removes an index; one that is gone already is as good.
-pub(super) fn remove(chip: &Chip, handle: NvHandle, deadline: Deadline) -> Result<(), SourceError> {
+/// Removes an index of ours from the TPM that has this storage key. Another TPM keeps nothing for us, and another index in the place
+/// of ours is not ours to remove.
+pub(super) fn remove(chip: &Chip, key: &Name, index: &NvIndex, deadline: Deadline) -> Result<(), SourceError> {
     let _alone = chip.alone(deadline)?;
     let mut tpm = chip.open(deadline)?;
-    match tpm.nv_undefine(handle) {
-        Err(e) if e.refusal() == Some(Refusal::Handle) => Ok(()),
-        done => done.map_err(|e| chip.faults().tpm(e)),
+    let ours = |name: Name| ANY.iter().any(|state| index.name(*state) == name);
+    let mut remove = || {
+        if tpm.storage_key()?.name() == *key && ours(tpm.nv_name(index.handle())?) {
+            tpm.nv_undefine(index.handle())?;
+        }
+        Ok(())
+    };
+    match remove() {
+        Err(TpmError::Refused { code, .. }) if code.refusal() == Refusal::Handle => Ok(()),
+        done => done.map_err(|e: TpmError| chip.faults().tpm(e)),
     }
 }
 
@@ -383,6 +391,14 @@ fn changed(chip: &Chip, handle: NvHandle, how: &str) -> SourceError {
     SourceError::IndexChanged { what: chip.faults().what, defect: format!("NV index {handle} {how}") }
 }
 
+/// Every state that an index of ours may be in.
+const ANY: [NvState; 5] = [
+    NvState { written: false, write_locked: false, read_locked: false },
+    NvState::COUNTING,
+    NvState::READABLE,
+    LOCKED,
+    NvState { written: false, write_locked: false, read_locked: true },
+];
 const LOCKED: NvState = NvState { written: true, write_locked: true, read_locked: true };
 const CHECK_BYTES: usize = TPM_NV_CHECK.bytes;
 const DRAWS: usize = 8;

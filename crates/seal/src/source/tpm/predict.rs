@@ -17,6 +17,16 @@ use crate::slot::{SlotPublic, SourceKind};
 use crate::source::{Auth, PolicyRequest, Provisioned, SourceError};
 
 impl TpmSource {
+    /// Whether two slots are of one TPM and one policy, for other values of the same registers.
+    pub fn differ_in_values_alone(a: &SlotPublic, b: &SlotPublic) -> bool {
+        let (Ok(a), Ok(b)) = (TpmSlot::read(a), TpmSlot::read(b)) else { return false };
+        let values = |slot: TpmSlot| {
+            let set = slot.policy.state.measured_set();
+            (slot.key, set, State { measured: PcrValues::default(), ..slot.policy.state }, slot.policy.gate)
+        };
+        values(a) == values(b)
+    }
+
     /// Key material that is released as that of `slot` is, but when its registers have `values`. What the registers hold
     /// now does not matter, and nothing is counted. The gate register's value, should there be one, is passed over.
     ///
@@ -54,6 +64,10 @@ pub(super) fn provision_beside(
     request.enforceable(SourceKind::Tpm, &source.capabilities())?;
     let like = TpmSlot::read(slot)?;
     let gate = like.policy.gate;
+    if !source.is_key(&like, deadline)? {
+        // Another TPM than before: nothing is shared with it.
+        return source.provision(request, auth, deadline);
+    }
     let same_gate = gate.map(|gate| gate.limit) == request.releases_per_boot.map(NonZeroU8::get)
         && gate.is_none_or(|gate| source.gate == Some(gate.register.number()));
     if !same_gate {
@@ -69,6 +83,14 @@ pub(super) fn provision_beside(
     };
     let state = State::now(request, source.signing.key(&*source.chip.disk)?, &values)?;
     seal_to(source, &like, state, auth, deadline)
+}
+
+impl TpmSource {
+    /// Whether the TPM is the one that made a slot.
+    fn is_key(&self, like: &TpmSlot, deadline: Deadline) -> Result<bool, SourceError> {
+        let mut tpm = self.chip.open(deadline)?;
+        tpm.storage_key().map(|key| key.name() == like.key).map_err(|e| self.chip.faults().tpm(e))
+    }
 }
 
 fn seal_to(

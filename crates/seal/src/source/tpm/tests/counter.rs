@@ -236,6 +236,11 @@ fn what_is_discarded_is_gone_unless_another_slot_needs_it() {
     let first = device.provision(&limited(2)).unwrap().public;
     let second = device.source().provision_beside(&first, &limited(2), &NoAuth, soon()).unwrap().public;
     let there = || owner(&device).nv_name(index_of(&first).handle()).is_ok();
+    // On another TPM there may be an index of that number, and of somebody else's store.
+    let other = Device::new().unwrap();
+    let theirs = other.provision(&limited(2)).unwrap().public;
+    other.source().discard(&first, &[], soon()).unwrap();
+    assert!(other.release(&theirs).is_ok());
     device.source().discard(&first, &[&second], soon()).unwrap();
     assert!(there());
     device.source().discard(&first, &[], soon()).unwrap();

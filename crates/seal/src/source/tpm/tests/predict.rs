@@ -25,6 +25,7 @@ fn a_slot_for_the_next_image_opens_in_it_and_the_old_one_in_the_old() {
         // In a boot that has begun its releases, as a device that runs has.
         device.release(&old.public).unwrap();
         let new = predict(&device, &old.public).unwrap();
+        assert!(TpmSource::differ_in_values_alone(&old.public, &new.public));
         assert!(!new.ikm.ct_eq(&old.ikm));
         assert!(matches!(device.release(&new.public), Err(SourceError::PolicyMismatch { .. })), "not yet");
         assert_eq!(device.release(&old.public).unwrap().remaining_this_boot, Some(0), "and nothing was counted");
@@ -88,8 +89,13 @@ fn a_slot_is_made_anew_in_a_boot_whose_releases_have_begun() {
         assert!(matches!(device.provision(&limited(2)), Err(SourceError::Exhausted { .. })));
         let again = beside(&device, limited(2)).unwrap();
         assert_eq!(device.release(&again.public).unwrap().remaining_this_boot, Some(0), "both count together");
-        // Another limit is another gate.
+        assert!(TpmSource::differ_in_values_alone(&again.public, &new.public));
+        // Another limit is another gate; another TPM has nothing in common with this one.
         assert!(matches!(beside(&device, limited(3)), Err(SourceError::Exhausted { .. })));
+        let other = Device::counting(counting).unwrap();
+        let moved = beside(&other, limited(2)).unwrap();
+        assert!(other.release(&moved.public).unwrap().ikm.ct_eq(&moved.ikm));
+        assert!(!TpmSource::differ_in_values_alone(&moved.public, &new.public));
         boot_next(&mut device);
         assert!(device.release(&again.public).unwrap().ikm.ct_eq(&again.ikm));
     }
