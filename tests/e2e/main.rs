@@ -6,11 +6,13 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, missing_docs)]
 
 mod device;
+mod ikm;
 mod part;
 
 mod bootstrapper;
 mod clients;
 mod clock;
+mod combined;
 mod credentials;
 mod memory;
 mod namespaces;

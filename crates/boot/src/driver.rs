@@ -30,4 +30,5 @@ pub use front::{Front, Serving};
 pub use recovery::Rotation;
 pub use running::{Claimed, Running, UpError, claim, up};
 pub use slots::{SlotChange, SlotList, SlotReport, SlotTest, Verdict};
+pub use source::SourceGround;
 pub use state_dir::{DestroyError, destroy_state};

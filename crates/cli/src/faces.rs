@@ -12,6 +12,11 @@ pub(crate) fn of(argv0: &OsString) -> Option<&'static str> {
     FACES.into_iter().find(|face| *face == name)
 }
 
+/// Whether the name of the process is that of a hook, which EdgeX runs without arguments.
+pub(crate) fn is_hook(argv0: &OsString) -> bool {
+    Path::new(argv0).file_name().is_some_and(|name| name == "edgekeep-ikm")
+}
+
 pub(crate) fn refuse(face: &str) -> Failure {
     Failure::usage(format!("called as {face}, which is not in this version"))
         .hint("run `edgekeep up --edgex-config DIR`: it does the work of EdgeX's security programs by itself")

@@ -63,6 +63,20 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
     lacking
 }
 
+/// What protects a combination is what enough of its parts do: of `all` it suffices that one does.
+fn of_combination(threshold: Option<u8>, parts: &[SourceSpec], say: &mut dyn FnMut(String)) {
+    let without = |held: fn(&SourceSpec) -> bool| parts.iter().filter(|p| !held(p)).count();
+    let needed = threshold.map_or(parts.len(), usize::from);
+    let measured = |p: &SourceSpec| matches!(p, SourceSpec::Tpm(tpm) if !tpm.pcrs.is_empty());
+    let counted = |p: &SourceSpec| matches!(p, SourceSpec::Tpm(tpm) if tpm.releases_per_boot.is_some());
+    if without(measured) >= needed {
+        say(format!("the state of the device is not measured by enough parts: {needed} of them do without"));
+    }
+    if without(counted) >= needed {
+        say("the key comes again to whoever becomes root later: too few parts count (releases_per_boot)".into());
+    }
+}
+
 /// What one source leaves unprotected.
 fn of_source(source: &SourceSpec, say: &mut dyn FnMut(String)) {
     match source {
@@ -78,6 +92,19 @@ fn of_source(source: &SourceSpec, say: &mut dyn FnMut(String)) {
                 say("the TPM gives the key again to whoever becomes root later (source.releases_per_boot)".into());
             }
         }
+        SourceSpec::Credential { name, .. } => {
+            say(format!(
+                "the key is as safe as systemd keeps the credential {name}, and root may read it while the unit runs"
+            ));
+        }
+        SourceSpec::Escrow { holder, .. } => {
+            let proof = if holder.identity.is_some() { "its private key" } else { "its password" };
+            say(format!(
+                "whoever copies the disk has {proof}, and the key from {} until the device is shut out there",
+                holder.address()
+            ));
+        }
+        SourceSpec::Combined { threshold, parts } => of_combination(*threshold, parts, say),
         SourceSpec::Tang { .. } => {
             say("the state of the device is not measured: any system that boots on it and reaches the servers has the key"
                 .into());

@@ -35,6 +35,9 @@ fn main() -> ExitCode {
     if let Some(face) = arguments.first().and_then(faces::of) {
         return edgex::run(face, arguments);
     }
+    if arguments.first().is_some_and(faces::is_hook) {
+        return commands::ikm::as_hook().map_or_else(|failure| failure::report(&failure), |()| ExitCode::SUCCESS);
+    }
     arguments = commands::client::normalise(arguments);
     let outcome = match Cli::try_parse_from(arguments) {
         Ok(cli) => commands::run(cli.command),

@@ -1,10 +1,12 @@
-//! Whom a TLS client trusts: the certificate authorities of one PEM file, under one name.
+//! Whom a TLS client trusts: the certificate authorities of one PEM file, under one name. And who it is itself, where the server
+//! asks.
 
 use std::sync::Arc;
 
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{ClientConfig, RootCertStore};
 use rustls_pki_types::pem::PemObject;
-use rustls_pki_types::{CertificateDer, ServerName};
+use rustls_pki_types::{CertificateDer, PrivateKeyDer, ServerName};
 
 /// A pinned trust. The system's authorities are never asked: one of hundreds of them could be made to lie.
 #[derive(Clone)]
@@ -12,6 +14,7 @@ pub struct Trust {
     roots: Arc<RootCertStore>,
     first: [u8; 32],
     server_name: Option<ServerName<'static>>,
+    identity: Option<Arc<SingleCertAndKey>>,
     tls12: bool,
 }
 
@@ -36,7 +39,7 @@ impl Trust {
             roots.add(certificate).map_err(|e| unreadable(e.to_string()))?;
         }
         let first = first.ok_or(TrustError::NoCertificate)?;
-        Ok(Self { roots: Arc::new(roots), first, server_name: None, tls12: false })
+        Ok(Self { roots: Arc::new(roots), first, server_name: None, identity: None, tls12: false })
     }
 
     /// Expects this name in the server's certificate instead of the host of the address.
@@ -46,6 +49,28 @@ impl Trust {
     pub fn named(mut self, name: &str) -> Result<Self, TrustError> {
         let parsed = ServerName::try_from(name.to_owned()).map_err(|_| TrustError::Name { name: name.to_owned() })?;
         self.server_name = Some(parsed);
+        Ok(self)
+    }
+
+    /// Presents this certificate to a server that asks for one: a PEM chain, the leaf first, and the leaf's private key.
+    ///
+    /// # Errors
+    /// [`TrustError::Identity`] where either cannot be read, or the key is another certificate's.
+    pub fn presenting(mut self, chain: &[u8], key: &[u8]) -> Result<Self, TrustError> {
+        let unusable = |problem: String| TrustError::Identity { problem };
+        if chain.len() > MAX_PEM_BYTES || key.len() > MAX_PEM_BYTES {
+            return Err(unusable("it is longer than any certificate".into()));
+        }
+        let chain: Vec<_> = CertificateDer::pem_slice_iter(chain)
+            .collect::<Result<_, _>>()
+            .map_err(|e| unusable(format!("the certificate: {e}")))?;
+        if chain.is_empty() {
+            return Err(unusable("it holds no certificate".into()));
+        }
+        let key = PrivateKeyDer::from_pem_slice(key).map_err(|e| unusable(format!("the private key: {e}")))?;
+        let provider = rustls::crypto::aws_lc_rs::default_provider();
+        let pair = CertifiedKey::from_der(chain, key, &provider).map_err(|e| unusable(e.to_string()))?;
+        self.identity = Some(Arc::new(SingleCertAndKey::from(pair)));
         Ok(self)
     }
 
@@ -73,11 +98,14 @@ impl Trust {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
         let versions: &[&rustls::SupportedProtocolVersion] =
             if self.tls12 { &[&rustls::version::TLS13, &rustls::version::TLS12] } else { &[&rustls::version::TLS13] };
-        let mut config = ClientConfig::builder_with_provider(provider)
+        let config = ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(versions)
             .map_err(|e| TrustError::Library { problem: e.to_string() })?
-            .with_root_certificates(Arc::clone(&self.roots))
-            .with_no_client_auth();
+            .with_root_certificates(Arc::clone(&self.roots));
+        let mut config = match &self.identity {
+            Some(identity) => config.with_client_cert_resolver(Arc::clone(identity) as _),
+            None => config.with_no_client_auth(),
+        };
         config.alpn_protocols = vec![b"http/1.1".to_vec()];
         Ok(config)
     }
@@ -109,6 +137,12 @@ pub enum TrustError {
         /// The name.
         name: String,
     },
+    /// What the client would show of itself.
+    #[error("the client's own certificate cannot be used: {problem}")]
+    Identity {
+        /// Why.
+        problem: String,
+    },
     /// The TLS library refuses its own defaults.
     #[error("TLS cannot be set up: {problem}")]
     Library {
@@ -134,5 +168,23 @@ mod tests {
         let cut = b"-----BEGIN CERTIFICATE-----\nAAAA\n";
         assert!(matches!(refusal(cut), TrustError::Unreadable { number: 1, .. } | TrustError::NoCertificate));
         assert!(matches!(refusal(&vec![b'a'; MAX_PEM_BYTES + 1]), TrustError::TooLong { .. }));
+    }
+
+    #[test]
+    fn a_certificate_is_presented_with_its_own_key_alone() {
+        let made = |name: &str| rcgen::generate_simple_self_signed(vec![name.to_owned()]).unwrap();
+        let (one, other) = (made("one"), made("other"));
+        let (chain, key) = (one.cert.pem(), one.signing_key.serialize_pem());
+        let trust = || Trust::of_pem(chain.as_bytes()).unwrap();
+        assert!(trust().presenting(chain.as_bytes(), key.as_bytes()).is_ok());
+        let refusal = |chain: &[u8], key: &[u8]| match trust().presenting(chain, key) {
+            Err(TrustError::Identity { problem }) => problem,
+            Err(e) => panic!("{e}"),
+            Ok(_) => panic!("it is taken"),
+        };
+        assert_eq!(refusal(b"", key.as_bytes()), "it holds no certificate");
+        assert!(refusal(chain.as_bytes(), b"").starts_with("the private key: "));
+        refusal(chain.as_bytes(), other.signing_key.serialize_pem().as_bytes());
+        refusal(&vec![b'a'; MAX_PEM_BYTES + 1], key.as_bytes());
     }
 }

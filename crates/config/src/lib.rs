@@ -21,7 +21,7 @@ mod settings;
 
 use std::path::{Path, PathBuf};
 
-use boot::plan::{Plan, RecoverySpec};
+use boot::plan::{Plan, Profile, RecoverySpec, SourceSpec};
 use host::Disk;
 
 pub use demo::{Demo, demo};
@@ -95,6 +95,35 @@ pub fn load(inputs: &Inputs<'_>) -> Result<Config, Faults> {
     check_policies(&plan, &places, &faults);
     places.report(&plan, &faults);
     faults.finish(Config { plan, notes })
+}
+
+/// Key sources alone, for whoever asks them without a store.
+#[derive(Debug)]
+pub struct KeySources {
+    /// At least one.
+    pub sources: Vec<SourceSpec>,
+    /// Whether key material of 16 to 31 octets is taken.
+    pub short_ikm: bool,
+}
+
+/// Reads `[source]` of a configuration, and nothing else that may stand in it.
+///
+/// # Errors
+/// [`Faults`]: all of them at once.
+pub fn load_sources(inputs: &Inputs<'_>) -> Result<KeySources, Faults> {
+    let faults = Collector::default();
+    let Some(root) = input::read(inputs.disk, inputs.uid, inputs.file, document::toml, &faults) else {
+        return Err(faults.finish(()).expect_err("a file that cannot be read is noted as a fault"));
+    };
+    let source = Source { file: inputs.file, faults: &faults, environment: inputs.environment };
+    let mut places = Places::new(inputs.file);
+    let (sources, dangers) = settings::read_sources(source, &root, &mut places);
+    // What goes together is for a plan to say: this one is of nothing but sources.
+    let here = Path::new("/");
+    let plan = demo(&Demo { data_dir: here, run_dir: here, listen: None })?;
+    let plan = Plan { profile: Profile::Production, sources, dangers, ..plan };
+    places.report(&plan, &faults);
+    faults.finish(KeySources { sources: plan.sources, short_ikm: dangers.short_ikm })
 }
 
 /// A policy that the store would refuse is found before anything is made.

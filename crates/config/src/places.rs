@@ -98,6 +98,12 @@ impl Places {
                  `edgekeep up --demo`; to test a device, danger_software_key = true"
                     .into(),
             ),
+            PlanFault::Combination { name, .. } => (
+                self.of(Part::Source, name),
+                "name 2 to 8 sources in [[source.part]], each once, none of them a combination, and a threshold that is not above \
+                 their number"
+                    .into(),
+            ),
             PlanFault::NoMount(_) => (&self.file, "this is a fault of edgekeep; please report it".into()),
             PlanFault::RelativePath(_) => (&self.file, "write a path that begins with /".into()),
             PlanFault::NoServerName => (section("listen"), "name at least one host in names".into()),

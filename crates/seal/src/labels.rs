@@ -28,14 +28,38 @@ pub const SHARES_NAME: Label = Label { text: "edgekeep/v1/shares-name", then: ""
 pub const SHARES_LOGIN: Label = Label { text: "edgekeep/v1/shares-login", then: "", bytes: 32 };
 /// What tells the octets of a TPM's index from others that were put in their place. No salt.
 pub const TPM_NV_CHECK: Label = Label { text: "edgekeep/v1/tpm-nv-check", then: "", bytes: 16 };
+/// The key material of `all`: no salt; each part's octets behind their length, u16, in the order of the slot.
+pub const ALL: Label = Label { text: "edgekeep/v1/all", then: "", bytes: 32 };
+/// The key that a part of `threshold` seals its share under. Salt: the slot's, random at each provisioning.
+pub const THRESHOLD_SHARE: Label = Label { text: "edgekeep/v1/threshold-share", then: "point", bytes: 32 };
+/// What tells an escrowed key from any other. No salt.
+pub const ESCROW_CHECK: Label = Label { text: "edgekeep/v1/escrow-check", then: "", bytes: 16 };
+/// What `edgekeep ikm` prints. Salt: the hook file's.
+pub const HOOK_KEY: Label = Label { text: "edgekeep/v1/hook-key", then: "digest", bytes: 32 };
+/// What tells a wrong IKM from a changed hook file. Salt: the hook file's.
+pub const HOOK_VERIFY: Label = Label { text: "edgekeep/v1/hook-verify", then: "digest", bytes: 16 };
 /// EdgeX's key for share N, from version 4.0 on. Salt: `kdf-salt.dat`.
 pub const EDGEX_V4: Label = Label { text: "secretstore", then: "share index, decimal", bytes: 32 };
 /// EdgeX's key for share N, versions 1.3 to 3.1. Salt: `kdf-salt.dat`.
 pub const EDGEX_V1: Label = Label { text: "vault", then: "share index, decimal", bytes: 32 };
 
 /// All of them.
-pub const TABLE: [Label; 9] =
-    [KEK, VERIFY, RECOVERY_NAME, RECOVERY_CHECK, SHARES_NAME, SHARES_LOGIN, TPM_NV_CHECK, EDGEX_V4, EDGEX_V1];
+pub const TABLE: [Label; 14] = [
+    KEK,
+    VERIFY,
+    RECOVERY_NAME,
+    RECOVERY_CHECK,
+    SHARES_NAME,
+    SHARES_LOGIN,
+    TPM_NV_CHECK,
+    ALL,
+    THRESHOLD_SHARE,
+    ESCROW_CHECK,
+    HOOK_KEY,
+    HOOK_VERIFY,
+    EDGEX_V4,
+    EDGEX_V1,
+];
 
 #[cfg(test)]
 mod tests {

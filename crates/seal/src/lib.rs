@@ -11,6 +11,7 @@
 mod derive;
 pub mod edgex;
 mod files;
+mod hook_file;
 mod ikm;
 pub mod labels;
 mod recovery;
@@ -25,8 +26,9 @@ pub use self::ikm::{FULL_IKM_BYTES, Ikm, IkmError, MAX_IKM_BYTES, MIN_IKM_BYTES,
 pub use ::ikm::{TokenName, Wish};
 pub use ::tang::{NotAThumbprint, Thumbprint};
 pub use ::tpm::{PcrFileError, PcrSet, PcrSetError, PcrValues};
-pub use client::{Origin, OriginError};
+pub use client::{Address, AddressError, Origin, OriginError};
 pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
+pub use hook_file::{HookFile, HookKey, NotAHookFile, OtherHookKey};
 pub use recovery::{
     AgeRecipients, MAX_RECIPIENTS, RecipientError, RecoveryChoice, RecoveryFileError, RecoveryKey, RecoveryKeyError,
     seal_to_recipients, write_file as write_recovery_file,
@@ -38,8 +40,10 @@ pub use slot_set::{
     new_root_key,
 };
 pub use source::{
-    Auth, AuthError, AuthRequest, Capabilities, Closed, Counting, Deadline, Evidence, ExecSource, Fit, HOOK_LIMIT,
-    KeySource, NoAuth, PcrDiff, PcrSignatures, PcrSigning, PcrSigningError, PinFile, Pkcs11Setup, Pkcs11Source,
+    Auth, AuthError, AuthRequest, Capabilities, Check, Closed, CombinedSetupError, CombinedSource, Conformance,
+    Counting, CredentialForm, CredentialName, CredentialNameError, CredentialSource, Deadline, Escrow, EscrowName,
+    EscrowNameError, EscrowSource, Evidence, ExecSource, Fit, HOOK_LIMIT, Hold, Identity, KeySource, Login, MAX_PARTS,
+    NoAuth, Part, PcrDiff, PcrSignatures, PcrSigning, PcrSigningError, PinFile, Pkcs11Setup, Pkcs11Source,
     PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer, TangServers, TangSetupError,
-    TangSource, TpmNvSource, TpmSource, parse_public_key as parse_pcr_public_key,
+    TangSource, TpmNvSource, TpmSource, Verdict, check_parts, conformance, parse_public_key as parse_pcr_public_key,
 };

@@ -91,7 +91,7 @@ impl SealMode {
     }
 }
 
-/// What kind of source a slot opens with. Numbers 9 to 11 are kept for all of several, some of several, and shares.
+/// What kind of source a slot opens with. Number 11 is kept for shares.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SourceKind {
     /// A key file: for demo and tests.
@@ -110,12 +110,16 @@ pub enum SourceKind {
     Tang,
     /// A systemd credential.
     Credential,
+    /// All of several others.
+    All,
+    /// Any so many of several others.
+    Threshold,
     /// A TPM: an NV index that is locked once it was read.
     TpmNv,
 }
 
 /// Each kind, its number on disk and its name.
-const KINDS: [(SourceKind, u8, &str); 9] = [
+const KINDS: [(SourceKind, u8, &str); 11] = [
     (SourceKind::Software, 1, "software"),
     (SourceKind::Exec, 2, "exec"),
     (SourceKind::Recovery, 3, "recovery"),
@@ -124,6 +128,8 @@ const KINDS: [(SourceKind, u8, &str); 9] = [
     (SourceKind::Escrow, 6, "escrow"),
     (SourceKind::Tang, 7, "tang"),
     (SourceKind::Credential, 8, "credential"),
+    (SourceKind::All, 9, "all"),
+    (SourceKind::Threshold, 10, "threshold"),
     (SourceKind::TpmNv, 12, "tpm-nv"),
 ];
 
@@ -210,6 +216,35 @@ impl SlotPublic {
 
     pub(crate) fn items(&self) -> &[(u16, Vec<u8>)] {
         &self.items
+    }
+
+    /// The items as bytes: tag u16, length u16, value, one after the other.
+    pub(crate) fn item_bytes(&self) -> Vec<u8> {
+        let mut out = Vec::with_capacity(self.items.iter().map(|(_, value)| 4 + value.len()).sum());
+        for (tag, value) in &self.items {
+            let length = u16::try_from(value.len()).expect("all items together have at most MAX_BYTES");
+            out.extend_from_slice(&tag.to_be_bytes());
+            out.extend_from_slice(&length.to_be_bytes());
+            out.extend_from_slice(value);
+        }
+        out
+    }
+
+    /// What [`SlotPublic::item_bytes`] wrote; `None` where an item ends beyond the bytes.
+    pub(crate) fn from_item_bytes(
+        kind: SourceKind,
+        release_limit: Option<NonZeroU8>,
+        mut bytes: &[u8],
+    ) -> Option<Result<Self, SlotPublicError>> {
+        let mut items = Vec::new();
+        while !bytes.is_empty() {
+            let (tag, rest) = bytes.split_first_chunk()?;
+            let (length, rest) = rest.split_first_chunk()?;
+            let (value, rest) = rest.split_at_checked(usize::from(u16::from_be_bytes(*length)))?;
+            items.push((u16::from_be_bytes(*tag), value.to_vec()));
+            bytes = rest;
+        }
+        Some(Self::new(kind, release_limit, items))
     }
 }
 

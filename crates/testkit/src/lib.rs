@@ -4,6 +4,7 @@
 #![allow(clippy::disallowed_methods)] // what tests write is thrown away: it need not be durable
 
 mod backend;
+mod bao;
 mod block_on;
 mod clock;
 mod crash;
@@ -15,6 +16,7 @@ mod swtpm;
 mod tangd;
 
 pub use backend::backend_contract;
+pub use bao::Bao;
 pub use block_on::block_on;
 pub use clock::FakeClock;
 pub use crash::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};

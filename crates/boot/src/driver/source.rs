@@ -1,69 +1,123 @@
 //! The key source at work, on a thread of its own: hardware takes as long as it likes, and the device's sockets answer meanwhile.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use host::{Clock, Disk, Entropy};
 use seal::{
-    Auth, Closed, Deadline, Evidence, ExecSource, KeySource, NoAuth, PcrValues, PinFile, Pkcs11Source, Provisioned,
-    Released, ShortIkmAllowed, SlotPublic, SoftwareSource, SourceError, TangSource, TpmNvSource, TpmSource,
+    Auth, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource, NoAuth,
+    Part, PcrValues, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed, SlotPublic, SoftwareSource,
+    SourceError, TangSource, TpmNvSource, TpmSource,
 };
 use tokio::sync::oneshot;
 
 use super::environment::Environment;
 use crate::plan::{Plan, SourceSpec, TpmKeeping, TpmSpec};
 
-/// A source of the plan.
-pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
-    match spec {
-        SourceSpec::Software { file } => {
-            Box::new(SoftwareSource::new(file, Arc::clone(&env.disk), Arc::clone(&env.entropy)))
+/// What sources are made of, besides their settings.
+pub struct SourceGround {
+    /// Files.
+    pub disk: Arc<dyn Disk>,
+    /// Clocks.
+    pub clock: Arc<dyn Clock>,
+    /// Random bytes.
+    pub entropy: Arc<dyn Entropy>,
+    /// Whether key material of 16 to 31 octets is taken.
+    pub short_ikm: Option<ShortIkmAllowed>,
+    /// Held by whoever releases from a TPM.
+    pub tpm_lock: PathBuf,
+}
+
+impl SourceGround {
+    fn of(plan: &Plan, env: &Environment) -> Self {
+        Self {
+            disk: Arc::clone(&env.disk),
+            clock: Arc::clone(&env.clock),
+            entropy: Arc::clone(&env.entropy),
+            short_ikm: plan.dangers.short_ikm.then(ShortIkmAllowed::danger_short_ikm),
+            tpm_lock: plan.data_dir.join(TPM_LOCK),
         }
-        SourceSpec::Exec { path, env: vars, .. } => {
-            let vars = vars.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
-            let short = plan.dangers.short_ikm.then(ShortIkmAllowed::danger_short_ikm);
-            Box::new(ExecSource::new(path, vars, short, Arc::clone(&env.clock)))
-        }
-        SourceSpec::Tpm(tpm) => {
-            let lock = plan.data_dir.join(TPM_LOCK);
-            let (disk, clock, entropy) = (Arc::clone(&env.disk), Arc::clone(&env.clock), Arc::clone(&env.entropy));
-            match tpm.keeping {
-                TpmKeeping::Index => {
-                    Box::new(TpmNvSource::new(&tpm.device, lock, disk, clock, entropy).signing(tpm.signing.clone()))
-                }
-                TpmKeeping::Sealed => Box::new(sealed_by_tpm(tpm, plan, env)),
+    }
+
+    /// A source by its settings, which are of a plan without faults.
+    pub fn source(&self, spec: &SourceSpec) -> Box<dyn KeySource> {
+        let (disk, clock, entropy) =
+            (|| Arc::clone(&self.disk), || Arc::clone(&self.clock), || Arc::clone(&self.entropy));
+        match spec {
+            SourceSpec::Software { file } => Box::new(SoftwareSource::new(file, disk(), entropy())),
+            SourceSpec::Exec { path, env: vars, .. } => {
+                let vars = vars.iter().map(|(k, v)| (k.clone(), v.clone())).collect();
+                Box::new(ExecSource::new(path, vars, self.short_ikm, clock()))
+            }
+            SourceSpec::Tpm(tpm) => match tpm.keeping {
+                TpmKeeping::Index => Box::new(
+                    TpmNvSource::new(&tpm.device, self.tpm_lock.clone(), disk(), clock(), entropy())
+                        .signing(tpm.signing.clone()),
+                ),
+                TpmKeeping::Sealed => Box::new(self.sealed_by_tpm(tpm)),
+            },
+            SourceSpec::Tang { servers, .. } => Box::new(TangSource::new(servers.clone(), clock(), entropy())),
+            SourceSpec::Pkcs11 { setup, .. } => Box::new(Pkcs11Source::new(setup.clone(), clock())),
+            SourceSpec::Credential { directory, name, form } => {
+                Box::new(CredentialSource::new(directory, name.clone(), *form, disk()))
+            }
+            SourceSpec::Escrow { holder, .. } => {
+                Box::new(EscrowSource::new(holder.as_ref().clone(), disk(), clock(), entropy()))
+            }
+            SourceSpec::Combined { threshold, parts } => {
+                let part = |spec: &SourceSpec| {
+                    Part::new(self.source(spec), spec.deadline()).under(spec.policy()).with_auth(self.auth(spec))
+                };
+                let parts = parts.iter().map(part).collect();
+                let made = match threshold {
+                    Some(threshold) => CombinedSource::threshold(*threshold, parts, clock(), entropy()),
+                    None => CombinedSource::all(parts, clock(), entropy()),
+                };
+                Box::new(made.expect("a plan without faults has combinations that are some"))
             }
         }
-        SourceSpec::Tang { servers, .. } => {
-            Box::new(TangSource::new(servers.clone(), Arc::clone(&env.clock), Arc::clone(&env.entropy)))
+    }
+
+    fn sealed_by_tpm(&self, tpm: &TpmSpec) -> TpmSource {
+        let (disk, clock, entropy) = (Arc::clone(&self.disk), Arc::clone(&self.clock), Arc::clone(&self.entropy));
+        TpmSource::new(&tpm.device, Some(tpm.gate_pcr), self.tpm_lock.clone(), disk, clock, entropy)
+            .counting(tpm.counting)
+            .signing(tpm.signing.clone())
+    }
+
+    /// Who has the PIN.
+    pub fn auth(&self, spec: &SourceSpec) -> Box<dyn Auth> {
+        let file = match spec {
+            SourceSpec::Tpm(tpm) => tpm.pin_file.as_ref(),
+            SourceSpec::Pkcs11 { pin_file, .. } => pin_file.as_ref(),
+            SourceSpec::Software { .. }
+            | SourceSpec::Exec { .. }
+            | SourceSpec::Tang { .. }
+            | SourceSpec::Credential { .. }
+            | SourceSpec::Escrow { .. }
+            | SourceSpec::Combined { .. } => None,
+        };
+        match file {
+            Some(path) => Box::new(PinFile::new(path, Arc::clone(&self.disk))),
+            None => Box::new(NoAuth),
         }
-        SourceSpec::Pkcs11 { setup, .. } => Box::new(Pkcs11Source::new(setup.clone(), Arc::clone(&env.clock))),
     }
 }
 
-fn sealed_by_tpm(tpm: &TpmSpec, plan: &Plan, env: &Environment) -> TpmSource {
-    let (disk, clock, entropy) = (Arc::clone(&env.disk), Arc::clone(&env.clock), Arc::clone(&env.entropy));
-    TpmSource::new(&tpm.device, Some(tpm.gate_pcr), plan.data_dir.join(TPM_LOCK), disk, clock, entropy)
-        .counting(tpm.counting)
-        .signing(tpm.signing.clone())
+/// A source of the plan.
+pub(super) fn source(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<dyn KeySource> {
+    SourceGround::of(plan, env).source(spec)
 }
 
-/// Who has the PIN.
-fn auth(spec: &SourceSpec, env: &Environment) -> Box<dyn Auth> {
-    let file = match spec {
-        SourceSpec::Tpm(tpm) => tpm.pin_file.as_ref(),
-        SourceSpec::Pkcs11 { pin_file, .. } => pin_file.as_ref(),
-        SourceSpec::Software { .. } | SourceSpec::Exec { .. } | SourceSpec::Tang { .. } => None,
-    };
-    match file {
-        Some(path) => Box::new(PinFile::new(path, Arc::clone(&env.disk))),
-        None => Box::new(NoAuth),
-    }
+fn auth(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<dyn Auth> {
+    SourceGround::of(plan, env).auth(spec)
 }
 
 /// Makes key material under the policy of `spec`.
 pub(super) async fn provision(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Result<Provisioned, SourceError> {
-    let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, env), spec.policy());
+    let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, plan, env), spec.policy());
     // It is made, and asked for to see that it comes back.
     let limit = spec.deadline() * 2;
     let deadline = Deadline::after(&*env.clock, limit);
@@ -77,7 +131,7 @@ pub(super) async fn provision_beside(
     env: &Environment,
     beside_slot: SlotPublic,
 ) -> Result<Provisioned, SourceError> {
-    let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, env), spec.policy());
+    let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, plan, env), spec.policy());
     let limit = spec.deadline() * 2;
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.provision_beside(&beside_slot, &policy, &*auth, deadline)).await
@@ -94,7 +148,8 @@ pub(super) async fn predict(
     let SourceSpec::Tpm(tpm) = spec else {
         return Err(SourceError::PolicyUnenforceable { kind: spec.kind(), what: "register values" });
     };
-    let (mut source, auth, limit) = (sealed_by_tpm(tpm, plan, env), auth(spec, env), spec.deadline());
+    let (mut source, auth, limit) =
+        (SourceGround::of(plan, env).sealed_by_tpm(tpm), auth(spec, plan, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.predict(&slot, &values, &*auth, deadline)).await
 }
@@ -119,7 +174,7 @@ pub(super) async fn release(
     env: &Environment,
     slot: SlotPublic,
 ) -> Result<Released, SourceError> {
-    let (mut source, auth, limit) = (source(spec, plan, env), auth(spec, env), spec.deadline());
+    let (mut source, auth, limit) = (source(spec, plan, env), auth(spec, plan, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.release(&slot, &*auth, deadline)).await
 }

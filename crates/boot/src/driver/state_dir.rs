@@ -7,7 +7,7 @@ use host::{Disk, FileKind};
 use serde::{Deserialize, Serialize};
 
 use crate::machine::{Part, Remains};
-use crate::plan::{Plan, RecoverySpec};
+use crate::plan::{Plan, RecoverySpec, SourceSpec};
 
 /// The directory in which a first boot makes everything.
 pub(super) const NEW: &str = "data.new";
@@ -72,7 +72,7 @@ impl Making {
 
 /// Files outside of the state directory that the plan makes at a first boot: a software key, a recovery file.
 pub(super) fn outside(plan: &Plan) -> Vec<PathBuf> {
-    let keys = plan.sources.iter().filter_map(|s| s.makes_file()).map(Path::to_owned);
+    let keys = plan.sources.iter().flat_map(SourceSpec::makes_files).map(Path::to_owned);
     let recovery = match &plan.recovery {
         Some(RecoverySpec::File(file)) => Some(file.clone()),
         _ => None,
@@ -149,7 +149,7 @@ pub fn destroy_state(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
     if disk.meta(&state).map_err(|e| failed(&state, e))?.is_some() {
         disk.sync_dir(&state).map_err(|e| failed(&state, e))?;
     }
-    for file in plan.sources.iter().filter_map(|s| s.makes_file()) {
+    for file in plan.sources.iter().flat_map(SourceSpec::makes_files) {
         if disk.meta(file).map_err(|e| failed(file, e))?.is_some() {
             disk.remove_file(file).map_err(|e| failed(file, e))?;
         }

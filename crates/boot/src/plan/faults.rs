@@ -85,6 +85,14 @@ pub enum PlanFault {
     /// A software key under the production profile.
     #[error("a production device would keep its key in the file {0}: whoever has the disk has the key")]
     SoftwareKey(std::path::PathBuf),
+    /// Parts that make no combination.
+    #[error("the key source {name}: {problem}")]
+    Combination {
+        /// The source, for people.
+        name: String,
+        /// What is wrong with it.
+        problem: String,
+    },
     /// The mounts that services and credentials need are missing.
     #[error("no {0} is mounted, and the plan needs one")]
     NoMount(&'static str),
@@ -141,10 +149,16 @@ impl Plan {
             if self.sources.iter().take(i).any(|before| before.is_same_device(source)) {
                 faults.push(PlanFault::DuplicateSource(source.to_string()));
             }
-            if let (Profile::Production, SourceSpec::Software { file }, false) =
-                (self.profile, source, self.dangers.software_key)
-            {
-                faults.push(PlanFault::SoftwareKey(file.clone()));
+            let allowed = self.profile != Profile::Production || self.dangers.software_key;
+            // As a part of `all` it is worth nothing, and as one of `threshold` it is worth too much.
+            faults.extend(source.makes_files().filter(|_| !allowed).map(|f| PlanFault::SoftwareKey(f.to_owned())));
+            if let SourceSpec::Combined { threshold, parts } = source {
+                let kinds: Vec<_> = parts.iter().map(SourceSpec::kind).collect();
+                let fault = |problem: String| PlanFault::Combination { name: source.to_string(), problem };
+                faults.extend(seal::check_parts(&kinds, *threshold).err().map(|e| fault(e.to_string())));
+                let twin = |i: usize| parts.iter().take(i).any(|before| before.is_same_device(&parts[i]));
+                faults
+                    .extend((0..parts.len()).find(|i| twin(*i)).map(|i| fault(format!("{} is named twice", parts[i]))));
             }
         }
     }

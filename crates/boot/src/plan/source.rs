@@ -6,7 +6,10 @@ use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use seal::{Counting, HOOK_LIMIT, PcrSet, PcrSigning, Pkcs11Setup, PolicyRequest, SourceKind, TangServers};
+use seal::{
+    Counting, CredentialForm, CredentialName, Escrow, HOOK_LIMIT, PcrSet, PcrSigning, Pkcs11Setup, PolicyRequest,
+    SourceKind, TangServers,
+};
 
 /// A key source by its settings.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +46,29 @@ pub enum SourceSpec {
         /// After which the helper is killed with all that it started.
         deadline: Duration,
     },
+    /// A systemd credential.
+    Credential {
+        /// What `$CREDENTIALS_DIRECTORY` names.
+        directory: PathBuf,
+        /// The credential.
+        name: CredentialName,
+        /// How the key material stands in it.
+        form: CredentialForm,
+    },
+    /// A key that another machine keeps.
+    Escrow {
+        /// The holder, and how it knows this device.
+        holder: Box<Escrow>,
+        /// After which a round of asking it is given up; it is begun again.
+        deadline: Duration,
+    },
+    /// Several sources as one.
+    Combined {
+        /// How many of the parts are needed; all of them without.
+        threshold: Option<u8>,
+        /// The parts; none is itself a combination.
+        parts: Vec<SourceSpec>,
+    },
 }
 
 /// In a few words, for people: its kind, and what tells it from another of that kind.
@@ -57,6 +83,13 @@ impl fmt::Display for SourceSpec {
                 write!(f, " {} of {}", servers.threshold(), names.join(", "))
             }
             Self::Pkcs11 { setup, .. } => write!(f, " {} {}", setup.token.label, setup.token.serial),
+            Self::Credential { name, .. } => write!(f, " {name}"),
+            Self::Escrow { holder, .. } => write!(f, " {}", holder.address()),
+            Self::Combined { threshold, parts } => {
+                let parts: Vec<String> = parts.iter().map(ToString::to_string).collect();
+                threshold.map_or(Ok(()), |t| write!(f, " {t}"))?;
+                write!(f, " of ({})", parts.join("; "))
+            }
         }
     }
 }
@@ -99,7 +132,13 @@ impl SourceSpec {
     /// What is asked of the source when the store is made.
     pub fn policy(&self) -> PolicyRequest {
         match self {
-            Self::Software { .. } | Self::Exec { .. } | Self::Tang { .. } => PolicyRequest::default(),
+            // Each part of a combination has its own.
+            Self::Combined { .. } => PolicyRequest::default(),
+            Self::Software { .. }
+            | Self::Exec { .. }
+            | Self::Tang { .. }
+            | Self::Credential { .. }
+            | Self::Escrow { .. } => PolicyRequest::default(),
             Self::Pkcs11 { pin_file, .. } => PolicyRequest { pin: pin_file.is_some(), ..PolicyRequest::default() },
             Self::Tpm(tpm) => PolicyRequest {
                 pcrs: tpm.pcrs,
@@ -113,10 +152,12 @@ impl SourceSpec {
     /// How long one call of it may take.
     pub fn deadline(&self) -> Duration {
         match self {
-            Self::Software { .. } => HOOK_LIMIT,
+            Self::Software { .. } | Self::Credential { .. } => HOOK_LIMIT,
             Self::Exec { deadline, .. } => (*deadline).min(HOOK_LIMIT),
-            Self::Tang { deadline, .. } | Self::Pkcs11 { deadline, .. } => *deadline,
+            Self::Tang { deadline, .. } | Self::Pkcs11 { deadline, .. } | Self::Escrow { deadline, .. } => *deadline,
             Self::Tpm(tpm) => tpm.deadline,
+            // Those that count are asked one after the other, and all are when the store is made.
+            Self::Combined { parts, .. } => parts.iter().map(Self::deadline).sum(),
         }
     }
 
@@ -124,10 +165,14 @@ impl SourceSpec {
     /// moments; servers are away for hours, and have other devices to answer.
     pub fn pauses(&self) -> (Duration, Duration) {
         match self {
-            Self::Software { .. } | Self::Exec { .. } | Self::Tpm(_) | Self::Pkcs11 { .. } => {
-                (Duration::from_millis(100), Duration::from_secs(10))
-            }
-            Self::Tang { .. } => (Duration::from_secs(1), Duration::from_secs(60)),
+            Self::Software { .. }
+            | Self::Exec { .. }
+            | Self::Tpm(_)
+            | Self::Pkcs11 { .. }
+            | Self::Credential { .. } => (Duration::from_millis(100), Duration::from_secs(10)),
+            Self::Tang { .. } | Self::Escrow { .. } => (Duration::from_secs(1), Duration::from_secs(60)),
+            // The most patient part's.
+            Self::Combined { parts, .. } => parts.iter().map(Self::pauses).max().unwrap_or_default(),
         }
     }
 
@@ -142,6 +187,10 @@ impl SourceSpec {
             },
             Self::Tang { .. } => SourceKind::Tang,
             Self::Pkcs11 { .. } => SourceKind::Pkcs11,
+            Self::Credential { .. } => SourceKind::Credential,
+            Self::Escrow { .. } => SourceKind::Escrow,
+            Self::Combined { threshold: None, .. } => SourceKind::All,
+            Self::Combined { threshold: Some(_), .. } => SourceKind::Threshold,
         }
     }
 
@@ -158,15 +207,29 @@ impl SourceSpec {
             (Self::Pkcs11 { setup: a, .. }, Self::Pkcs11 { setup: b, .. }) => {
                 a.token == b.token && a.module == b.module
             }
+            (Self::Credential { name: a, .. }, Self::Credential { name: b, .. }) => a == b,
+            (Self::Escrow { holder: a, .. }, Self::Escrow { holder: b, .. }) => {
+                (&a.host, a.port, &a.hold) == (&b.host, b.port, &b.hold)
+            }
+            (Self::Combined { threshold: a, parts: x }, Self::Combined { threshold: b, parts: y }) => {
+                a == b && x.len() == y.len() && x.iter().zip(y).all(|(x, y)| x.is_same_device(y))
+            }
             _ => false,
         }
     }
 
-    /// The file that it makes at the first boot, outside of the state directory.
-    pub fn makes_file(&self) -> Option<&Path> {
+    /// The source itself, or the parts of a combination.
+    pub fn parts(&self) -> &[Self] {
         match self {
-            Self::Software { file } => Some(file),
-            Self::Exec { .. } | Self::Tpm(_) | Self::Tang { .. } | Self::Pkcs11 { .. } => None,
+            Self::Combined { parts, .. } => parts,
+            one => std::slice::from_ref(one),
         }
+    }
+
+    /// The files that it makes at the first boot, outside of the state directory.
+    pub fn makes_files(&self) -> impl Iterator<Item = &Path> {
+        self.parts()
+            .iter()
+            .filter_map(|part| if let Self::Software { file } = part { Some(file.as_path()) } else { None })
     }
 }

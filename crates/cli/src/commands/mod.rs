@@ -4,6 +4,7 @@ mod admin;
 pub(crate) mod client;
 mod doctor;
 mod env;
+pub(crate) mod ikm;
 mod reprovision;
 mod seal;
 mod setup;
@@ -34,6 +35,8 @@ pub(crate) enum Command {
     Seal(seal::Seal),
     /// Unseal with the recovery key.
     Recover(admin::Recover),
+    /// Key material: make a hook for EdgeX, try a vendor's, see what is left of the releases.
+    Ikm(ikm::Ikm),
     /// Throw away a store that cannot be opened, so that `up` makes a new one.
     Reprovision(reprovision::Reprovision),
     #[command(flatten)]
@@ -50,6 +53,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Doctor(doctor) => on_runtime(doctor::run(doctor)),
         Command::Seal(seal) => seal::run(seal),
         Command::Recover(recover) => on_runtime(admin::recover(recover)),
+        Command::Ikm(ikm) => ikm::run(&ikm),
         Command::Reprovision(reprovision) => reprovision::run(&reprovision),
         Command::Client(command) => on_runtime(client::run(command)),
     }

@@ -1,7 +1,9 @@
 //! edgekeep.toml: a file a section. Every key that exists is asked for here, and what is asked for nowhere is a fault.
 
 mod audit;
+mod combined;
 mod credential;
+mod escrow;
 mod gate;
 mod listen;
 mod pkcs11;
@@ -10,6 +12,7 @@ mod recovery;
 mod service;
 mod source;
 mod store;
+mod systemd;
 mod tang;
 mod tpm;
 
@@ -105,6 +108,13 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
         dangers,
     };
     Settings { plan, edgex }
+}
+
+/// The key sources alone.
+pub(crate) fn read_sources(source: Source<'_>, root: &Node, places: &mut Places) -> (Vec<SourceSpec>, Dangers) {
+    let (mut top, mut dangers) = (Section::top(source, root), Dangers::default());
+    let sources = top.one_or_more("source").into_iter().filter_map(|s| source::read(s, places, &mut dangers)).collect();
+    (sources, dangers)
 }
 
 /// `[delivery]`: only what weakens it, as the rest has one right answer.

@@ -5,14 +5,25 @@ use std::time::Duration;
 
 use boot::plan::{Dangers, SourceSpec, TpmKeeping};
 
-use super::{note_section, pkcs11, tang, tpm};
+use super::{combined, escrow, note_section, pkcs11, systemd, tang, tpm};
 use crate::document::Value;
 use crate::fault::{Place, shown};
 use crate::places::{Part, Places};
 use crate::section::{Section, parse_path};
 
-pub(super) fn read(mut section: Section<'_>, places: &mut Places, dangers: &mut Dangers) -> Option<SourceSpec> {
+pub(super) fn read(section: Section<'_>, places: &mut Places, dangers: &mut Dangers) -> Option<SourceSpec> {
     note_section(&section, "source", places);
+    let place = section.place();
+    let source = part(section, dangers);
+    if let Some(source) = &source {
+        places.note(Part::Source, source, place.clone());
+        source.parts().iter().for_each(|part| places.note(Part::Source, part, place.clone()));
+    }
+    source
+}
+
+/// One source with all of its keys: a `[source]`, or a `[[source.part]]`.
+pub(super) fn part(mut section: Section<'_>, dangers: &mut Dangers) -> Option<SourceSpec> {
     let Some(kind) = section.text("kind") else {
         let (place, remedy) =
             (section.place(), "set kind = \"exec\" in [source]; `edgekeep setup` shows what this device has");
@@ -26,15 +37,18 @@ pub(super) fn read(mut section: Section<'_>, places: &mut Places, dangers: &mut 
         "tpm-nv" => tpm::read(&mut section, TpmKeeping::Index),
         "tang" => tang::read(&mut section, &kind.place),
         "pkcs11" => pkcs11::read(&mut section, &kind.place),
+        "credential" => systemd::read(&mut section, &kind.place),
+        "escrow" => escrow::read(&mut section, &kind.place),
+        "all" => combined::all(&mut section, dangers),
+        "threshold" => combined::threshold(&mut section, &kind.place, dangers),
         other => {
-            let remedy = "known are \"tpm\", \"tpm-nv\", \"pkcs11\", \"tang\", \"exec\" (a program that reads the hardware) and \"software\" (tests)";
+            let remedy = "known are \"tpm\", \"tpm-nv\", \"pkcs11\", \"tang\", \"escrow\" (another machine keeps the key), \"credential\" \
+                          (systemd's), \"all\" and \"threshold\" (of others), \"exec\" (a program that reads the hardware) and \
+                          \"software\" (tests)";
             section.fault(&kind.place, format!("unknown kind {}", shown(other)), remedy);
             return None;
         }
     };
-    if let Some(source) = &source {
-        places.note(Part::Source, source, section.place());
-    }
     section.finish(&[]);
     source
 }

@@ -148,7 +148,7 @@ fn refused_bytes_by_name() {
     assert_eq!(with(36, 17), ParseError::Field { what: "number of slots", number: 17 });
     assert_eq!(with(36, 3), ParseError::CutShort);
     assert_eq!(with(36, 1), ParseError::TrailingBytes { count: golden_bytes().len() - SECOND - 32 });
-    assert_eq!(with(FIRST + 2, 9), ParseError::Field { what: "source kind", number: 9 });
+    assert_eq!(with(FIRST + 2, 11), ParseError::Field { what: "source kind", number: 11 });
     assert_eq!(with(SECOND + 1, 1), ParseError::Order);
 }
 

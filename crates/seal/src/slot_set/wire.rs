@@ -112,15 +112,9 @@ impl Slot {
         out.push(self.public.kind().number());
         out.push(self.public.release_limit().map_or(0, NonZeroU8::get));
         out.extend_from_slice(&self.salt);
-        let items = self.public.items();
-        let length: usize = items.iter().map(|(_, value)| 4 + value.len()).sum();
-        let short = |n: usize| u16::try_from(n).expect("SlotPublic holds at most MAX_BYTES").to_be_bytes();
-        out.extend_from_slice(&short(length));
-        for (tag, value) in items {
-            out.extend_from_slice(&tag.to_be_bytes());
-            out.extend_from_slice(&short(value.len()));
-            out.extend_from_slice(value);
-        }
+        let items = self.public.item_bytes();
+        out.extend_from_slice(&u16::try_from(items.len()).expect("SlotPublic holds at most MAX_BYTES").to_be_bytes());
+        out.extend_from_slice(&items);
         out.extend_from_slice(&self.verifier);
     }
 }
@@ -156,14 +150,8 @@ impl<'a> Reader<'a> {
         let release_limit = NonZeroU8::new(self.u8()?);
         let salt = self.array()?;
         let length = self.u16()?;
-        let mut items = Vec::new();
-        let mut rest = Reader(self.take(usize::from(length))?);
-        while !rest.0.is_empty() {
-            let tag = rest.u16()?;
-            let length = rest.u16()?;
-            items.push((tag, rest.take(usize::from(length))?.to_vec()));
-        }
-        let public = SlotPublic::new(kind, release_limit, items)?;
+        let items = self.take(usize::from(length))?;
+        let public = SlotPublic::from_item_bytes(kind, release_limit, items).ok_or(ParseError::CutShort)??;
         let (verifier, nonce, wrap) = (self.array()?, self.array()?, self.array()?);
         Ok(Slot { id, public, salt, verifier, nonce, wrap })
     }

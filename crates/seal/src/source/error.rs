@@ -75,6 +75,49 @@ pub enum SourceError {
         /// What happened with each of the others.
         faults: String,
     },
+    /// A combination of sources, too few of which gave their part. It may pass: those that failed may do so later.
+    #[error("{answered} of the {needed} parts that are needed have given key material: {faults}")]
+    TooFewParts {
+        /// How many are needed.
+        needed: usize,
+        /// How many gave theirs.
+        answered: usize,
+        /// What happened with the others.
+        faults: String,
+    },
+    /// A part of a combination, without which it cannot do.
+    #[error("part {number} of the combination, `{kind}`")]
+    Part {
+        /// Which, from 1.
+        number: usize,
+        /// Its kind.
+        kind: SourceKind,
+        /// What is wrong with it.
+        #[source]
+        source: Box<SourceError>,
+    },
+    /// Key material came, and it is not the slot's.
+    #[error("{what} gives other key material than the slot was made with")]
+    OtherKey {
+        /// The source.
+        what: String,
+    },
+    /// What would have to be remembered does not fit a slot.
+    #[error("a source of kind `{kind}` needs more than a slot has room for: {defect}")]
+    TooLarge {
+        /// The source.
+        kind: SourceKind,
+        /// How much.
+        defect: String,
+    },
+    /// Another machine keeps the key, has been reached, and does not give it.
+    #[error("{what} does not give this device its key: {defect}")]
+    Withheld {
+        /// Its address.
+        what: String,
+        /// Its answer.
+        defect: String,
+    },
     /// Provisioning would displace key material that something may still hang on.
     #[error("{what} is there already, and may be what another store opens with")]
     AlreadyThere {
@@ -282,13 +325,18 @@ impl SourceError {
             Self::NotPresent { .. }
             | Self::Unreachable { .. }
             | Self::TooFew { .. }
+            | Self::TooFewParts { .. }
+            | Self::Withheld { .. }
             | Self::TimedOut { .. }
             | Self::HookFailed { .. }
             | Self::Os { .. } => Remedy::Retry,
             Self::Exhausted { .. } | Self::WindowClosed { .. } => Remedy::Reboot,
             // A wire that garbles and a hand that garbles look the same from here; neither is helped by asking again.
             Self::Tampered { .. } | Self::Protocol { .. } | Self::IndexChanged { .. } => Remedy::Alarm,
+            Self::Part { source, .. } => source.remedy(),
             Self::AlreadyThere { .. }
+            | Self::OtherKey { .. }
+            | Self::TooLarge { .. }
             | Self::NotTrusted { .. }
             | Self::NotAKeyFile { .. }
             | Self::WrongDevice { .. }
@@ -319,6 +367,19 @@ impl SourceError {
             Self::TooFew { .. } => {
                 "nothing is lost: they are asked again until enough of them help; a device that was shut out on purpose needs \
                  its recovery key: `edgekeep recover`"
+            }
+            Self::TooFewParts { .. } => {
+                "nothing is lost: the parts are asked again until enough of them give theirs; without them the recovery key \
+                 opens: `edgekeep recover`"
+            }
+            Self::Part { source, .. } => source.hint(),
+            Self::OtherKey { .. } => {
+                "put back the key that the slot was made with, or unseal with the recovery key: `edgekeep recover`"
+            }
+            Self::TooLarge { .. } => "take fewer parts, fewer servers, or fewer registers",
+            Self::Withheld { .. } => {
+                "nothing is lost: it is asked again; where the device was shut out by mistake, let it in there; where on \
+                 purpose, only its recovery key opens: `edgekeep recover`"
             }
             Self::FewTries { .. } => {
                 "find out who tried wrong PINs; log in once with the right one by another tool, or set danger_last_pin_try = true"

@@ -10,14 +10,19 @@
 //! Every source passes the same suite (`contract.rs`). All calls may block until their deadline.
 
 mod auth;
+mod combined;
 #[cfg(test)]
 mod contract;
+mod credential;
 mod error;
+mod escrow;
 mod evidence;
 mod exec;
+mod hex_line;
 mod pkcs11;
 mod policy;
 mod process;
+mod secret_file;
 mod software;
 mod tang;
 mod tpm;
@@ -28,11 +33,15 @@ use host::{BootTime, Clock};
 
 use crate::slot::{SlotPublic, SourceKind};
 
+pub use self::combined::{CombinedSetupError, CombinedSource, MAX_PARTS, Part, check_parts};
 pub use self::tang::{TangServer, TangServers, TangSetupError, TangSource};
 pub use self::tpm::{Counting, PcrSignatures, PcrSigning, PcrSigningError, TpmNvSource, TpmSource, parse_public_key};
 pub use auth::{Auth, AuthError, AuthRequest, NoAuth, PinFile};
+pub use credential::{CredentialForm, CredentialName, CredentialNameError, CredentialSource};
 pub use error::{PcrDiff, Remedy, SourceError};
+pub use escrow::{Escrow, EscrowName, EscrowNameError, EscrowSource, Hold, Identity, Login};
 pub use evidence::{Closed, Evidence, Provisioned, Released};
+pub use exec::conformance::{Check, Conformance, Verdict, conformance};
 pub use exec::{ExecSource, HOOK_LIMIT};
 pub use pkcs11::{Pkcs11Setup, Pkcs11Source};
 pub use policy::{Capabilities, PolicyRequest};

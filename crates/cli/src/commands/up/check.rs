@@ -48,6 +48,19 @@ fn source(source: &SourceSpec) -> String {
             let names: Vec<String> = servers.all().iter().map(|s| s.origin.to_string()).collect();
             format!("tang, any {} of {}", servers.threshold(), names.join(", "))
         }
+        SourceSpec::Credential { directory, name, form } => {
+            let form = if *form == seal::CredentialForm::Hex { "hexadecimal digits" } else { "octets" };
+            format!("systemd credential {name} in {}, {form}", directory.display())
+        }
+        SourceSpec::Escrow { holder, .. } => {
+            format!("kept by {}, which is believed by {}", holder.address(), holder.ca.display())
+        }
+        SourceSpec::Combined { threshold, parts } => {
+            let rule = threshold.map_or_else(|| "all of".to_owned(), |t| format!("any {t} of"));
+            let parts: Vec<String> =
+                parts.iter().enumerate().map(|(i, p)| format!("\n    {}. {}", i + 1, self::source(p))).collect();
+            format!("{rule}{}", parts.concat())
+        }
         SourceSpec::Pkcs11 { setup, pin_file, .. } => {
             let mut text = format!("token {} (serial number {})", setup.token.label, setup.token.serial);
             let _ = write!(text, " through {}, in a process of its own", setup.module.display());

@@ -119,7 +119,7 @@ pub(super) fn load(file: &Path, edgex: Option<&Path>, data_dir: Option<&Path>) -
 }
 
 /// All faults on standard error, and their number.
-fn faulty(faults: &Faults) -> Failure {
+pub(super) fn faulty(faults: &Faults) -> Failure {
     let count = faults.as_slice().len();
     crate::output::error(&faults.to_string());
     let word = if count == 1 { "fault" } else { "faults" };

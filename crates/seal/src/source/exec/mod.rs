@@ -1,7 +1,7 @@
 //! EdgeX's hook: an executable that prints key material as hexadecimal octets. The contract is kept, the trust is not: who
 //! could have written the hook is checked on the opened file, and nothing that it does can hang, flood or outlive us.
 
-mod output;
+pub(super) mod conformance;
 #[cfg(test)]
 pub(in crate::source) mod tests;
 
@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use host::Clock;
 
+use super::hex_line;
 use super::process::{self, Asked, Trusted};
 use super::{
     Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
@@ -46,7 +47,7 @@ impl ExecSource {
         let hook = Trusted::open(&self.path)?;
         let limit = limit.min(HOOK_LIMIT);
         let asked = Asked { env: &self.env, input: None, limit };
-        let octets = output::octets(&process::run(&hook, asked, &*self.clock)?)
+        let octets = hex_line::octets(&process::run(&hook, asked, &*self.clock)?)
             .map_err(|defect| SourceError::BadOutput { what: what(), defect })?;
         Ikm::new(octets, self.short).map_err(|source| SourceError::Ikm { what: what(), source })
     }

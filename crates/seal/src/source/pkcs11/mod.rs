@@ -154,12 +154,12 @@ impl KeySource for Pkcs11Source {
         SourceKind::Pkcs11
     }
 
-    /// A token can be carried to another machine: it is not bound to this one, and it counts nothing.
     /// By label and serial number of the token.
     fn fits(&self, slot: &SlotPublic) -> Fit {
         Fit::by_name(TokenKey::from_slot(slot).is_ok_and(|key| key.token == self.setup.token))
     }
 
+    /// A token can be carried to another machine: it is not bound to this one, and it counts nothing.
     fn capabilities(&self) -> Capabilities {
         Capabilities { pin: true, ..Capabilities::default() }
     }

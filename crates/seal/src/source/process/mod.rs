@@ -3,5 +3,5 @@
 mod run;
 mod trusted;
 
-pub(super) use run::{Asked, MAX_OUTPUT, run};
+pub(super) use run::{Asked, MAX_OUTPUT, run, watch};
 pub(super) use trusted::Trusted;

@@ -32,30 +32,74 @@ pub(in crate::source) fn run(
     asked: Asked<'_>,
     clock: &dyn Clock,
 ) -> Result<Zeroizing<Vec<u8>>, SourceError> {
+    let (printed, seen) = attend(hook, asked, clock, |_| false);
+    seen.log(hook);
+    printed
+}
+
+/// As [`run`], and what else could be seen; nothing is logged.
+pub(in crate::source) fn watch(
+    hook: &Trusted,
+    asked: Asked<'_>,
+    clock: &dyn Clock,
+) -> (Result<Zeroizing<Vec<u8>>, SourceError>, Seen) {
+    attend(hook, asked, clock, Running::has_left_others)
+}
+
+/// What else could be seen of a hook's run.
+#[derive(Default)]
+pub(in crate::source) struct Seen {
+    /// What it said on standard error, cut.
+    stderr: Vec<u8>,
+    /// It has ended, and something that it started has not.
+    pub(in crate::source) left_behind: bool,
+}
+
+impl Seen {
+    /// Whether it said anything on standard error.
+    pub(in crate::source) fn complains(&self) -> bool {
+        !self.stderr.is_empty()
+    }
+
+    /// The hook's complaints, for the operator. Its output is key material and is never logged, and neither is what looks
+    /// like it among the complaints (`sh -x`).
+    fn log(&self, hook: &Trusted) {
+        if self.complains() {
+            tracing::warn!(hook = %hook.path().display(), stderr = %presentable(&self.stderr), "the hook complains");
+        }
+    }
+}
+
+fn attend(
+    hook: &Trusted,
+    asked: Asked<'_>,
+    clock: &dyn Clock,
+    left_others: impl FnOnce(&Running) -> bool,
+) -> (Result<Zeroizing<Vec<u8>>, SourceError>, Seen) {
     let limit = asked.limit;
     let told = in_tenths(limit);
     let what = || hook.path().display().to_string();
     let os = |source: io::Error| SourceError::Os { what: what(), source };
-    let mut child = Running::start(hook, asked).map_err(os)?;
+    let mut child = match Running::start(hook, asked) {
+        Ok(child) => child,
+        Err(e) => return (Err(os(e)), Seen::default()),
+    };
     let outcome = child.watch(clock.boottime().plus(limit), clock);
+    let left_behind = left_others(&child);
     let status = child.stop();
-    child.log(hook);
-    match outcome {
-        Ok(()) => {}
-        Err(Fault::Time) => return Err(SourceError::TimedOut { what: what(), limit: told }),
-        Err(Fault::Flood) => {
-            return Err(SourceError::BadOutput { what: what(), defect: "it has more than 8192 digits" });
+    let seen = Seen { stderr: std::mem::take(&mut child.stderr), left_behind };
+    let printed = match (outcome, status) {
+        (Ok(()), Some(status)) if status.success() => {
+            let mut stdout = std::mem::take(&mut child.stdout);
+            stdout.truncate(child.filled);
+            Ok(stdout)
         }
-        Err(Fault::Os(e)) => return Err(os(e.into())),
-    }
-    match status {
-        Some(status) if status.success() => {}
-        Some(status) => return Err(SourceError::HookFailed { what: what(), status: status.to_string() }),
-        None => return Err(SourceError::TimedOut { what: what(), limit: told }),
-    }
-    let mut stdout = std::mem::take(&mut child.stdout);
-    stdout.truncate(child.filled);
-    Ok(stdout)
+        (Ok(()), Some(status)) => Err(SourceError::HookFailed { what: what(), status: status.to_string() }),
+        (Ok(()), None) | (Err(Fault::Time), _) => Err(SourceError::TimedOut { what: what(), limit: told }),
+        (Err(Fault::Flood), _) => Err(SourceError::BadOutput { what: what(), defect: "it has more than 8192 digits" }),
+        (Err(Fault::Os(e)), _) => Err(os(e.into())),
+    };
+    (printed, seen)
 }
 
 /// As a person gave it: what is left of a deadline is a few milliseconds less.
@@ -194,12 +238,20 @@ impl Running {
         self.child.try_wait().ok().flatten()
     }
 
-    /// The hook's complaints, for the operator. Its output is key material and is never logged, and neither is what looks
-    /// like it among the complaints (`sh -x`).
-    fn log(&self, hook: &Trusted) {
-        if !self.stderr.is_empty() {
-            tracing::warn!(hook = %hook.path().display(), stderr = %presentable(&self.stderr), "the hook complains");
-        }
+    /// Whether the hook itself has ended, and its group has other processes. Before the group is killed, and before the hook is
+    /// reaped: until then the group's number is nobody else's.
+    fn has_left_others(&self) -> bool {
+        let ended = wait_for([Some(self.pidfd.as_fd())], Duration::ZERO).is_ok_and(|[ended]| ended);
+        // The hook leads its group, so one number names both.
+        let hook = self.group.as_raw_pid().to_string();
+        let processes = std::fs::read_dir("/proc").into_iter().flatten().flatten();
+        let others = processes.filter(|entry| entry.file_name().to_str().is_some_and(|name| name != hook));
+        let is_member = |stat: String| {
+            // proc_pid_stat(5): the name in brackets, which may hold anything, state, parent, group.
+            let rest = stat.rsplit_once(") ").map_or("", |(_, rest)| rest);
+            rest.split(' ').nth(2).is_some_and(|group| group == hook)
+        };
+        ended && others.filter_map(|entry| std::fs::read_to_string(entry.path().join("stat")).ok()).any(is_member)
     }
 }
 

@@ -1,9 +1,9 @@
-//! What a hook may print: one line of lower-case hexadecimal digits.
+//! Key material as text: one line of lower-case hexadecimal digits, as a hook prints it.
 
 use secret::SecretBytes;
 use zeroize::Zeroizing;
 
-use crate::source::process::MAX_OUTPUT;
+use super::process::MAX_OUTPUT;
 
 /// Most hexadecimal digits of a hook's output: all but the line feed.
 const MAX_DIGITS: usize = MAX_OUTPUT - 1;

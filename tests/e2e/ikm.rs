@@ -1,0 +1,182 @@
+//! `edgekeep ikm`: as EdgeX's hook beside a real TPM, in a container that has nothing, and as a judge of other hooks.
+
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+use testkit::{Swtpm, is_skipped};
+
+use crate::device::EDGEKEEP;
+use crate::part;
+
+/// A directory with the configuration of a hook.
+struct Hook {
+    dir: tempfile::TempDir,
+    tpm: Swtpm,
+}
+
+impl Hook {
+    fn new(more: &str) -> Option<Self> {
+        if is_skipped("swtpm") {
+            return None;
+        }
+        let hook = Self { dir: tempfile::tempdir().unwrap(), tpm: Swtpm::start() };
+        hook.tpm.extend(7, 0x77);
+        let text = format!("[source]\nkind = \"tpm\"\ndevice = {:?}\npcrs = [7]\n{more}", hook.tpm.socket());
+        hook.write("hook.toml", &text, 0o600);
+        Some(hook)
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+        use host::Disk;
+        host::OsDisk.replace(&self.path(name), text.as_bytes(), mode, None).unwrap();
+        self.path(name)
+    }
+
+    fn ikm(&self, arguments: &[&str]) -> Output {
+        let mut command = Command::new(EDGEKEEP);
+        command.arg("ikm").args(arguments).arg("--config").arg(self.path("hook.toml"));
+        command.env_clear().stdin(Stdio::null()).output().unwrap()
+    }
+
+    fn provision(&self, name: &str) -> PathBuf {
+        let out = self.path(name);
+        let output = self.ikm(&["provision", "--as-hook", "--out", out.to_str().unwrap()]);
+        assert!(output.status.success(), "{output:?}");
+        out
+    }
+
+    fn print(&self, slot: &Path) -> Output {
+        self.ikm(&["tpm", "--slot", slot.to_str().unwrap()])
+    }
+}
+
+fn line(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    let text = String::from_utf8(output.stdout.clone()).unwrap();
+    let digits = text.strip_suffix('\n').unwrap();
+    assert!(digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "not a hook's line");
+    digits.to_owned()
+}
+
+fn refused(output: &Output) -> String {
+    assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
+    String::from_utf8(output.stderr.clone()).unwrap()
+}
+
+#[test]
+fn a_hook_prints_its_own_secret_as_often_as_agreed() {
+    let Some(mut hook) = Hook::new("releases_per_boot = 2\n") else { return };
+    let slot = hook.provision("one.slot");
+    assert_eq!(std::fs::metadata(&slot).unwrap().permissions().mode() & 0o777, 0o600);
+    let status = |hook: &Hook| {
+        let output = hook.ikm(&["status", "--slot", slot.to_str().unwrap()]);
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    for _ in 0..3 {
+        let (code, told) = status(&hook);
+        assert!(code == Some(0) && told.contains("releases left in this boot: 2"), "{told}");
+    }
+    let first = line(&hook.print(&slot));
+    assert!(status(&hook).1.contains("releases left in this boot: 1"));
+    assert_eq!(line(&hook.print(&slot)), first);
+    let (code, told) = status(&hook);
+    assert!(code == Some(2) && told.contains("gives nothing more in this boot"), "{told}");
+    assert!(refused(&hook.print(&slot)).contains("gives nothing more in this boot"));
+
+    hook.tpm.reboot();
+    hook.tpm.extend(7, 0x77);
+    assert_eq!(line(&hook.print(&slot)), first);
+    hook.tpm.reboot();
+    hook.tpm.extend(7, 0x78);
+    assert!(refused(&hook.print(&slot)).contains("PCR 7 is"), "another firmware");
+}
+
+#[test]
+fn only_what_was_made_for_a_hook_is_printed_and_never_on_a_terminal() {
+    let Some(hook) = Hook::new("") else { return };
+    let said = refused(&hook.ikm(&["provision", "--out", hook.path("none").to_str().unwrap()]));
+    assert!(said.contains("--as-hook") && !hook.path("none").exists(), "{said}");
+    let (one, other) = (hook.provision("one.slot"), hook.provision("other.slot"));
+    assert_ne!(line(&hook.print(&one)), line(&hook.print(&other)), "each file has its own");
+    let again = refused(&hook.ikm(&["provision", "--as-hook", "--out", one.to_str().unwrap()]));
+    assert!(again.contains("is there already"), "{again}");
+    // A store's slots are none of a hook's business.
+    let mut device = crate::device::Device::with_services(&["sensor"]);
+    device.replace_section("source", &format!("kind = \"tpm\"\ndevice = {:?}\npcrs = [7]\n", hook.tpm.socket()));
+    device.up();
+    assert_eq!(device.stop(), Some(0));
+    let said = refused(&hook.print(&device.data_dir().join("data/slots.a")));
+    assert!(said.contains("was not made by `edgekeep ikm provision --as-hook`"), "{said}");
+    // The wrong kind, and a file that somebody has changed.
+    let wrong = refused(&hook.ikm(&["tang", "--slot", one.to_str().unwrap()]));
+    assert!(wrong.contains("was made by a source of kind `tpm`"), "{wrong}");
+    let mut bytes = std::fs::read(&one).unwrap();
+    bytes[20] ^= 1;
+    use host::Disk;
+    host::OsDisk.replace(&one, &bytes, 0o600, None).unwrap();
+    assert!(refused(&hook.print(&one)).contains("it is damaged"));
+
+    // `script` gives it a terminal.
+    let command =
+        format!("{EDGEKEEP} ikm tpm --slot {} --config {}", other.display(), hook.path("hook.toml").display());
+    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(!output.status.success() && shown.contains("is not shown on a terminal"), "{shown}");
+    assert!(!shown.contains(&line(&hook.print(&other))));
+}
+
+/// A container made FROM scratch: the executable under the hook's name, what it is linked with, its two files, and the TPM.
+#[test]
+fn a_container_that_has_nothing_else_runs_it() {
+    let Some(hook) = Hook::new("") else { return };
+    let slot = hook.provision("one.slot");
+    let expected = line(&hook.print(&slot));
+    let root = hook.path("root");
+    for dir in ["etc/edgekeep", "proc", "tpm"] {
+        std::fs::create_dir_all(root.join(dir)).unwrap();
+    }
+    let linked = String::from_utf8(part::must(Command::new("ldd").arg(EDGEKEEP)).stdout).unwrap();
+    let libraries = linked.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
+    for file in libraries {
+        let to = root.join(file.strip_prefix("/").unwrap());
+        std::fs::create_dir_all(to.parent().unwrap()).unwrap();
+        std::fs::copy(&file, to).unwrap();
+    }
+    std::fs::copy(EDGEKEEP, root.join("edgekeep-ikm")).unwrap();
+    std::fs::copy(&slot, root.join("etc/edgekeep/ikm-hook.slot")).unwrap();
+    let text = "[source]\nkind = \"tpm\"\ndevice = \"/tpm/sock\"\npcrs = [7]\n";
+    hook.write("root/etc/edgekeep/ikm-hook.toml", text, 0o600);
+    // As container runtimes do: /proc, and the device.
+    let script = "mount -t proc proc \"$0/proc\" && mount --bind \"$1\" \"$0/tpm\" && exec chroot \"$0\" /edgekeep-ikm";
+    let mut container = Command::new("unshare");
+    container.args(["--mount", "sh", "-c", script]).arg(&root).arg(hook.tpm.socket().parent().unwrap());
+    let output =
+        container.env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null()).output().unwrap();
+    assert_eq!(line(&output), expected);
+}
+
+/// What a vendor sees; the reports themselves are a golden file of the seal crate.
+#[test]
+fn a_vendors_hook_is_judged() {
+    let dir = tempfile::tempdir().unwrap();
+    let judge = |name: &str, text: &str| {
+        use host::Disk;
+        let path = dir.path().join(name);
+        host::OsDisk.replace(&path, format!("#!/bin/sh\n{text}\n").as_bytes(), 0o700, None).unwrap();
+        let mut command = Command::new(EDGEKEEP);
+        command.args(["ikm", "conformance", "--runs", "2", "--env", "KEY=00112233445566778899aabbccddeeff"]).arg(&path);
+        let output = command.env_clear().stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let (code, told) = judge("good", "printf $KEY$KEY");
+    assert_eq!(code, Some(0), "{told}");
+    assert!(told.ends_with("It conforms to the hook's contract.\n") && !told.contains("00112233"), "{told}");
+    let (code, told) = judge("short", "printf 00");
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("BAD   32 octets or more: 1 octet"), "{told}");
+}
