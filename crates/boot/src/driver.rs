@@ -12,6 +12,7 @@ mod asking;
 mod certificates;
 mod environment;
 mod front;
+mod keeper;
 mod keys;
 mod reach;
 mod recovery;

@@ -68,7 +68,7 @@ impl ReopenError {
                     .into()
             }
             Self::Custody(e) => e.hint(),
-            Self::Unseal(e) => e.hint().into(),
+            Self::Unseal(e) => e.hint(),
         }
     }
 }
@@ -124,7 +124,11 @@ impl Custody<'_> {
         Ok(Some(String::from_utf8_lossy(&bytes).trim().to_owned()))
     }
 
-    fn note_unseal(&self, boot: BootId) -> Result<(), CustodyError> {
+    /// Notes that the store is about to be unsealed from here in this boot; durable on return.
+    ///
+    /// # Errors
+    /// [`CustodyError::Disk`]: then it is not to be unsealed.
+    pub fn note_unseal(&self, boot: BootId) -> Result<(), CustodyError> {
         let note = self.unsealed_note();
         let text = format!("{boot}\n");
         self.disk().replace(&note, text.as_bytes(), 0o600, None).map_err(|source| self.failed("write", &note, source))

@@ -7,7 +7,7 @@
 //! The verifier comes from the same extraction as the KEK under another label, so that it tells a wrong IKM from a damaged
 //! slot and says nothing of the KEK (RFC 5869, 3.2). It helps no guesser either: the tag of the wrap is as good a test.
 
-use secret::{Kek, Secret, crypto};
+use secret::{Kek, RootKey, Secret, SecretBytes, crypto};
 
 use crate::ikm::Ikm;
 use crate::labels::{self, Label};
@@ -38,13 +38,28 @@ impl Ikm {
     }
 }
 
+/// The key material under which the key shares of a store in another process are kept: whatever opens a slot opens them.
+pub fn custody_ikm(root: &RootKey, store: &StoreId) -> Ikm {
+    let mut octets = zeroize::Zeroizing::new(vec![0; labels::CUSTODY.bytes]);
+    crypto::hkdf_sha256(&store.0, root.expose(), labels::CUSTODY.text.as_bytes(), &mut octets);
+    Ikm::new(SecretBytes::new(std::mem::take(&mut octets)), None).expect("32 octets of HKDF are key material")
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
-    use secret::SecretBytes;
 
     fn ikm(text: &str) -> Ikm {
         Ikm::new(SecretBytes::new(hex::decode(text).unwrap()), None).unwrap()
+    }
+
+    #[test]
+    fn custody_is_the_root_keys_and_the_stores() {
+        let root = |b: u8| RootKey::new(Secret::init_with(|k| k.fill(b)));
+        let base = custody_ikm(&root(1), &StoreId([2; 16]));
+        assert!(base.ct_eq(&custody_ikm(&root(1), &StoreId([2; 16]))));
+        assert!(!base.ct_eq(&custody_ikm(&root(9), &StoreId([2; 16]))));
+        assert!(!base.ct_eq(&custody_ikm(&root(1), &StoreId([9; 16]))));
     }
 
     const DOCUMENTED: &str = "64acd82883269a5e46b8b0426d5a18e2b006f7d79041a68a4efa5339f25aba80";

@@ -27,6 +27,7 @@ pub use ::ikm::{TokenName, Wish};
 pub use ::tang::{NotAThumbprint, Thumbprint};
 pub use ::tpm::{PcrFileError, PcrSet, PcrSetError, PcrValues};
 pub use client::{Address, AddressError, Origin, OriginError};
+pub use derive::custody_ikm;
 pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use hook_file::{HookFile, HookKey, NotAHookFile, OtherHookKey};
 pub use recovery::{

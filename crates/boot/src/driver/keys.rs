@@ -5,15 +5,15 @@ use std::sync::Arc;
 
 use pipeline::audit::{Beginning, ChainKey, Ring, RingSize};
 use seal::{
-    AgeRecipients, NewSlot, Provisioned, RecoveryKey, SealMode, SetHeader, SlotFiles, SlotSet, StoreId, new_root_key,
-    seal_to_recipients, write_recovery_file,
+    AgeRecipients, NewSlot, Provisioned, RecoveryKey, SealMode, SetHeader, SlotFiles, SlotKek, SlotSet, StoreId,
+    new_root_key, seal_to_recipients, write_recovery_file,
 };
 use secret::SecretBytes;
 use store::{Batch, NewStore, Op, Store, StoreConfig, StorePath};
 
 use super::environment::{Environment, Note, Observer};
-use super::source;
 use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
+use super::{keeper, source};
 use crate::machine::Halt;
 use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
 
@@ -78,13 +78,34 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
     let (set, keks) = SlotSet::create(header, &root, slots, &*env.entropy).map_err(|e| refused(&e, "start again"))?;
     SlotFiles::new(disk, &new).write(&set).map_err(io("see whether the disk is full"))?;
 
-    let config = store_config(env, &new);
+    match plan.store.external() {
+        None => make_store(plan, env, &new, &root, &set, &keks).await?,
+        Some(_) => keeper::prepare(env, &new, &root, &store_id)?,
+    }
+
+    // Last, and before anything is seen: a recovery key that is out there belongs to a store that is whole.
+    hand_out(plan, env, observer, recovery, key.as_ref(), &new)?;
+    disk.sync_dir(&new).map_err(io("see whether the disk is full"))
+}
+
+/// Our own store with its audit ring, in `new`.
+async fn make_store(
+    plan: &Plan,
+    env: &Environment,
+    new: &Path,
+    root: &secret::RootKey,
+    set: &SlotSet,
+    keks: &[SlotKek],
+) -> Result<(), Halt> {
+    let disk = &*env.disk;
+    let io = |what: &'static str| move |e: std::io::Error| refused(&e, what);
+    let config = store_config(env, new);
     let made = NewStore {
-        store_id: store_id.0,
+        store_id: set.header().store.0,
         profile: store_profile(plan.profile),
         slots: store::SlotSet { generation: set.generation(), digest: set.digest().0 },
     };
-    let store = Store::create(&config, &root, &made).map_err(|e| refused(&e, "see whether the disk is full"))?;
+    let store = Store::create(&config, root, &made).map_err(|e| refused(&e, "see whether the disk is full"))?;
     // KEKs under the barrier, so that slots can be wrapped anew while their sources are absent.
     let ops = keks.iter().map(|k| Op::Put(kek_path(k.slot.0), SecretBytes::new(k.kek.expose().to_vec()))).collect();
     store.commit(Batch { conds: Vec::new(), ops }).await.map_err(|e| refused(&e, "see whether the disk is full"))?;
@@ -95,10 +116,7 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
     Ring::create(disk, &audit, ring_size(plan), chain, &*env.entropy, Beginning::NewStore, sequence)
         .map_err(|e| refused(&e, "make room on the disk, or set smaller [audit] segments"))?;
     store.close();
-
-    // Last, and before anything is seen: a recovery key that is out there belongs to a store that is whole.
-    hand_out(plan, env, observer, recovery, key.as_ref(), &new)?;
-    disk.sync_dir(&new).map_err(io("see whether the disk is full"))
+    Ok(())
 }
 
 /// What will be made outside of the state directory and is not there yet. A file that is there already is nobody's leftover.

@@ -56,6 +56,9 @@ impl Running {
 
     pub(super) async fn reach(&mut self) -> Event {
         let Some(store) = self.plan.store.external().cloned() else { return Event::NotReached };
+        // The root key has done its work, or will be asked for anew.
+        self.hands.unlocked = None;
+        self.hands.found = None;
         let address = store.address();
         let (event, text) = match self.try_to_reach(&store).await {
             Outcome::Reached(reached, ca) => {

@@ -327,6 +327,11 @@ impl Running {
         match self.halted() {
             Some(halt) => Err(halt.clone()),
             None => {
+                if self.plan.store.external().is_some() {
+                    let why =
+                        "it opens the key shares of a store that is not ours: nothing of that store changes with it";
+                    return Ok((Rotation::Kept(why.into()), None));
+                }
                 let rotation = self.spend(key, by.clone()).await?;
                 // Before the sources are closed: a slot is made in the state in which it is to open.
                 let resealed = if reseal { Some(self.reseal_lost(by).await) } else { None };

@@ -190,6 +190,9 @@ impl Running {
     }
 
     async fn open_store(&mut self) -> Result<Event, Halt> {
+        if let Some(store) = self.plan.store.external().cloned() {
+            return self.open_kept(&store).await;
+        }
         let store = self.open_by_root()?;
         let unlocked = self.hands.unlocked.as_ref().ok_or_else(|| out_of_order("open"))?;
         let head = store.head().map_err(|e| keys::refused(&e, "start again"))?;
@@ -511,7 +514,7 @@ fn boot_mounts(plan: &crate::plan::Plan) -> pipeline::BootMounts {
     pipeline::BootMounts { secrets: of(MountKind::KvV1, ""), logins: of(MountKind::Userpass, "auth/") }
 }
 
-fn out_of_order(what: &str) -> Halt {
+pub(super) fn out_of_order(what: &str) -> Halt {
     Halt::Refused { fact: format!("internal fault: {what} out of its order"), hint: "please report this".into() }
 }
 

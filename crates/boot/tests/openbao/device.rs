@@ -8,8 +8,8 @@ use std::time::Duration;
 use api::Operation;
 use boot::driver::{Environment, Note, Observer, Running, up};
 use boot::plan::{
-    Access, AuditPlan, CredentialPlan, Dangers, ExternalStore, GatePlan, ListenPlan, Need, Plan, Profile, ServicePlan,
-    StoreSpec, Terms,
+    Access, AuditPlan, CredentialPlan, Dangers, ExternalStore, GatePlan, ListenPlan, Need, Plan, Profile, RecoverySpec,
+    Reunseal, ServicePlan, ShareCounts, SourceSpec, StoreSpec, Terms,
 };
 use delivery::{Backing, Medium};
 use host::{Disk, OsDisk, WallTime};
@@ -61,6 +61,25 @@ impl Device {
             terms: Terms::Guest(access),
         };
         Self::with(dir, store)
+    }
+
+    /// A keeper of this store, which it makes and unseals; its source is a key in a file.
+    pub(crate) fn keeping(bao: &OpenBao, reunseal: Reunseal) -> Self {
+        let dir = testkit::scratch_dir();
+        let key = dir.path().join("device.key");
+        let counts = ShareCounts { shares: 5, threshold: 3 };
+        let store = ExternalStore {
+            host: bao.address().ip().to_string(),
+            port: bao.address().port(),
+            ca: bao.ca_file(),
+            server_name: None,
+            terms: Terms::Keeper { counts, reunseal },
+        };
+        let mut device = Self::with(dir, store);
+        device.plan.sources = vec![SourceSpec::Software { file: key }];
+        device.plan.recovery = Some(RecoverySpec::None);
+        device.plan.dangers.software_key = true;
+        device
     }
 
     fn with(dir: tempfile::TempDir, store: ExternalStore) -> Self {

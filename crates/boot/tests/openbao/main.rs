@@ -7,5 +7,6 @@
 mod device;
 
 mod guest;
+mod keeper;
 mod policy;
 mod strangers;

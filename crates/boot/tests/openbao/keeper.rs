@@ -1,0 +1,172 @@
+//! A device that keeps a store in another process: makes it, unseals it, and unseals it again.
+
+use std::time::{Duration, Instant};
+
+use api::Operation;
+use boot::driver::Running;
+use boot::machine::{Halt, State};
+use boot::plan::Reunseal;
+use host::{Disk, OsDisk};
+use serde_json::{Value, json};
+use testkit::OpenBao;
+
+use crate::device::{BOTH, Device, open};
+
+/// Until the gates are open, or nothing can open them; OpenBao elects itself meanwhile, in time of its own.
+async fn settled(device: &Device, running: &mut Running) {
+    let began = Instant::now();
+    while open(running) != BOTH && running.halted().is_none() {
+        assert!(began.elapsed() < Duration::from_secs(60), "{:?}: {:?}", running.state(), device.complaints());
+        device.after(running, Duration::from_millis(40)).await;
+    }
+}
+
+/// Killed and started again, as after a crash; on return it answers, and is sealed.
+async fn crashed(bao: &mut OpenBao, device: &Device, running: &mut Running) {
+    bao.kill();
+    for _ in 0..2 {
+        device.after(running, Duration::from_secs(1)).await;
+    }
+    assert_eq!(open(running), [""; 0]);
+    bao.start_again();
+    while bao.health().await.is_none() {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn a_store_is_made_unsealed_and_provisioned_by_nobody_else() {
+    if testkit::is_skipped("clients") {
+        return;
+    }
+    let bao = OpenBao::start();
+    let mut device = Device::keeping(&bao, Reunseal::Always);
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
+    let token = device.token("sensor");
+    assert!(bao.knows(&token).await);
+
+    // Our own token has the policy and nothing more, and no root token is left: it may not even look for one.
+    let ours = OsDisk.read(&device.plan.run_dir.join("store-token"), 4096).unwrap();
+    let ours = std::str::from_utf8(&ours).unwrap();
+    let (_, own) = bao.call(Operation::Read, "auth/token/lookup-self", Some(ours), Value::Null).await;
+    assert_eq!(own["policies"], json!(["edgekeep"]));
+    assert_eq!(bao.call(Operation::List, "auth/token/accessors", Some(ours), Value::Null).await.0, 403);
+
+    let mut kept = OsDisk.list(&device.plan.state_dir()).unwrap();
+    kept.sort();
+    let files =
+        [".edgekeep-custody.lock", ".edgekeep-unsealed", "kdf-salt.dat", "resp-init.json", "slots.a", "slots.b"];
+    assert_eq!(kept, files);
+    let shares = OsDisk.read(&device.plan.state_dir().join("resp-init.json"), 1 << 20).unwrap();
+    let shares: Value = serde_json::from_slice(&shares).unwrap();
+    assert_eq!(shares["encrypted_keys"].as_array().map(Vec::len), Some(5));
+    assert!(shares.get("keys").is_none() && shares.get("root_token").is_none(), "{shares}");
+}
+
+/// EdgeX issue 1944: a store that crashes is unsealed again, by itself; nobody's token changes.
+#[tokio::test]
+async fn a_store_that_crashes_or_is_sealed_is_unsealed_again() {
+    if testkit::is_skipped("clients") {
+        return;
+    }
+    let mut bao = OpenBao::start();
+    let mut device = Device::keeping(&bao, Reunseal::Always);
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    let token = device.token("sensor");
+    for _ in 0..2 {
+        crashed(&mut bao, &device, &mut running).await;
+        settled(&device, &mut running).await;
+        assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
+        assert_eq!(device.token("sensor"), token);
+        assert!(bao.knows(&token).await);
+    }
+}
+
+#[tokio::test]
+async fn once_per_boot_a_store_that_crashes_stays_sealed_until_the_next_boot() {
+    if testkit::is_skipped("clients") {
+        return;
+    }
+    let mut bao = OpenBao::start();
+    let mut device = Device::keeping(&bao, Reunseal::OncePerBoot);
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    crashed(&mut bao, &device, &mut running).await;
+    settled(&device, &mut running).await;
+    assert!(running.halted().is_some_and(|h| h.to_string().contains("once in this boot")), "{:?}", running.halted());
+    assert_eq!(bao.health().await, Some(503));
+    // A restart of edgekeep is no restart of the device.
+    drop(running);
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    assert!(running.halted().is_some());
+    assert_eq!(bao.health().await, Some(503));
+    drop(running);
+    device.clock.reboot();
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
+}
+
+/// Within a boot a restart needs neither shares nor the key source, which may count what it gives.
+#[tokio::test]
+async fn a_restart_beside_an_open_store_asks_for_no_key() {
+    if testkit::is_skipped("clients") {
+        return;
+    }
+    let bao = OpenBao::start();
+    let mut device = Device::keeping(&bao, Reunseal::Always);
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    let token = device.token("sensor");
+    drop(running);
+    OsDisk.remove_file(&device.path("device.key")).unwrap();
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
+    assert_eq!(device.token("sensor"), token);
+    drop(running);
+    // In the next boot its token is gone with the tmpfs, and there is no way around the source.
+    device.clock.reboot();
+    OsDisk.remove_tree(&device.plan.run_dir).unwrap();
+    let running = device.up().await;
+    assert!(running.halted().is_some() || !matches!(running.state(), State::Serving(_)), "{:?}", running.state());
+    assert_eq!(open(&running), [""; 0]);
+}
+
+#[tokio::test]
+async fn shares_that_are_gone_and_a_store_that_was_replaced_are_refused() {
+    if testkit::is_skipped("clients") {
+        return;
+    }
+    let mut bao = OpenBao::start();
+    let mut device = Device::keeping(&bao, Reunseal::Always);
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    running.shutdown().await;
+    OsDisk.remove_tree(&device.plan.run_dir).unwrap();
+
+    // An empty store in the place of ours: it is not made anew, for it would be another's.
+    bao.wipe();
+    bao.start_again();
+    while bao.health().await != Some(501) {
+        tokio::task::yield_now().await;
+    }
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    assert!(
+        running.halted().is_some_and(|h| h.to_string().contains("the key shares of another")),
+        "{:?}",
+        running.halted()
+    );
+    assert_eq!(bao.health().await, Some(501), "it was not made");
+    running.shutdown().await;
+
+    OsDisk.remove_file(&device.plan.state_dir().join("resp-init.json")).unwrap();
+    let running = device.up().await;
+    assert_eq!(running.halted(), Some(&Halt::SharesMissing));
+    assert_eq!(bao.health().await, Some(501));
+}
