@@ -115,3 +115,111 @@ fn no_store_is_bound_to_registers_that_nobody_extends() {
     device.kill();
     assert!(!device.data_dir().join("data").exists() && !device.data_dir().join("data.new").exists());
 }
+
+/// A vendor's update, as far as the TPM sees it: another kernel, the same firmware.
+fn start(tpm: &mut Swtpm, device: &mut Device, kernel: u8) {
+    tpm.reboot();
+    tpm.extend(7, 0x77);
+    tpm.extend(11, kernel);
+    device.reboot();
+}
+
+/// Predicted before the restart, in force after it, the way back open until the update has held; another image opens nothing.
+#[test]
+fn an_update_is_predicted_and_committed_with_nobody_at_the_device() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    measure(&tpm, 0x77);
+    let mut device = Device::with_services(&["sensor"]);
+    device.replace_section("source", &section(&tpm, "releases_per_boot = 2\n"));
+    device.up();
+    put(&device);
+    let told = |device: &Device, args: &[&str]| {
+        let output = device.admin(args);
+        (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
+    };
+    let commit = &["seal", "commit"][..];
+    assert_eq!(told(&device, commit).0, Some(1), "there is nothing to commit");
+    // What the vendor's build has measured, in the form of tpm2_pcrread.
+    let digest = |byte: u8| hex::encode(secret::crypto::sha256(&[&[0; 32], &[byte; 32]]));
+    let file = device.dir().join("next.pcrs");
+    let values = format!("sha256:\n  7 : 0x{}\n  11: 0x{}\n", digest(0x77).to_uppercase(), digest(0xcc));
+    #[allow(clippy::disallowed_methods)]
+    std::fs::write(&file, values).unwrap();
+    let predict = ["seal", "slots", "predict", "--pcrs", file.to_str().unwrap()];
+    let (code, text) = told(&device, &predict);
+    assert_eq!(code, Some(0), "{text}");
+    assert!(text.contains("added: slot 2") && text.contains("edgekeep seal commit"), "{text}");
+    let (code, text) = told(&device, commit);
+    assert!(code == Some(1) && text.contains("slot 2 was made for an image that has not opened"), "{text}");
+    assert_eq!(device.stop(), Some(0));
+
+    for kernel in [0xcc, 0xbb, 0xcc] {
+        start(&mut tpm, &mut device, kernel);
+        device.up();
+        assert_eq!(kept(&device), "1", "{kernel:#x}");
+        assert_eq!(device.stop(), Some(0));
+    }
+    start(&mut tpm, &mut device, 0xdd);
+    device.up_until_it_says(|line| line.contains("PCR 11 is "));
+    device.kill();
+
+    start(&mut tpm, &mut device, 0xcc);
+    device.up();
+    let (code, text) = told(&device, commit);
+    assert!(code == Some(0) && text.contains("removed: slot 1"), "{text}");
+    assert_eq!(device.stop(), Some(0));
+    start(&mut tpm, &mut device, 0xbb);
+    device.up_until_it_says(|line| line.contains("PCR 11 is "));
+    device.kill();
+    start(&mut tpm, &mut device, 0xcc);
+    device.up();
+    assert_eq!(kept(&device), "1");
+}
+
+/// An index of the TPM: once in a boot, and nobody else reads it then.
+#[test]
+fn a_device_whose_key_is_in_an_index_opens_once_in_a_boot() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    measure(&tpm, 0x77);
+    let mut device = Device::with_services(&["sensor"]);
+    let source = section(&tpm, "releases_per_boot = 1\n").replace("\"tpm\"", "\"tpm-nv\"");
+    device.replace_section("source", &source);
+    device.up();
+    put(&device);
+    device.kill();
+    device.up_until_it_says(|line| line.contains("was read, or closed, in this boot"));
+    device.kill();
+    start(&mut tpm, &mut device, 0xbb);
+    device.up();
+    assert_eq!(kept(&device), "1");
+}
+
+/// Images that the vendor has signed open the store, with nobody there and nothing done before; others do not.
+#[test]
+fn a_device_bound_to_a_vendors_key_follows_its_updates() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    measure(&tpm, 0x77);
+    let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let golden = crates.join("seal/tests/golden").display().to_string();
+    let mut device = Device::with_services(&["sensor"]);
+    let more = format!("pcr_public_key = \"{golden}/pcr-rsa.pem\"\npcr_signature = \"{golden}/pcr-signature.json\"\n");
+    device.replace_section("source", &section(&tpm, &more).replace("[7, 11]", "[7]"));
+    device.up();
+    put(&device);
+    assert_eq!(device.stop(), Some(0));
+    start(&mut tpm, &mut device, 0xcc);
+    device.up();
+    assert_eq!(kept(&device), "1");
+    assert_eq!(device.stop(), Some(0));
+    start(&mut tpm, &mut device, 0xdd);
+    device.up_until_it_says(|line| line.contains("is for what PCR 11 hold now"));
+}

@@ -68,6 +68,10 @@ pub enum SlotWish {
     Test(Option<u16>),
     /// One is made anew, or all.
     Reseal(Option<u16>),
+    /// One for the image that is booted next, beside the present one: its registers, in the text form of a file of register values.
+    Predict(String),
+    /// Those for images before the one that runs go.
+    Commit,
 }
 
 /// The store is open; what became of the recovery key that opened it.
@@ -163,6 +167,7 @@ struct Recover {
 struct Slots {
     slot: Option<u16>,
     source: Option<String>,
+    pcrs: Option<String>,
 }
 
 /// Wiped when the request is done.
@@ -210,7 +215,10 @@ pub(crate) async fn answer<B: Body + Unpin>(
             };
             match wish {
                 Some(wish) => told(port.slots(wish, by).await),
-                None => refuse(StatusCode::BAD_REQUEST, "expected {\"slot\": 1}, or for add {\"source\": \"...\"}"),
+                None => refuse(
+                    StatusCode::BAD_REQUEST,
+                    "expected {\"slot\": 1}, for add {\"source\": \"...\"}, for predict {\"pcrs\": \"...\"}",
+                ),
             }
         }
         ("/admin/slots", _) => refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method"),
@@ -232,13 +240,15 @@ fn recovery(body: &Zeroizing<Vec<u8>>) -> Option<(SecretBytes, bool)> {
 /// What a body says to one of [`SLOT_VERBS`]; a word that its verb does not take is refused, and so is a name that is no name.
 fn slot_wish(path: &str, body: &[u8]) -> Option<SlotWish> {
     let said: Slots = if body.is_empty() { Slots::default() } else { serde_json::from_slice(body).ok()? };
-    match (path.strip_prefix(SLOTS)?, said.slot, said.source) {
-        ("add", None, source) if source.as_ref().is_none_or(|s| s.len() <= MAX_SOURCE_BYTES) => {
+    match (path.strip_prefix(SLOTS)?, said.slot, said.source, said.pcrs) {
+        ("add", None, source, None) if source.as_ref().is_none_or(|s| s.len() <= MAX_SOURCE_BYTES) => {
             Some(SlotWish::Add(source))
         }
-        ("remove", Some(slot), None) => Some(SlotWish::Remove(slot)),
-        ("test", slot, None) => Some(SlotWish::Test(slot)),
-        ("reseal", slot, None) => Some(SlotWish::Reseal(slot)),
+        ("remove", Some(slot), None, None) => Some(SlotWish::Remove(slot)),
+        ("test", slot, None, None) => Some(SlotWish::Test(slot)),
+        ("reseal", slot, None, None) => Some(SlotWish::Reseal(slot)),
+        ("predict", None, None, Some(pcrs)) if pcrs.len() <= MAX_PCRS_BYTES => Some(SlotWish::Predict(pcrs)),
+        ("commit", None, None, None) => Some(SlotWish::Commit),
         _ => None,
     }
 }
@@ -264,8 +274,10 @@ fn refuse(status: StatusCode, told: &str) -> Response<ReplyBody> {
 }
 
 const SLOTS: &str = "/admin/slots/";
-const SLOT_VERBS: [&str; 4] = ["add", "remove", "test", "reseal"];
+const SLOT_VERBS: [&str; 6] = ["add", "remove", "test", "reseal", "predict", "commit"];
 const MAX_SOURCE_BYTES: usize = 64;
+/// 24 registers, a line each.
+const MAX_PCRS_BYTES: usize = 2048;
 
 #[cfg(test)]
 mod tests {
@@ -279,7 +291,13 @@ mod tests {
         assert_eq!(wish("remove", r#"{"slot":3}"#), Some(SlotWish::Remove(3)));
         assert_eq!(wish("test", "{}"), Some(SlotWish::Test(None)));
         assert_eq!(wish("reseal", r#"{"slot":1}"#), Some(SlotWish::Reseal(Some(1))));
+        assert_eq!(wish("predict", r#"{"pcrs":"sha256:7=ab"}"#), Some(SlotWish::Predict("sha256:7=ab".into())));
+        assert_eq!(wish("commit", "{}"), Some(SlotWish::Commit));
         for (verb, body) in [
+            ("predict", "{}"),
+            ("predict", r#"{"pcrs":"x","slot":1}"#),
+            ("commit", r#"{"slot":1}"#),
+            ("add", r#"{"pcrs":"x"}"#),
             ("add", r#"{"slot":3}"#),
             ("remove", "{}"),
             ("remove", r#"{"slot":65536}"#),
@@ -292,5 +310,6 @@ mod tests {
             assert_eq!(wish(verb, body), None, "{verb} {body}");
         }
         assert_eq!(wish("add", &format!("{{\"source\":\"{}\"}}", "x".repeat(65))), None);
+        assert_eq!(wish("predict", &format!("{{\"pcrs\":\"{}\"}}", "x".repeat(MAX_PCRS_BYTES + 1))), None);
     }
 }

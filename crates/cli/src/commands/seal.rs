@@ -18,9 +18,11 @@ pub(crate) struct Seal {
 
 #[derive(Subcommand)]
 enum SealCommand {
-    /// Who can open the store: list, add, remove, test and reseal key slots, while it is open.
+    /// Who can open the store: list, add, remove, test, predict and reseal key slots, while it is open.
     #[command(subcommand)]
     Slots(slots::Slots),
+    /// Say that an update has held: key slots for the images before the one that runs go.
+    Commit(slots::Commit),
     /// Wrap the key shares of EdgeX's Vault or OpenBao (resp-init.json) under the hook, and have the store replace those that lay in clear.
     EncryptExisting(EncryptExisting),
     /// Put the key shares of EdgeX's Vault or OpenBao back in clear, for a set-up without a hook.
@@ -51,6 +53,7 @@ pub(super) fn run(seal: Seal) -> Result<(), Failure> {
     match seal.command {
         None => on_runtime(admin::seal(&seal.place)),
         Some(SealCommand::Slots(slots)) => on_runtime(slots::run(slots)),
+        Some(SealCommand::Commit(commit)) => on_runtime(slots::commit(commit)),
         Some(SealCommand::EncryptExisting(encrypt)) => {
             crate::edgex::encrypt_existing(&encrypt.at, encrypt.former_hook.as_deref())
         }

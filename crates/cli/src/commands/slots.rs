@@ -1,9 +1,12 @@
 //! `edgekeep seal slots`: who can open the store, and the change of it.
 
 use std::fmt::Write;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 
 use boot::driver::{SlotChange, SlotList, SlotReport, SlotTest, Verdict};
 use clap::{Args, Subcommand, ValueEnum};
+use seal::{PcrFileError, PcrValues};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
@@ -20,6 +23,8 @@ pub(super) enum Slots {
     Remove(Remove),
     /// Try slots with their sources. A source that counts its releases is not asked for one.
     Test(Which),
+    /// Make a slot for the image that is booted next, beside the present one, from the TPM registers that it will have.
+    Predict(Predict),
     /// Make slots anew, under today's configuration and the state that the device is in; the old ones go when the new ones have opened.
     Reseal(Which),
 }
@@ -66,6 +71,27 @@ pub(super) struct Which {
     place: Place,
 }
 
+/// Example: edgekeep seal slots predict --pcrs next-image.pcrs
+#[derive(Args)]
+pub(super) struct Predict {
+    /// Lines sha256:N=HEX, or what tpm2_pcrread prints; - reads standard input.
+    #[arg(long, value_name = "FILE")]
+    pcrs: PathBuf,
+    #[command(flatten)]
+    shown: Shown,
+    #[command(flatten)]
+    place: Place,
+}
+
+/// Example: edgekeep seal commit
+#[derive(Args)]
+pub(super) struct Commit {
+    #[command(flatten)]
+    shown: Shown,
+    #[command(flatten)]
+    place: Place,
+}
+
 #[derive(Args)]
 struct Shown {
     /// How it is shown.
@@ -92,6 +118,11 @@ pub(super) async fn run(slots: Slots) -> Result<(), Failure> {
         Slots::Remove(Remove { slot, shown, place }) => {
             change(&shown, &place, "remove", &json!({ "slot": slot })).await
         }
+        Slots::Predict(Predict { pcrs, shown, place }) => {
+            let body = json!({ "pcrs": lines(&read_values(&pcrs)?) });
+            let reply = admin::ask(&place, "POST", "/admin/slots/predict", Some(&body)).await?;
+            shown.show(&reply, predicted)
+        }
         Slots::Reseal(Which { slot, shown, place }) => change(&shown, &place, "reseal", &wanted(slot)).await,
         Slots::Test(Which { slot, shown, place }) => {
             let reply = admin::ask(&place, "POST", "/admin/slots/test", Some(&wanted(slot))).await?;
@@ -109,6 +140,38 @@ pub(super) async fn run(slots: Slots) -> Result<(), Failure> {
 async fn change(shown: &Shown, place: &Place, verb: &str, body: &Value) -> Result<(), Failure> {
     let reply = admin::ask(place, "POST", &format!("/admin/slots/{verb}"), Some(body)).await?;
     shown.show(&reply, |change: &SlotChange| changed(change))
+}
+
+/// `edgekeep seal commit`.
+pub(super) async fn commit(Commit { shown, place }: Commit) -> Result<(), Failure> {
+    change(&shown, &place, "commit", &json!({})).await
+}
+
+fn read_values(path: &Path) -> Result<PcrValues, Failure> {
+    let fault = |told: String| Failure::usage(format!("{}: {told}", path.display()));
+    let mut text = String::new();
+    // What is longer is refused by the parser.
+    let limit = 64 * 1024;
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(limit).read_to_string(&mut text)
+    } else {
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_string(&mut text))
+    };
+    read.map_err(|e| fault(e.to_string()))?;
+    text.parse().map_err(|e: PcrFileError| {
+        fault(e.to_string()).hint("write sha256:N=HEX, a line for each register, or what tpm2_pcrread prints")
+    })
+}
+
+/// A line for each value.
+fn lines(values: &PcrValues) -> String {
+    values.iter().map(|(pcr, value)| format!("sha256:{pcr}={}\n", hex::encode(value))).collect()
+}
+
+fn predicted(change: &SlotChange) -> String {
+    let next = "nothing else was changed: the present image opens the store, and so will the next one; when that has held: \
+                edgekeep seal commit";
+    format!("{}\n{next}", changed(change))
 }
 
 fn wanted(slot: Option<u16>) -> Value {
@@ -262,6 +325,7 @@ mod unit {
             changed(&change),
             json(&change),
             changed(&SlotChange::default()),
+            predicted(&SlotChange { added: vec![8], ..SlotChange::default() }),
         ]
         .join("\n\n")
             + "\n";

@@ -29,6 +29,14 @@ pub(super) async fn grant(
         SlotWish::Remove(slot) => told(running.remove_slot(slot, by).await),
         SlotWish::Test(slot) => told(running.test_slots(slot, by).await),
         SlotWish::Reseal(slot) => told(running.reseal_slots(slot, by).await),
+        SlotWish::Predict(text) => {
+            let values = text.parse::<seal::PcrValues>().map_err(|e| {
+                let hint = "edgekeep seal slots predict --pcrs FILE reads such a file".into();
+                Refusal::Halted(Halt::Refused { fact: format!("these are no register values: {e}"), hint })
+            })?;
+            told(running.predict_slot(&values, by).await)
+        }
+        SlotWish::Commit => told(running.commit_slots(by).await),
     }
 }
 
