@@ -84,6 +84,8 @@ impl Device {
             medium: Arc::new(delivery::OsMedium),
             us: rustix::process::geteuid().as_raw(),
             vfs: None,
+            keeper: None,
+            guard: None,
             key_wear: store::KeyWear::default(),
             // A build of today whose clock says that it was made 56 years later.
             build_date: WallTime(i128::from(NOW) * 1_000_000_000),

@@ -250,6 +250,13 @@ impl Device {
         child.wait().unwrap();
     }
 
+    /// SIGKILL, and then what those that it leaves behind say, up to the line that is meant. After [`Device::up_until_it_says`].
+    pub(crate) fn kill_until_it_is_said(&mut self, meant: impl Fn(&str) -> bool) {
+        self.kill();
+        let lines = self.stderr.take().unwrap();
+        assert!(lines.map_while(Result::ok).any(|line| meant(&line)), "nobody said so");
+    }
+
     /// SIGTERM, and the exit code.
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take().unwrap();

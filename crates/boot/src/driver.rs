@@ -10,6 +10,7 @@
 
 mod asking;
 mod certificates;
+mod closing;
 mod environment;
 mod front;
 mod keeper;
@@ -26,6 +27,7 @@ mod tests;
 mod upkeep;
 mod work;
 
+pub use closing::{KekKeeper, OnGuard, ReleaseGuard, close_sources};
 pub use environment::{Assemble, Environment, Note, Observer, Quiet};
 pub use front::{Front, Serving};
 pub use recovery::Rotation;

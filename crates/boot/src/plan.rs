@@ -7,6 +7,7 @@ mod credential;
 mod faults;
 mod gate;
 mod names;
+mod release;
 mod service;
 mod source;
 mod store;
@@ -18,6 +19,7 @@ pub use credential::{CredentialKind, CredentialPlan, CredentialPlanError};
 pub use faults::PlanFault;
 pub use gate::{GatePlan, HttpUrl, Need, Probe, ProbeError};
 pub use names::{GateName, MAX_NAME_BYTES, NameError, ServiceName};
+pub use release::{AfterClose, ReleasePlan};
 pub use service::{FileMode, FileModeError, JwtPlan, PathRule, PathRuleError, PolicyPlan, ServicePlan, TokenPlan};
 pub use source::{SourceSpec, TpmKeeping, TpmSpec};
 pub use store::{Access, ExternalStore, Reunseal, ShareCounts, StoreSpec, Terms};
@@ -36,6 +38,8 @@ pub struct Plan {
     /// Where the input key material comes from: each source has a slot of its own, and each alone opens the store. In the order in
     /// which they are asked. None where no slots are ours ([`StoreSpec::has_slots`]).
     pub sources: Vec<SourceSpec>,
+    /// What becomes of the sources when they have done their work.
+    pub release: ReleasePlan,
     /// Who holds the recovery key; `None` when nobody has chosen, and then no slots are made.
     pub recovery: Option<RecoverySpec>,
     /// Mounts that must be there.

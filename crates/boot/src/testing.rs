@@ -4,7 +4,7 @@ use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
 
 use crate::plan::{
-    AuditPlan, Dangers, GatePlan, ListenPlan, Need, Plan, Profile, RecoverySpec, ServicePlan, SourceSpec,
+    AuditPlan, Dangers, GatePlan, ListenPlan, Need, Plan, Profile, RecoverySpec, ReleasePlan, ServicePlan, SourceSpec,
 };
 use crate::provision::Ground;
 
@@ -17,6 +17,7 @@ pub(crate) fn demo_plan(data_dir: &Path, run_dir: &Path) -> Plan {
         run_dir: run_dir.into(),
         store: crate::plan::StoreSpec::Ours,
         sources: vec![SourceSpec::Software { file: data_dir.join("software.key") }],
+        release: ReleasePlan::default(),
         recovery: Some(RecoverySpec::None),
         mounts: Plan::default_mounts(),
         services: ["sensor", "uploader"].map(|n| ServicePlan::usual(n.parse().unwrap())).into(),

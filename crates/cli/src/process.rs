@@ -34,6 +34,11 @@ pub(crate) fn lock_memory() -> Memory {
     Memory { keys: secret::protection(), locked }
 }
 
+/// Has `init` restart the device, by the signal that Ctrl-Alt-Del sends it: systemd, sysvinit and busybox end the services first.
+pub(crate) fn restart_device(init: rustix::process::Pid) -> std::io::Result<()> {
+    Ok(rustix::process::kill_process(init, rustix::process::Signal::INT)?)
+}
+
 /// Gives back the pages of the executable that the start alone needed. A kernel that refuses has them still, which harms nothing.
 pub(crate) fn give_back_start() {
     match memory::give_back_start() {
@@ -89,6 +94,19 @@ pub(crate) fn uid() -> u32 {
 #[cfg(test)]
 mod tests {
     use super::{Memory, Protection};
+
+    #[test]
+    fn a_restart_is_asked_of_init_as_by_ctrl_alt_del() {
+        // Never of this machine's: a shell stands in for it.
+        let script = "trap 'exit 7' INT; echo up; while :; do sleep 1; done";
+        let mut init = std::process::Command::new("sh");
+        let mut init = init.args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        let mut said = String::new();
+        let stdout = init.stdout.take().unwrap();
+        std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said).unwrap();
+        super::restart_device(rustix::process::Pid::from_child(&init)).unwrap();
+        assert_eq!(init.wait().unwrap().code(), Some(7));
+    }
 
     #[test]
     fn what_memory_lacks_is_said() {

@@ -2,7 +2,9 @@
 
 use std::path::{Path, PathBuf};
 
-use boot::plan::{AuditPlan, Dangers, ListenPlan, Plan, Profile, RecoverySpec, ServicePlan, SourceSpec, StoreSpec};
+use boot::plan::{
+    AuditPlan, Dangers, ListenPlan, Plan, Profile, RecoverySpec, ReleasePlan, ServicePlan, SourceSpec, StoreSpec,
+};
 
 use crate::fault::{Collector, Faults, Place, shown};
 use crate::settings::{demo_gates, parse_address};
@@ -46,6 +48,7 @@ pub fn demo(wish: &Demo<'_>) -> Result<Plan, Faults> {
         run_dir: wish.run_dir.to_owned(),
         store: StoreSpec::Ours,
         sources: vec![SourceSpec::Software { file: key_file(wish.data_dir) }],
+        release: ReleasePlan::default(),
         recovery: Some(RecoverySpec::None),
         mounts: Plan::default_mounts(),
         services: SERVICES.map(service).into(),

@@ -92,6 +92,10 @@ impl Places {
             PlanFault::NoRecipient => (section("recovery"), "name at least one age1... recipient".into()),
             PlanFault::NoSource | PlanFault::TooManySources { .. } => (section("source"), "keep one at least, 14 at most".into()),
             PlanFault::DuplicateSource(name) => (self.of(Part::Source, name), "remove one of the two".into()),
+            PlanFault::NothingCloses(_) => (
+                section("release"),
+                "set releases_per_boot in the [source] of kind \"tpm\", or take after_close out".into(),
+            ),
             PlanFault::SoftwareKey(file) => (
                 self.of(Part::Source, format!("software {}", file.display())),
                 "set kind = \"exec\" with the program that reads the hardware; to look around, \

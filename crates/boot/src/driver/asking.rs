@@ -111,6 +111,11 @@ impl Asking {
         Round { end, told }
     }
 
+    /// Whether what keeps the store sealed ends with this boot, and only then.
+    pub(super) fn ends_with_the_boot(&self) -> bool {
+        self.refused.iter().map(|(_, r)| r.remedy()).max_by_key(|r| gravity(*r)) == Some(Remedy::Reboot)
+    }
+
     /// Nobody is left who might open the store: all reasons, and the remedy of the gravest.
     fn halt(&self, plan: &Plan, set: &SlotSet) -> Halt {
         match &self.refused[..] {

@@ -9,6 +9,7 @@ use host::{Clock, Disk, Entropy, WallTime};
 use pipeline::{Directory, Engine, Services};
 use seal::RecoveryKey;
 
+use super::closing::{KekKeeper, ReleaseGuard};
 use crate::machine::Halt;
 use crate::plan::{GateName, ServiceName};
 
@@ -30,6 +31,10 @@ pub struct Environment {
     pub us: u32,
     /// SQLite's VFS by name, for tests that cut the power.
     pub vfs: Option<String>,
+    /// Who keeps the KEK over the life of this process, where the plan wants that.
+    pub keeper: Option<Arc<dyn KekKeeper>>,
+    /// Who closes the sources should this process not come to it, where the plan wants them closed.
+    pub guard: Option<Arc<dyn ReleaseGuard>>,
     /// How long a data key lasts.
     pub key_wear: store::KeyWear,
     /// When the program was built.

@@ -9,13 +9,14 @@ use host::BootTime;
 use pipeline::Core;
 use pipeline::audit::AuditDevice;
 use pki::{Ca, ServerCertificate};
-use seal::{FoundSlots, Ikm, RecoveryKey, Unlocked};
+use seal::{FoundSlots, Ikm, RecoveryKey, SlotKek, Unlocked};
 use store::Store;
 use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::asking::Asking;
 use super::certificates::Certificates;
+use super::closing::OnGuard;
 use super::environment::{Environment, Note, Observer};
 use super::front::{Front, Serving};
 use super::keys::refused;
@@ -26,7 +27,7 @@ use super::slots::{Seen, SlotChange};
 use super::upkeep::Watched;
 use crate::gate::{BindError, Board, GateSocket, Hints};
 use crate::machine::{Action, Event, Halt, Machine, State};
-use crate::plan::{GateName, Plan, PlanFault, ServiceName};
+use crate::plan::{AfterClose, GateName, Plan, PlanFault, ServiceName};
 use crate::provision::Ground;
 
 /// The device: its machine, and what the machine's state is made of.
@@ -64,6 +65,12 @@ pub(super) struct Hands {
     pub(super) asking: Asking,
     /// Slots that have opened.
     pub(super) seen: Seen,
+    /// A source has opened the store, and neither the keeper nor the recovery key.
+    pub(super) by_source: bool,
+    /// What the keeper of this boot had.
+    pub(super) kept: Option<SlotKek>,
+    /// Closes the sources should this process not come to it.
+    pub(super) on_guard: Option<Box<dyn OnGuard>>,
     pub(super) found: Option<FoundSlots>,
     pub(super) ikm: Option<(seal::SourceKind, Ikm)>,
     /// The source that gave it gives nothing more in this boot.
@@ -240,6 +247,14 @@ impl Running {
         self.plan.run_dir.join("secrets").join(service.as_str())
     }
 
+    /// Whether the device is to be restarted: the plan says so, its sources give nothing more in this boot, and the boot is old enough
+    /// for a device that restarts again and again to be reached in between.
+    pub fn restart_is_due(&self) -> bool {
+        let wanted = self.plan.release.after_close == Some(AfterClose::Reboot);
+        let stopped = matches!(self.state(), State::Halted(_)) && self.hands.asking.ends_with_the_boot();
+        wanted && stopped && self.env.clock.boottime().since(BootTime(0)) >= LEAST_UPTIME
+    }
+
     /// Waits until there may be something to do, a second at most. Can be dropped at any time.
     pub async fn wait(&mut self) {
         let now = self.env.clock.boottime();
@@ -282,6 +297,7 @@ impl Running {
 
     /// Seals: gates shut, then every key dropped.
     pub async fn seal(&mut self) {
+        self.keeper_forgets();
         self.feed(Event::SealAsked).await;
     }
 
@@ -320,7 +336,8 @@ impl Running {
         }
         let ikm = key.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?;
         self.later.clear();
-        self.hands = Hands { ikm: Some((seal::SourceKind::Recovery, ikm)), ..Hands::default() };
+        let on_guard = self.hands.on_guard.take();
+        self.hands = Hands { ikm: Some((seal::SourceKind::Recovery, ikm)), on_guard, ..Hands::default() };
         let machine = Machine::new(Arc::clone(&self.plan));
         self.machine = Some(machine.recovering());
         self.feed(Event::Released).await;
@@ -549,4 +566,6 @@ fn list(faults: &[PlanFault]) -> String {
 /// After which a store that gave no answer is looked at once more.
 const SOON: Duration = Duration::from_millis(20);
 /// How often upkeep is done.
+/// A device that restarts by itself does so six times an hour at most.
+const LEAST_UPTIME: Duration = Duration::from_secs(600);
 const TICK: Duration = Duration::from_secs(1);

@@ -120,6 +120,13 @@ impl Running {
 
     /// Asks the sources for the slots that they made.
     async fn release(&mut self) -> Event {
+        if let Some(released) = self.ask_keeper() {
+            return released;
+        }
+        if let Err(e) = self.post_guard() {
+            let hint = "start edgekeep again; without a guard nothing is released while [release] after_close is set";
+            return Event::Failed(keys::refused(&e, hint));
+        }
         let mut asking = std::mem::take(&mut self.hands.asking);
         let Round { end, told } = asking.round(&self.plan, &self.env).await;
         self.hands.asking = asking;
@@ -170,17 +177,22 @@ impl Running {
                 Err(e) => return Event::Failed(keys::refused(&e, e.hint())),
             }
         }
-        let (Some(found), Some((kind, ikm))) = (&self.hands.found, self.hands.ikm.take()) else {
-            return Event::Failed(out_of_order("unlock"));
+        let Some(found) = &self.hands.found else { return Event::Failed(out_of_order("unlock")) };
+        let by_keeper = self.hands.kept.take().and_then(|kek| found.set.unlock_by(kek));
+        let unlocked = match (by_keeper, self.hands.ikm.take()) {
+            (Some(unlocked), _) => Ok((unlocked, false)),
+            (None, Some((kind, ikm))) => found.set.unlock(kind, ikm).map(|u| (u, kind != SourceKind::Recovery)),
+            (None, None) => return Event::Failed(out_of_order("unlock")),
         };
-        match found.set.unlock(kind, ikm) {
-            Ok(unlocked) => {
+        match unlocked {
+            Ok((unlocked, by_source)) => {
                 let heal = found.heal.is_some();
                 let profile = keys::plan_profile(unlocked.header().profile);
                 if let Some((copy, fault)) = &found.heal {
                     let text = format!("{} {fault}; it will be written anew from the other copy", copy.file_name());
                     self.warn(text);
                 }
+                self.hands.by_source = by_source;
                 self.hands.unlocked = Some(unlocked);
                 self.phase("unlocked");
                 Event::Unlocked { profile, heal }
@@ -235,7 +247,7 @@ impl Running {
             self.hands.found = Some(found);
         }
         if let Some(unlocked) = &self.hands.unlocked
-            && unlocked.source != SourceKind::Recovery
+            && self.hands.by_source
         {
             self.hands.seen.opened(unlocked.kek.slot);
         }
@@ -244,6 +256,7 @@ impl Running {
             let opened_by = self.hands.unlocked.as_ref().map(|u| u.kek.slot);
             self.close_sources(opened_by).await;
         }
+        self.close_when_open().await;
         self.phase("opened");
         Ok(Event::Opened { profile, epoch })
     }

@@ -82,6 +82,9 @@ pub enum PlanFault {
     /// Two sources that would be one: the second way in would be lost with the first.
     #[error("the key source {0} is there twice")]
     DuplicateSource(String),
+    /// Sources are to be closed, and none of them can be.
+    #[error("[release] after_close is {0}, and no key source counts its releases: none would be closed")]
+    NothingCloses(&'static str),
     /// A software key under the production profile.
     #[error("a production device would keep its key in the file {0}: whoever has the disk has the key")]
     SoftwareKey(std::path::PathBuf),
@@ -144,6 +147,10 @@ impl Plan {
         }
         if self.sources.len() > MAX_SOURCES {
             faults.push(PlanFault::TooManySources { count: self.sources.len() });
+        }
+        let counts = |s: &SourceSpec| s.policy().releases_per_boot.is_some();
+        if let Some(after) = self.release.after_close.filter(|_| !self.sources.iter().any(counts)) {
+            faults.push(PlanFault::NothingCloses(after.as_str()));
         }
         for (i, source) in self.sources.iter().enumerate() {
             if self.sources.iter().take(i).any(|before| before.is_same_device(source)) {

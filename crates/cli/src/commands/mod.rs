@@ -1,6 +1,7 @@
 //! The commands, a file each.
 
 mod admin;
+mod beside;
 pub(crate) mod client;
 mod doctor;
 mod env;
@@ -39,6 +40,10 @@ pub(crate) enum Command {
     Ikm(ikm::Ikm),
     /// Throw away a store that cannot be opened, so that `up` makes a new one.
     Reprovision(reprovision::Reprovision),
+    #[command(hide = true)]
+    Keeper(beside::Keeper),
+    #[command(hide = true)]
+    Guard(beside::Guard),
     #[command(flatten)]
     Client(client::ClientCommand),
 }
@@ -55,6 +60,8 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Recover(recover) => on_runtime(admin::recover(recover)),
         Command::Ikm(ikm) => ikm::run(&ikm),
         Command::Reprovision(reprovision) => reprovision::run(&reprovision),
+        Command::Keeper(keeper) => beside::run_keeper(&keeper),
+        Command::Guard(guard) => on_runtime(beside::run_guard(guard)),
         Command::Client(command) => on_runtime(client::run(command)),
     }
 }

@@ -9,6 +9,7 @@ mod listen;
 mod pkcs11;
 mod preset;
 mod recovery;
+mod release;
 mod service;
 mod source;
 mod store;
@@ -76,6 +77,7 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
     let asked = |s: &Section<'_>| store.has_slots() || s.is_written();
     let mut sources: Vec<SourceSpec> =
         source_sections.into_iter().filter(asked).filter_map(|s| source::read(s, places, &mut dangers)).collect();
+    let release = release::read(top.table("release"));
     let recovery = recovery::read(recovery_section, places);
     let listen = listen::read(top.table("listen"), places, &run_dir, preset, &store, &mut dangers);
     let audit = audit::read(audit_section);
@@ -98,6 +100,7 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
         run_dir,
         store,
         sources,
+        release,
         recovery,
         mounts: Plan::default_mounts(),
         services,

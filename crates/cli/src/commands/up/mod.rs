@@ -9,6 +9,8 @@ mod run;
 mod slots;
 mod story;
 
+pub(super) use run::environment;
+
 use std::path::{Path, PathBuf};
 
 use boot::plan::Plan;
@@ -16,6 +18,7 @@ use clap::Args;
 use config::{Config, Faults, Inputs};
 use host::{Disk, OsDisk};
 
+use crate::commands::beside::GuardProcess;
 use crate::failure::Failure;
 
 /// Example: edgekeep up --config /etc/edgekeep/edgekeep.toml
@@ -46,7 +49,7 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
     if up.demo {
         let demo = || demo_plan(up.data_dir.as_deref(), up.listen.as_deref());
         let (plan, note) = demo()?;
-        return on_runtime(run::run(plan, note, || demo().map(|(plan, _)| plan)));
+        return on_runtime(run::run(plan, note, None, || demo().map(|(plan, _)| plan)));
     }
     let file = config_file(up.config.as_deref());
     let read = || load(&file, up.edgex_config.as_deref(), up.data_dir.as_deref());
@@ -58,7 +61,9 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
     for note in &config.notes {
         tracing::warn!("{note}");
     }
-    on_runtime(run::run(config.plan, None, || read().map(|config| config.plan)))
+    let guard =
+        GuardProcess { config: absolute(&file)?, edgex_config: up.edgex_config.clone(), data_dir: up.data_dir.clone() };
+    on_runtime(run::run(config.plan, None, Some(guard), || read().map(|config| config.plan)))
 }
 
 /// The demo: what it keeps is in the directory where it is started, what it hands out on a tmpfs.

@@ -3,11 +3,11 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use boot::driver::{Environment, Front, Rotation, Running, UpError};
+use boot::driver::{Environment, Front, KekKeeper, ReleaseGuard, Rotation, Running, UpError};
 use boot::machine::{Halt, State};
 use boot::plan::{GateName, Plan};
 use delivery::OsMedium;
-use host::{Clock, Disk, OsClock, OsDisk, OsEntropy};
+use host::{Disk, OsClock, OsDisk, OsEntropy};
 use seal::RecoveryKey;
 use secret::SecretBytes;
 use server::{AdminStatus, GateStatus, Recovered, Signal, Signals};
@@ -17,6 +17,7 @@ use super::front::{self, ServerFront};
 use super::slots;
 use super::story::Story;
 use super::{build, engines};
+use crate::commands::beside::{GuardProcess, KeeperProcess};
 use crate::failure::{Code, Failure};
 use crate::process::Memory;
 
@@ -25,28 +26,17 @@ use crate::process::Memory;
 pub(super) async fn run(
     plan: Plan,
     note: Option<&str>,
+    guard: Option<GuardProcess>,
     again: impl Fn() -> Result<Plan, Failure>,
 ) -> Result<(), Failure> {
     // Before anything is made: a port that is taken is the commonest slip.
     front::check_address(&plan)?;
     let memory = crate::process::lock_memory();
     let mut signals = Signals::new().map_err(|e| Failure::fault(format!("signals cannot be taken over: {e}")))?;
-    let clock: Arc<dyn Clock> =
-        Arc::new(OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?);
-    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
     let story = Story::default();
     note.into_iter().for_each(|n| story.warn(n));
-    let environment = Environment {
-        clock: Arc::clone(&clock),
-        entropy: Arc::new(OsEntropy),
-        disk: Arc::clone(&disk),
-        medium: Arc::new(OsMedium),
-        us: crate::process::uid(),
-        vfs: None,
-        key_wear: store::KeyWear::default(),
-        build_date: build::date(),
-        engines: engines::assemble()?,
-    };
+    let environment = environment(Some(KeeperProcess::beside(&plan.listen.admin_socket)), guard)?;
+    let (clock, disk) = (Arc::clone(&environment.clock), Arc::clone(&environment.disk));
     let (port, mut desk) = admin::open();
     // The lock on the data directory comes first: a second edgekeep must not take the sockets of the one that runs.
     let claimed = boot::driver::claim(plan, environment, Box::new(story.listener())).map_err(|e| not_up(&e))?;
@@ -60,6 +50,14 @@ pub(super) async fn run(
             return Err(stopped(&halt));
         }
         crate::failure::report(&stopped(&halt));
+        if running.restart_is_due() {
+            crate::output::error(
+                "the key sources are closed for this boot: the device is restarted ([release] after_close)",
+            );
+            crate::process::restart_device(rustix::process::Pid::INIT).map_err(|e| {
+                Failure::new(Code::NotReady, format!("the device is not restarted: {e}")).hint("restart it by hand")
+            })?;
+        }
         crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
     } else if !is_serving(&running) {
         crate::output::error(&waits_for(&running));
@@ -73,6 +71,27 @@ pub(super) async fn run(
     running.shutdown().await;
     front.drain().await;
     Ok(())
+}
+
+/// This machine, for a boot.
+pub(in crate::commands) fn environment(
+    keeper: Option<KeeperProcess>,
+    guard: Option<GuardProcess>,
+) -> Result<Environment, Failure> {
+    let clock = OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?;
+    Ok(Environment {
+        clock: Arc::new(clock),
+        entropy: Arc::new(OsEntropy),
+        disk: Arc::new(OsDisk),
+        medium: Arc::new(OsMedium),
+        us: crate::process::uid(),
+        vfs: None,
+        keeper: keeper.map(|k| Arc::new(k) as Arc<dyn KekKeeper>),
+        guard: guard.map(|g| Arc::new(g) as Arc<dyn ReleaseGuard>),
+        key_wear: store::KeyWear::default(),
+        build_date: build::date(),
+        engines: engines::assemble()?,
+    })
 }
 
 /// What one task owns.
