@@ -7,7 +7,7 @@ use testkit::{Swtpm, is_skipped};
 use crate::device::{Device, EDGEKEEP};
 
 fn device(tpm: &Swtpm, release: &str) -> Device {
-    let mut device = Device::with_services(&["sensor"]);
+    let device = Device::with_services(&["sensor"]);
     let source = format!("kind = \"tpm\"\ndevice = {:?}\npcrs = [7]\nreleases_per_boot = 8\n", tpm.socket());
     device.replace_section("source", &source);
     device.add(&format!("[release]\n{release}"));
@@ -37,11 +37,11 @@ fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
     device.up();
     put(&device);
     let token = device.token("sensor");
-    for end in [true, false] {
-        if end {
-            device.kill()
+    for crash in [true, false] {
+        if crash {
+            device.kill();
         } else {
-            drop(device.stop())
+            assert_eq!(device.stop(), Some(0));
         }
         device.up();
         assert_eq!(device.token("sensor"), token, "the token of before");

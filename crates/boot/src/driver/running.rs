@@ -47,6 +47,8 @@ pub struct Running {
     pub(super) started: BootTime,
     pub(super) front: Option<Arc<dyn Front>>,
     pub(super) serving: Serving,
+    /// The sources that were last asked give nothing more in this boot.
+    pub(super) used_up: bool,
     ticked: Option<BootTime>,
     /// Something has happened that should not wait for the next turn of the upkeep.
     pub(super) look_again: bool,
@@ -164,6 +166,7 @@ pub fn claim(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> R
         started,
         front: None,
         serving: Serving::default(),
+        used_up: false,
         ticked: None,
         look_again: false,
         away: None,
@@ -251,7 +254,7 @@ impl Running {
     /// for a device that restarts again and again to be reached in between.
     pub fn restart_is_due(&self) -> bool {
         let wanted = self.plan.release.after_close == Some(AfterClose::Reboot);
-        let stopped = matches!(self.state(), State::Halted(_)) && self.hands.asking.ends_with_the_boot();
+        let stopped = matches!(self.state(), State::Halted(_)) && self.used_up;
         wanted && stopped && self.env.clock.boottime().since(BootTime(0)) >= LEAST_UPTIME
     }
 

@@ -21,6 +21,7 @@ use crate::machine::{Halt, State};
 use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
 use crate::testing::demo_plan;
 
+mod closing;
 mod cuts;
 mod month;
 mod predict;

@@ -129,6 +129,7 @@ impl Running {
         }
         let mut asking = std::mem::take(&mut self.hands.asking);
         let Round { end, told } = asking.round(&self.plan, &self.env).await;
+        self.used_up = asking.ends_with_the_boot();
         self.hands.asking = asking;
         for (remedy, text) in told {
             if remedy == Remedy::Alarm { self.alarm(text) } else { self.warn(text) }

@@ -50,14 +50,6 @@ pub(super) async fn run(
             return Err(stopped(&halt));
         }
         crate::failure::report(&stopped(&halt));
-        if running.restart_is_due() {
-            crate::output::error(
-                "the key sources are closed for this boot: the device is restarted ([release] after_close)",
-            );
-            crate::process::restart_device(rustix::process::Pid::INIT).map_err(|e| {
-                Failure::new(Code::NotReady, format!("the device is not restarted: {e}")).hint("restart it by hand")
-            })?;
-        }
         crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
     } else if !is_serving(&running) {
         crate::output::error(&waits_for(&running));
@@ -111,8 +103,12 @@ async fn serve(
     again: impl Fn() -> Result<Plan, Failure>,
 ) {
     let Device { running, desk, story, front, memory } = device;
-    let mut told = false;
+    let (mut told, mut restarted) = (false, false);
     loop {
+        if running.restart_is_due() && !restarted {
+            restarted = true;
+            restart();
+        }
         if !told && is_serving(running) {
             screen(running);
             told = true;
@@ -128,6 +124,13 @@ async fn serve(
             },
         }
         running.tick().await;
+    }
+}
+
+fn restart() {
+    tracing::error!("the key sources give nothing more in this boot: the device is restarted ([release] after_close)");
+    if let Err(e) = crate::process::restart_device(rustix::process::Pid::INIT) {
+        tracing::error!("the device is not restarted: {e}; restart it by hand");
     }
 }
 

@@ -1,0 +1,164 @@
+//! Sources that are closed when the store is open: a real TPM 2.0 in software, and the order of it all.
+
+use std::num::NonZeroU8;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use seal::{Counting, PcrSet, PcrSigning, SlotKek, StoreId};
+use secret::{Kek, Secret};
+use testkit::{Swtpm, is_skipped};
+
+use super::*;
+use crate::driver::{KekKeeper, OnGuard, ReleaseGuard};
+use crate::plan::{AfterClose, SourceSpec, TpmKeeping, TpmSpec};
+
+/// Keeps a KEK as the process would, and writes down what happens.
+#[derive(Clone, Default)]
+struct Beside {
+    story: Arc<Mutex<Vec<&'static str>>>,
+    kept: Arc<Mutex<Option<([u8; 16], seal::SlotId, [u8; 32])>>>,
+}
+
+impl Beside {
+    fn note(&self, what: &'static str) {
+        self.story.lock().unwrap().push(what);
+    }
+
+    fn told(&self) -> Vec<&'static str> {
+        std::mem::take(&mut self.story.lock().unwrap())
+    }
+}
+
+impl KekKeeper for Beside {
+    fn keep(&self, store: &StoreId, kek: &SlotKek) -> io::Result<()> {
+        self.note("kept");
+        *self.kept.lock().unwrap() = Some((store.0, kek.slot, *kek.kek.expose()));
+        Ok(())
+    }
+
+    fn fetch(&self, store: &StoreId) -> io::Result<Option<SlotKek>> {
+        let kept = *self.kept.lock().unwrap();
+        Ok(kept.filter(|(of, ..)| *of == store.0).map(|(_, slot, key)| {
+            self.note("fetched");
+            SlotKek { slot, kek: Kek::new(Secret::init_with(|k| k.copy_from_slice(&key))) }
+        }))
+    }
+
+    fn forget(&self) -> io::Result<()> {
+        self.note("forgotten");
+        *self.kept.lock().unwrap() = None;
+        Ok(())
+    }
+}
+
+impl ReleaseGuard for Beside {
+    fn start(&self, _limit: Duration) -> io::Result<Box<dyn OnGuard>> {
+        self.note("on guard");
+        Ok(Box::new(self.clone()))
+    }
+}
+
+impl OnGuard for Beside {
+    fn dismiss(self: Box<Self>) {
+        self.note("dismissed");
+    }
+}
+
+/// A device that eight releases are agreed for, and that closes its TPM when it is open.
+fn device(tpm: &Swtpm, after: AfterClose) -> Device {
+    let mut device = Device::new();
+    device.plan.sources = vec![SourceSpec::Tpm(TpmSpec {
+        device: tpm.socket(),
+        keeping: TpmKeeping::Sealed,
+        pcrs: PcrSet::new([7]).unwrap(),
+        signing: PcrSigning::default(),
+        gate_pcr: 13,
+        counting: Counting::Best,
+        releases_per_boot: NonZeroU8::new(8),
+        window: None,
+        pin_file: None,
+        deadline: Duration::from_secs(30),
+    })];
+    device.plan.release.after_close = Some(after);
+    device
+}
+
+async fn start(device: &mut Device, beside: &Beside) -> Running {
+    device.ears = Ears::default();
+    let keeper: Arc<dyn KekKeeper> = Arc::new(beside.clone());
+    let guard: Arc<dyn ReleaseGuard> = Arc::new(beside.clone());
+    let env = Environment { keeper: Some(keeper), guard: Some(guard), ..device.environment() };
+    up(device.plan.clone(), env, Box::new(device.ears.clone())).await.unwrap()
+}
+
+fn is_used_up(running: &Running) -> bool {
+    running.halted().is_some_and(|h| h.to_string().contains("gives nothing more in this boot"))
+}
+
+#[tokio::test]
+async fn sources_are_closed_behind_a_guard_once_the_key_is_kept() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::Keeper), Beside::default());
+    let running = start(&mut device, &beside).await;
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
+    assert_eq!(beside.told(), ["on guard", "kept", "dismissed"]);
+    let token = device.token("sensor");
+    running.shutdown().await;
+    assert_eq!(beside.told(), [""; 0], "a restart is no seal");
+
+    // Of eight releases one was used, and none is left; the keeper has what is needed.
+    let mut running = start(&mut device, &beside).await;
+    assert!(lives(&running, &token).await);
+    assert_eq!(beside.told(), ["fetched", "kept"], "no source was asked, so nobody stands guard");
+    running.seal().await;
+    assert_eq!(beside.told(), ["forgotten"]);
+    drop(running);
+    let running = start(&mut device, &beside).await;
+    assert!(is_used_up(&running), "{:?}", running.halted());
+    assert_eq!(beside.told(), ["on guard"], "and it is not dismissed while the store is shut");
+}
+
+#[tokio::test]
+async fn what_a_keeper_has_that_opens_nothing_is_no_way_in_and_no_way_out() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::Keeper), Beside::default());
+    start(&mut device, &beside).await.shutdown().await;
+    tpm.reboot();
+    tpm.extend(7, 0x77);
+    if let Some((_, _, key)) = beside.kept.lock().unwrap().as_mut() {
+        key[0] ^= 1;
+    }
+    let running = start(&mut device, &beside).await;
+    assert_eq!(open(&running), BOTH, "the TPM was asked");
+    running.shutdown().await;
+}
+
+#[tokio::test]
+async fn a_device_that_is_to_restart_does_so_where_that_helps_and_not_at_once() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::Reboot), Beside::default());
+    let running = start(&mut device, &beside).await;
+    assert!(!running.restart_is_due(), "it is open");
+    running.shutdown().await;
+    assert!(!beside.told().contains(&"kept"));
+    let running = start(&mut device, &beside).await;
+    assert!(is_used_up(&running) && !running.restart_is_due(), "a boot that is seconds old");
+    device.clock.advance(Duration::from_secs(600));
+    assert!(running.restart_is_due());
+    drop(running);
+    device.plan.release.after_close = Some(AfterClose::StaySealed);
+    let running = start(&mut device, &beside).await;
+    assert!(is_used_up(&running) && !running.restart_is_due());
+}
