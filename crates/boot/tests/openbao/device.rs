@@ -96,6 +96,7 @@ impl Device {
             run_dir,
             store: StoreSpec::External(store),
             sources: Vec::new(),
+            release: boot::plan::ReleasePlan::default(),
             recovery: None,
             mounts: Plan::default_mounts(),
             services,
@@ -141,6 +142,8 @@ impl Device {
             us: OsDisk.meta(self.dir.path()).unwrap().unwrap().owner.uid,
             vfs: None,
             build_date: WallTime(0),
+            keeper: None,
+            guard: None,
             key_wear: store::KeyWear::default(),
             engines: Arc::new(|_| unreachable!("a guest has no engines of its own")),
         };

@@ -16,8 +16,11 @@ use crate::plan::{AfterClose, SourceSpec, TpmKeeping, TpmSpec};
 #[derive(Clone, Default)]
 struct Beside {
     story: Arc<Mutex<Vec<&'static str>>>,
-    kept: Arc<Mutex<Option<([u8; 16], seal::SlotId, [u8; 32])>>>,
+    kept: Arc<Mutex<Option<Kept>>>,
 }
+
+/// Store, slot and KEK.
+type Kept = ([u8; 16], seal::SlotId, [u8; 32]);
 
 impl Beside {
     fn note(&self, what: &'static str) {
