@@ -8,6 +8,10 @@ fuzz_target!(|bytes: &[u8]| {
     if let Ok(set) = SlotSet::parse(bytes) {
         assert_eq!(set.encode(), bytes);
     }
+    // What a slot holds for its source, with the source's kind before it.
+    if let Some((kind, items)) = bytes.split_first() {
+        seal::fuzzing::slot_items(*kind, items);
+    }
     // The digest hides all that lies behind it from a fuzzer: the same once more with a digest that fits.
     let mut framed = bytes.to_vec();
     framed.extend(seal_digest(bytes));

@@ -79,8 +79,15 @@ fn is_no_setting(name: &str) -> bool {
     NOT_SETTINGS.contains(&name) || host::SWITCH == Some(name)
 }
 
-const NOT_SETTINGS: [&str; 5] =
-    ["EDGEKEEP_CONFIG", "EDGEKEEP_LOG", "EDGEKEEP_AS", "EDGEKEEP_TEST_SKIP", "EDGEKEEP_BLESS"];
+const NOT_SETTINGS: [&str; 7] = [
+    "EDGEKEEP_CONFIG",
+    "EDGEKEEP_LOG",
+    "EDGEKEEP_AS",
+    "EDGEKEEP_IKM_SLOT",
+    "EDGEKEEP_IKM_CONFIG",
+    "EDGEKEEP_TEST_SKIP",
+    "EDGEKEEP_BLESS",
+];
 
 #[cfg(test)]
 mod tests {

@@ -11,6 +11,8 @@
 mod derive;
 pub mod edgex;
 mod files;
+#[doc(hidden)]
+pub mod fuzzing;
 mod hook_file;
 mod ikm;
 pub mod labels;
@@ -47,4 +49,5 @@ pub use source::{
     NoAuth, Part, PcrDiff, PcrSignatures, PcrSigning, PcrSigningError, PinFile, Pkcs11Setup, Pkcs11Source,
     PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer, TangServers, TangSetupError,
     TangSource, TpmNvSource, TpmSource, Verdict, check_parts, conformance, parse_public_key as parse_pcr_public_key,
+    slot_and_parts,
 };

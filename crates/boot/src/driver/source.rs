@@ -9,7 +9,7 @@ use host::{Clock, Disk, Entropy};
 use seal::{
     Auth, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource, NoAuth,
     Part, PcrValues, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed, SlotPublic, SoftwareSource,
-    SourceError, TangSource, TpmNvSource, TpmSource,
+    SourceError, TangSource, TpmNvSource, TpmSource, slot_and_parts,
 };
 use tokio::sync::oneshot;
 
@@ -164,6 +164,8 @@ pub(super) async fn discard(
 ) -> Result<(), SourceError> {
     let (mut source, limit) = (source(spec, plan, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
+    // Also what is a part of another slot.
+    let kept: Vec<SlotPublic> = kept.iter().flat_map(slot_and_parts).collect();
     beside(limit, move || source.discard(&slot, &kept.iter().collect::<Vec<_>>(), deadline)).await
 }
 

@@ -43,6 +43,46 @@ fn first_second_and_restarted_with_a_hook() {
     only_our_root(&place, &bao);
 }
 
+/// A TPM behind EdgeX's hook: this executable, under the name of a hook.
+#[test]
+fn a_tpm_is_the_hook() {
+    if is_skipped() || testkit::is_skipped("swtpm") {
+        return;
+    }
+    let (mut bao, mut tpm) = (Bao::new(), testkit::Swtpm::start());
+    let starts_with = |tpm: &mut testkit::Swtpm, firmware: u8| {
+        tpm.reboot();
+        tpm.extend(7, firmware);
+    };
+    starts_with(&mut tpm, 0x77);
+    let place = Place::small(&bao);
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_edgekeep"), place.path("edgekeep-ikm")).unwrap();
+    let source = format!("[source]\nkind = \"tpm\"\ndevice = {:?}\npcrs = [7]\n", tpm.socket());
+    place.lay("hook.toml", source.as_bytes());
+    let made = ["ikm", "provision", "--as-hook", "--config", "hook.toml", "--out", "hook.slot"];
+    let output = place.run("edgekeep", &made);
+    assert!(output.status.success(), "{output:?}");
+    let at = |name: &str| place.path(name).display().to_string();
+    let (hook, slot, config) = (at("edgekeep-ikm"), at("hook.slot"), at("hook.toml"));
+    let place = place.with("EDGEX_IKM_HOOK", &hook).with("EDGEKEEP_IKM_SLOT", &slot);
+    let place = place.with("EDGEKEEP_IKM_CONFIG", &config);
+
+    place.must_set_up();
+    let text = place.shares_text();
+    assert!(text.contains("encrypted_keys") && !text.contains("\"keys\""), "{text}");
+    bao.restart();
+    starts_with(&mut tpm, 0x77);
+    assert!(place.must_set_up().contains("the store was unsealed"));
+
+    bao.restart();
+    starts_with(&mut tpm, 0x78);
+    let (code, said) = place.set_up();
+    assert!(code == 1 && said.contains("PCR 7 is"), "{said}");
+    assert_eq!(place.shares_text(), text);
+    starts_with(&mut tpm, 0x77);
+    assert!(place.must_set_up().contains("the store was unsealed"));
+}
+
 #[test]
 fn without_a_hook_it_says_what_is_open() {
     if is_skipped() {

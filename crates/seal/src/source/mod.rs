@@ -33,7 +33,7 @@ use host::{BootTime, Clock};
 
 use crate::slot::{SlotPublic, SourceKind};
 
-pub use self::combined::{CombinedSetupError, CombinedSource, MAX_PARTS, Part, check_parts};
+pub use self::combined::{CombinedSetupError, CombinedSource, MAX_PARTS, Part, check_parts, slot_and_parts};
 pub use self::tang::{TangServer, TangServers, TangSetupError, TangSource};
 pub use self::tpm::{Counting, PcrSignatures, PcrSigning, PcrSigningError, TpmNvSource, TpmSource, parse_public_key};
 pub use auth::{Auth, AuthError, AuthRequest, NoAuth, PinFile};
@@ -159,5 +159,21 @@ impl Deadline {
     /// The time left; zero when it has passed.
     pub fn left(self, clock: &dyn Clock) -> Duration {
         self.0.since(clock.boottime())
+    }
+}
+
+/// For fuzzers.
+pub(crate) mod fuzzing {
+    use crate::slot::SlotPublic;
+
+    /// What is read of a slot is written as the same slot.
+    pub(crate) fn slot_of(slot: &SlotPublic) {
+        super::combined::fuzz(slot);
+        super::escrow::fuzz(slot);
+    }
+
+    /// The answers of a holder of keys.
+    pub fn escrow_reply(data: &[u8]) {
+        super::escrow::fuzz_reply(data);
     }
 }

@@ -11,6 +11,7 @@
 
 mod policy;
 mod round;
+mod setup;
 mod slot;
 #[cfg(test)]
 mod tests;
@@ -26,10 +27,8 @@ use super::{
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
+pub use setup::{CombinedSetupError, MAX_PARTS, check_parts};
 use slot::{CombinedSlot, SlotPart};
-
-/// Most parts of a combination.
-pub const MAX_PARTS: usize = 8;
 
 /// One source of a combination.
 pub struct Part {
@@ -160,6 +159,46 @@ impl CombinedSource {
         order
     }
 
+    /// Makes every part, beside those of a slot that is in use where there is one.
+    fn make(
+        &self,
+        used: Option<&CombinedSlot>,
+        policy: &PolicyRequest,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        policy.enforceable(self.kind(), &self.capabilities())?;
+        let mut made: Vec<Option<(SlotPart, Ikm)>> = self.parts.iter().map(|_| None).collect();
+        for at in self.order_of_making() {
+            let part = &self.parts[at];
+            let wish = policy::share(policy, &part.policy, &part.can);
+            let limit = part.deadline(deadline, 2, &*self.clock);
+            let done = part.with(|source| match used {
+                Some(used) => source.provision_beside(&used.parts[at].public, &wish, part.auth(auth), limit),
+                None => source.provision(&wish, part.auth(auth), limit),
+            });
+            let Provisioned { public, ikm } = done.map_err(|e| self.fault(at, e))?;
+            // One source under two names would be two parts in one hand.
+            let twin = made.iter().position(|m| m.as_ref().is_some_and(|(_, other)| other.ct_eq(&ikm)));
+            if let Some(twin) = twin
+                && host::in_force("parts-differ")
+            {
+                let defect = format!("parts {} and {} give the same key material: they are one", at + 1, twin + 1);
+                return Err(SourceError::PolicyEmpty { defect });
+            }
+            made[at] = Some((SlotPart { public, pin: wish.pin }, ikm));
+        }
+        let (parts, ikms): (Vec<SlotPart>, Vec<Ikm>) = made.into_iter().flatten().unzip();
+        // What one part counts, all of them together have no more of.
+        let counted = || parts.iter().filter_map(|part| part.public.release_limit()).min();
+        let limit = if self.rule == Rule::All { counted() } else { None };
+        let (slot, ikm) = match self.rule {
+            Rule::All => (CombinedSlot::all(parts), slot::joined(&ikms)?),
+            Rule::Threshold(t) => CombinedSlot::shared(t, parts, &ikms, &*self.entropy)?,
+        };
+        Ok(Provisioned { public: slot.write(limit)?, ikm })
+    }
+
     /// Asks each part something that uses nothing up.
     fn look(
         &self,
@@ -234,33 +273,18 @@ impl KeySource for CombinedSource {
         auth: &dyn Auth,
         deadline: Deadline,
     ) -> Result<Provisioned, SourceError> {
-        policy.enforceable(self.kind(), &self.capabilities())?;
-        let mut made: Vec<Option<(SlotPart, Ikm)>> = self.parts.iter().map(|_| None).collect();
-        for at in self.order_of_making() {
-            let part = &self.parts[at];
-            let wish = policy::share(policy, &part.policy, &part.can);
-            let limit = part.deadline(deadline, 2, &*self.clock);
-            let done = part.with(|source| source.provision(&wish, part.auth(auth), limit));
-            let Provisioned { public, ikm } = done.map_err(|e| self.fault(at, e))?;
-            // One source under two names would be two parts in one hand.
-            let twin = made.iter().position(|m| m.as_ref().is_some_and(|(_, other)| other.ct_eq(&ikm)));
-            if let Some(twin) = twin
-                && host::in_force("parts-differ")
-            {
-                let defect = format!("parts {} and {} give the same key material: they are one", at + 1, twin + 1);
-                return Err(SourceError::PolicyEmpty { defect });
-            }
-            made[at] = Some((SlotPart { public, pin: wish.pin }, ikm));
-        }
-        let (parts, ikms): (Vec<SlotPart>, Vec<Ikm>) = made.into_iter().flatten().unzip();
-        // What one part counts, all of them together have no more of.
-        let counted = || parts.iter().filter_map(|part| part.public.release_limit()).min();
-        let limit = if self.rule == Rule::All { counted() } else { None };
-        let (slot, ikm) = match self.rule {
-            Rule::All => (CombinedSlot::all(parts), slot::joined(&ikms)?),
-            Rule::Threshold(t) => CombinedSlot::shared(t, parts, &ikms, &*self.entropy)?,
-        };
-        Ok(Provisioned { public: slot.write(limit)?, ikm })
+        self.make(None, policy, auth, deadline)
+    }
+
+    fn provision_beside(
+        &mut self,
+        slot: &SlotPublic,
+        policy: &PolicyRequest,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        let used = self.read(slot)?;
+        self.make(Some(&used), policy, auth, deadline)
     }
 
     fn release(&mut self, slot: &SlotPublic, auth: &dyn Auth, deadline: Deadline) -> Result<Released, SourceError> {
@@ -297,49 +321,33 @@ impl KeySource for CombinedSource {
             None => Ok(Closed::releases_on()),
         }
     }
+
+    /// Each part destroys its own, unless a slot that stays, or a part of one, needs it.
+    fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
+        let read = self.read(slot)?;
+        let kept: Vec<SlotPublic> = kept.iter().flat_map(|slot| slot_and_parts(slot)).collect();
+        let kept: Vec<&SlotPublic> = kept.iter().collect();
+        let mut failed = None;
+        for (at, (part, theirs)) in self.parts.iter().zip(&read.parts).enumerate() {
+            let limit = part.deadline(deadline, 1, &*self.clock);
+            if let Err(e) = part.with(|source| source.discard(&theirs.public, &kept, limit)) {
+                // The others are destroyed all the same.
+                failed = failed.or(Some((at, e)));
+            }
+        }
+        failed.map_or(Ok(()), |(at, e)| Err(self.fault(at, e)))
+    }
 }
 
-/// Refuses kinds of parts that do not go together.
-///
-/// # Errors
-/// [`CombinedSetupError`].
-pub fn check_parts(kinds: &[SourceKind], threshold: Option<u8>) -> Result<(), CombinedSetupError> {
-    let count = kinds.len();
-    if !(2..=MAX_PARTS).contains(&count) {
-        return Err(CombinedSetupError::Parts { count });
-    }
-    if let Some(threshold) = threshold.filter(|t| *t == 0 || usize::from(*t) > count) {
-        return Err(CombinedSetupError::Threshold { threshold, count });
-    }
-    match kinds.iter().position(|kind| !slot::may_be_part(*kind)) {
-        Some(at) => Err(CombinedSetupError::Kind { number: at + 1, kind: kinds[at] }),
-        None => Ok(()),
+/// For fuzzers: what is read is written as the same slot.
+pub(super) fn fuzz(slot: &SlotPublic) {
+    if let Some(read) = CombinedSlot::read(slot) {
+        assert!(read.write(slot.release_limit()).is_ok_and(|written| written == *slot));
     }
 }
 
-/// Sources that make no combination.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum CombinedSetupError {
-    /// One alone, or more than a slot has room for.
-    #[error("a combination of {count} sources; 2 to {MAX_PARTS} are taken")]
-    Parts {
-        /// How many were named.
-        count: usize,
-    },
-    /// Zero, or more than there are parts.
-    #[error("a threshold of {threshold} with {count} sources")]
-    Threshold {
-        /// The threshold.
-        threshold: u8,
-        /// How many parts there are.
-        count: usize,
-    },
-    /// A combination within a combination, or the recovery key.
-    #[error("part {number} is of kind `{kind}`, which is no part of a combination")]
-    Kind {
-        /// Which, from 1.
-        number: usize,
-        /// Its kind.
-        kind: SourceKind,
-    },
+/// A slot, and the slots of its parts: what a source of any of their kinds may have made.
+pub fn slot_and_parts(slot: &SlotPublic) -> Vec<SlotPublic> {
+    let parts = CombinedSlot::read(slot).map_or_else(Vec::new, |read| read.parts);
+    std::iter::once(slot.clone()).chain(parts.into_iter().map(|part| part.public)).collect()
 }

@@ -244,6 +244,31 @@ fn closed_when_too_few_parts_go_on() {
     }
 }
 
+/// What a TPM keeps for a slot is destroyed with it, unless a slot that stays needs it, by itself or as a part.
+#[test]
+fn what_is_kept_for_a_slot_goes_with_it() {
+    let (tpm, tang) = (Fake::tpm(), Fake::tang());
+    let mut all = combined(Rule::All, &[&tpm, &tang]);
+    let made = provision(&mut all, &PolicyRequest::default()).unwrap().public;
+    let stays = provision(&mut all, &PolicyRequest::default()).unwrap().public;
+    all.discard(&made, &[&stays, &SlotPublic::bare(SourceKind::Exec)], soon()).unwrap();
+    let seen = [SourceKind::All, SourceKind::Tpm, SourceKind::Tang, SourceKind::Exec];
+    assert_eq!((tpm.discarded(), tang.discarded()), (vec![seen.to_vec()], vec![seen.to_vec()]));
+    tpm.becomes(Mood::Away);
+    assert!(all.discard(&made, &[], soon()).is_err());
+    assert_eq!(tang.discarded().len(), 2, "the others are destroyed all the same");
+}
+
+#[test]
+fn a_slot_made_beside_another_is_made_beside_its_parts() {
+    let (tpm, tang) = (Fake::tpm(), Fake::tang());
+    let mut all = combined(Rule::All, &[&tpm, &tang]);
+    let made = provision(&mut all, &limit(2)).unwrap();
+    assert_eq!(tpm.made_beside(), 0);
+    all.provision_beside(&made.public, &limit(2), &NoAuth, soon()).unwrap();
+    assert_eq!((tpm.made_beside(), tang.made_beside()), (1, 1));
+}
+
 #[test]
 fn a_slot_of_other_parts_is_refused() {
     let (tpm, tang, hook) = (Fake::tpm(), Fake::tang(), Fake::exec());

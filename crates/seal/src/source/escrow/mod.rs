@@ -214,6 +214,21 @@ impl KeySource for EscrowSource {
     }
 }
 
+/// For fuzzers: what is read is written as the same slot.
+pub(super) fn fuzz(slot: &SlotPublic) {
+    if let Some(read) = EscrowSlot::read(slot) {
+        assert!(read.write().is_ok_and(|written| written == *slot));
+    }
+}
+
+/// For fuzzers: any answer is read or refused.
+pub(super) fn fuzz_reply(data: &[u8]) {
+    if let Some(text) = ask::parse::ciphertext(data) {
+        assert!(slot::is_plain(&text));
+    }
+    drop((ask::parse::plaintext(data), ask::parse::kept(data, 1), ask::parse::kept(data, 2)));
+}
+
 /// Certificates and keys, in PEM.
 const MAX_PEM_BYTES: usize = 64 * 1024;
 /// A SecretID or a password.

@@ -37,13 +37,25 @@ struct State {
     own_limit: Option<std::num::NonZeroU8>,
     released: usize,
     closed: bool,
+    beside: usize,
+    /// The kinds of the slots that were to stay, at each call.
+    discarded: Vec<Vec<SourceKind>>,
 }
 
 impl Fake {
     fn new(kind: SourceKind, can: Capabilities) -> Self {
         let mut octets = vec![0; 32];
         OsEntropy.fill(&mut octets);
-        let state = State { mood: Mood::Well, octets, policy: None, own_limit: None, released: 0, closed: false };
+        let state = State {
+            mood: Mood::Well,
+            octets,
+            policy: None,
+            own_limit: None,
+            released: 0,
+            closed: false,
+            beside: 0,
+            discarded: vec![],
+        };
         Self(Arc::new(Device { kind, can, state: Mutex::new(state), hangs: (Mutex::new(false), Condvar::new()) }))
     }
 
@@ -114,6 +126,15 @@ impl Fake {
         self.state().released
     }
 
+    /// How often it was made beside another slot.
+    pub(super) fn made_beside(&self) -> usize {
+        self.state().beside
+    }
+
+    pub(super) fn discarded(&self) -> Vec<Vec<SourceKind>> {
+        self.state().discarded.clone()
+    }
+
     pub(super) fn reboots(&self) {
         let mut state = self.state();
         (state.released, state.closed) = (0, false);
@@ -175,6 +196,24 @@ impl KeySource for Source {
         let public = SlotPublic::new(self.0.kind, limit, vec![(1, b"fake".to_vec())]).unwrap();
         let ikm = Ikm::new(SecretBytes::new(state.octets.clone()), None).unwrap();
         Ok(Provisioned { public, ikm })
+    }
+
+    fn provision_beside(
+        &mut self,
+        slot: &SlotPublic,
+        policy: &PolicyRequest,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        assert_eq!(slot.kind(), self.0.kind);
+        self.there()?.beside += 1;
+        self.provision(policy, auth, deadline)
+    }
+
+    fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], _deadline: Deadline) -> Result<(), SourceError> {
+        assert_eq!(slot.kind(), self.0.kind);
+        self.there()?.discarded.push(kept.iter().map(|slot| slot.kind()).collect());
+        Ok(())
     }
 
     fn release(&mut self, slot: &SlotPublic, _auth: &dyn Auth, _deadline: Deadline) -> Result<Released, SourceError> {
