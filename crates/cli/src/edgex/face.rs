@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 use client::{DangerPlainVault, Deadlines, HttpsVault, PlainNetworkAllowed, Remote, Trust};
 use config::{Environment, Face, Faults, StoreAt};
-use external::Stop;
+use external::{Patient, Stop};
 use host::{Disk, OsDisk};
 
 use crate::failure::{Code, Failure};
@@ -81,7 +81,11 @@ impl Ground {
 }
 
 /// A way to the store that the configuration names.
-pub(super) fn connect(store: &StoreAt) -> Result<Remote, Failure> {
+pub(super) fn connect(store: &StoreAt) -> Result<Patient<Remote>, Failure> {
+    reach(store).map(Patient)
+}
+
+fn reach(store: &StoreAt) -> Result<Remote, Failure> {
     let deadlines = Deadlines::default();
     if store.https {
         let Some(ca) = &store.ca_file else {

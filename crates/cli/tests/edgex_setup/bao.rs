@@ -1,11 +1,14 @@
-//! One OpenBao of a test's own: an address of 127.0.0.0/8, a directory in memory, raft storage that outlives the process.
+//! One OpenBao of a test's own: an address of 127.0.0.0/8, a directory in memory, storage that outlives the process, TLS by our own `pki`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU32, Ordering};
 
+use base64::Engine as _;
+use client::{DangerPlainVault, Deadlines, HttpsVault, Remote, Trust};
 use serde_json::Value;
 
 /// Whether the real OpenBao is to be left out. Says so when it is.
@@ -28,36 +31,81 @@ pub(crate) struct Bao {
     dir: tempfile::TempDir,
     pub(crate) ip: String,
     child: Option<Child>,
-    legacy: bool,
+    setup: Setup,
+}
+
+/// How one is set up.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Setup {
+    /// With the unauthenticated doors of old.
+    pub(crate) legacy: bool,
+    pub(crate) storage: Storage,
+    /// Behind TLS, with a certificate of this authority.
+    pub(crate) authority: Option<Arc<Authority>>,
+    /// The first node of a cluster.
+    pub(crate) join: Option<String>,
+    /// A device that writes down every request and reply.
+    pub(crate) audit: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(crate) enum Storage {
+    #[default]
+    Raft,
+    /// Gone with the process.
+    Memory,
 }
 
 impl Bao {
     /// As OpenBao comes: nobody gets a root token for shares without logging in.
     pub(crate) fn new() -> Self {
-        Self::with(false)
+        Self::with(Setup::default())
     }
 
     /// With the unauthenticated doors of old.
     pub(crate) fn legacy() -> Self {
-        Self::with(true)
+        Self::with(Setup { legacy: true, ..Setup::default() })
     }
 
-    fn with(legacy: bool) -> Self {
+    pub(crate) fn with(setup: Setup) -> Self {
         let dir = tempfile::Builder::new().prefix("edgekeep-bao-").tempdir_in("/dev/shm").unwrap();
-        let mut bao = Self { dir, ip: loopback(), child: None, legacy };
+        let mut bao = Self { dir, ip: loopback(), child: None, setup };
+        if let Some(authority) = &bao.setup.authority {
+            authority.certify(&bao.ip, bao.dir.path());
+        }
         bao.start();
         bao
     }
 
     fn start(&mut self) {
-        let (ip, dir) = (&self.ip, self.dir.path());
-        let raft = dir.join("raft");
-        std::fs::create_dir_all(&raft).unwrap();
-        let doors = if self.legacy { "disable_unauthed_generate_root_endpoints = false" } else { "" };
+        let (ip, dir, setup) = (&self.ip, self.dir.path(), &self.setup);
+        let store = dir.join("store");
+        std::fs::create_dir_all(&store).unwrap();
+        let scheme = if setup.authority.is_some() { "https" } else { "http" };
+        let join = setup.join.as_ref().map(|first| {
+            let ca =
+                setup.authority.as_ref().map(|a| format!(" leader_ca_cert_file = {:?}\n", a.file)).unwrap_or_default();
+            format!(" retry_join {{\n leader_api_addr = \"{scheme}://{first}:8200\"\n{ca} }}\n")
+        });
+        let storage = match setup.storage {
+            Storage::Raft => format!(
+                "storage \"raft\" {{\n path = {store:?}\n node_id = \"{ip}\"\n performance_multiplier = 1\n{}}}\n",
+                join.unwrap_or_default()
+            ),
+            Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
+        };
+        let doors = if setup.legacy { "disable_unauthed_generate_root_endpoints = false" } else { "" };
+        let tls = match setup.authority {
+            Some(_) => format!("tls_cert_file = {:?}\n tls_key_file = {:?}", dir.join("tls.crt"), dir.join("tls.key")),
+            None => "tls_disable = true".into(),
+        };
+        let audit = match setup.audit {
+            true => format!("audit \"file\" \"all\" {{\n options {{\n file_path = {:?}\n }}\n}}\n", self.audit_file()),
+            false => String::new(),
+        };
         let config = format!(
-            "storage \"raft\" {{\n path = {raft:?}\n node_id = \"one\"\n}}\n\
-             cluster_addr = \"http://{ip}:8201\"\napi_addr = \"http://{ip}:8200\"\n\
-             listener \"tcp\" {{\n address = \"{ip}:8200\"\n tls_disable = true\n {doors}\n}}\n"
+            "{storage}cluster_addr = \"https://{ip}:8201\"\napi_addr = \"{scheme}://{ip}:8200\"\n\
+             listener \"tcp\" {{\n address = \"{ip}:8200\"\n {tls}\n {doors}\n}}\n{audit}"
         );
         std::fs::write(dir.join("bao.hcl"), config).unwrap();
         let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
@@ -70,6 +118,23 @@ impl Bao {
             .spawn()
             .unwrap();
         self.child = Some(child);
+    }
+
+    /// Where the audit device writes.
+    pub(crate) fn audit_file(&self) -> PathBuf {
+        self.dir.path().join("audit.log")
+    }
+
+    /// The way to it, for the libraries below the face.
+    pub(crate) fn vault(&self) -> Remote {
+        let deadlines = Deadlines::default();
+        match &self.setup.authority {
+            None => Remote::DangerPlain(DangerPlainVault::new(&self.ip, 8200, deadlines).unwrap()),
+            Some(authority) => {
+                let trust = Trust::of_pem(authority.ca.pem().as_bytes()).unwrap().allow_tls12();
+                Remote::Https(HttpsVault::new(&self.ip, 8200, &trust, deadlines).unwrap())
+            }
+        }
     }
 
     pub(crate) fn stop(&mut self) {
@@ -86,14 +151,14 @@ impl Bao {
     }
 
     pub(crate) fn restart_legacy(&mut self, legacy: bool) {
-        self.legacy = legacy;
+        self.setup.legacy = legacy;
         self.restart();
     }
 
     /// A store that was never there before.
     pub(crate) fn wipe(&mut self) {
         self.stop();
-        std::fs::remove_dir_all(self.dir.path().join("raft")).unwrap();
+        std::fs::remove_dir_all(self.dir.path().join("store")).unwrap();
         self.start();
     }
 
@@ -109,7 +174,11 @@ impl Bao {
         stream.write_all(head.as_bytes()).unwrap();
         stream.write_all(body.as_bytes()).unwrap();
         let mut text = String::new();
-        stream.read_to_string(&mut text).unwrap();
+        // OpenBao closes without TLS's goodbye; the length, or the last chunk, tells that all is there.
+        match stream.read_to_string(&mut text) {
+            Err(e) if e.kind() != std::io::ErrorKind::UnexpectedEof => panic!("{e}"),
+            _ => {}
+        }
         let (head, body) = text.split_once("\r\n\r\n").unwrap();
         let status = head.split(' ').nth(1).unwrap().parse().unwrap();
         // Long answers come in chunks.
@@ -127,10 +196,15 @@ impl Bao {
         self.call("GET", "auth/token/lookup-self", Some(token), None).0 == 200
     }
 
-    fn connect(&self) -> TcpStream {
+    fn connect(&self) -> Box<dyn Wire> {
         for _ in 0..1200 {
             match TcpStream::connect((self.ip.as_str(), 8200)) {
-                Ok(stream) => return stream,
+                Ok(stream) => {
+                    return match &self.setup.authority {
+                        Some(authority) => authority.over(stream, &self.ip),
+                        None => Box::new(stream),
+                    };
+                }
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(50)),
             }
         }
@@ -151,6 +225,49 @@ impl Drop for Bao {
         }
     }
 }
+
+/// A CA of ours, and its certificate in a file.
+#[derive(Debug)]
+pub(crate) struct Authority {
+    ca: pki::Ca,
+    _dir: tempfile::TempDir,
+    pub(crate) file: PathBuf,
+}
+
+impl Authority {
+    pub(crate) fn new() -> Arc<Self> {
+        let dir = tempfile::tempdir().unwrap();
+        let ca = pki::Ca::create(&pki::Scope::Any, &host::OsEntropy).unwrap();
+        let file = dir.path().join("ca.pem");
+        std::fs::write(&file, ca.pem()).unwrap();
+        Arc::new(Self { ca, _dir: dir, file })
+    }
+
+    fn certify(&self, ip: &str, dir: &Path) {
+        let names = pki::ServerNames::parse([ip, "edgex-secret-store"]).unwrap();
+        let made = self.ca.issue_server(&names, &host::OsEntropy).unwrap();
+        std::fs::write(dir.join("tls.crt"), pem("CERTIFICATE", made.der())).unwrap();
+        std::fs::write(dir.join("tls.key"), pem("PRIVATE KEY", made.key().expose_pkcs8())).unwrap();
+    }
+
+    fn over(&self, stream: TcpStream, ip: &str) -> Box<dyn Wire> {
+        let mut roots = rustls::RootCertStore::empty();
+        roots.add(self.ca.der().to_vec().into()).unwrap();
+        let config = rustls::ClientConfig::builder().with_root_certificates(roots).with_no_client_auth();
+        let name = rustls::pki_types::ServerName::try_from(ip.to_owned()).unwrap();
+        let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
+        Box::new(rustls::StreamOwned::new(connection, stream))
+    }
+}
+
+fn pem(kind: &str, der: &[u8]) -> String {
+    let text = base64::engine::general_purpose::STANDARD.encode(der);
+    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|c| std::str::from_utf8(c).unwrap()).collect();
+    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n"))
+}
+
+trait Wire: Read + Write {}
+impl<T: Read + Write> Wire for T {}
 
 fn unchunked(mut body: &str) -> String {
     let mut out = String::new();

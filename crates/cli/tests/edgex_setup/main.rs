@@ -7,9 +7,12 @@
 mod bao;
 mod place;
 
+mod cluster;
+mod figure;
 mod kills;
 mod long_run;
 mod migrate;
 mod refusals;
 mod runs;
+mod tls;
 mod tokens;

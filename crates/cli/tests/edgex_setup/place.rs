@@ -145,7 +145,7 @@ impl Place {
     pub(crate) fn as_root<T>(&self, bao: &Bao, work: impl FnOnce(&str) -> T) -> T {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let vault = client::DangerPlainVault::new(&bao.ip, 8200, client::Deadlines::default()).unwrap();
+            let vault = bao.vault();
             let root = RootToken::generate(&vault, &self.held().shares).await.unwrap();
             let told = bao_token(&root);
             let done = work(&told);

@@ -1,6 +1,6 @@
 //! `security-file-token-provider` by itself, and providers that are other programs.
 
-use client::{Bearer, DangerPlainVault, Deadlines};
+use client::Bearer;
 use external::IssuingToken;
 use secret::Token;
 use serde_json::json;
@@ -17,7 +17,7 @@ fn grant(place: &Place, bao: &Bao) {
                 .spawn(|| {
                     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
                     runtime.block_on(async {
-                        let vault = DangerPlainVault::new(&bao.ip, 8200, Deadlines::default()).unwrap();
+                        let vault = bao.vault();
                         let token = Token::parse(root).unwrap();
                         let issuing = IssuingToken::create(&Bearer::new(&vault, &token)).await.unwrap();
                         json!({ "auth": { "client_token": issuing.auth().client_token.expose() } }).to_string()

@@ -276,6 +276,7 @@ impl Face<'_> {
         let reader = self.reader(faults);
         reader.refuse_no_security();
         let mut root = crate::input::read(self.disk, self.uid, self.file, document::yaml, faults)?;
+        overrides::supply(&mut root, "SecretStore", &["Protocol", "ServerName", "CaFilePath"]);
         overrides::apply(&mut root, &reader.source(self.file));
         Some(root)
     }
@@ -290,7 +291,7 @@ impl Face<'_> {
         }
         let https = match section.text("Protocol") {
             Some(p) if p.value == "https" => true,
-            Some(p) if p.value != "http" => {
+            Some(p) if !matches!(p.value.as_str(), "http" | "") => {
                 section.fault(&p.place, format!("unknown Protocol {}", shown(&p.value)), "write \"https\" or \"http\"");
                 true
             }

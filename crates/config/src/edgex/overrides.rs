@@ -1,12 +1,31 @@
 //! EdgeX's rule for overrides: the path of a key with `/`, `-` and dots as `_`, in capitals, is the name of a variable that
 //! takes its place. The type is that of the value in the file; only leaves that exist can be overridden.
 
-use crate::document::{Node, Value};
+use crate::document::{Entry, Node, Value};
 use crate::fault::{Place, shown};
 use crate::section::Source;
 
 pub(super) fn apply(root: &mut Node, source: &Source<'_>) {
     descend(root, "", source);
+}
+
+/// Puts empty leaves where the file has none, so that their variables count: to be believed to check a name, and not to do so, would be worse
+/// than to go beyond EdgeX's rule.
+pub(super) fn supply(root: &mut Node, table: &str, keys: &[&str]) {
+    let Value::Map(tables) = &mut root.value else { return };
+    let Some(found) = tables.iter_mut().find(|e| e.key == table) else { return };
+    let line = found.line;
+    if let Value::Map(entries) = &mut found.node.value {
+        for key in keys {
+            if !entries.iter().any(|e| e.key == *key) {
+                entries.push(Entry {
+                    key: (*key).to_owned(),
+                    line,
+                    node: Node { line, value: Value::Text(String::new()) },
+                });
+            }
+        }
+    }
 }
 
 fn descend(node: &mut Node, name: &str, source: &Source<'_>) {
@@ -49,6 +68,17 @@ fn convert(like: &Value, text: &str) -> Result<Value, &'static str> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn a_name_to_check_counts_though_the_file_has_none() {
+        let environment = Environment::of([("SECRETSTORE_SERVERNAME", "store")]);
+        let faults = Collector::default();
+        let mut node = crate::document::yaml("SecretStore:\n  Host: a\n").unwrap();
+        supply(&mut node, "SecretStore", &["ServerName", "Host"]);
+        apply(&mut node, &Source { file: Path::new("f"), faults: &faults, environment: &environment });
+        let text = format!("{node:?}");
+        assert!(text.contains("\"store\"") && text.matches("\"Host\"").count() == 1, "{text}");
+    }
+
     use std::path::Path;
 
     use super::*;

@@ -29,7 +29,7 @@ use clap::Parser;
 use client::{Bearer, Remote, Vault};
 use config::SetupFace;
 use external::{
-    Custody, CustodyError, Done, Opened, RootError, RootToken, ShareCounts, Stop, Stopped, Sweep, Swept, Wish,
+    Custody, CustodyError, Done, Opened, Patient, RootError, RootToken, ShareCounts, Stop, Stopped, Sweep, Swept, Wish,
     bring_up, keep_login, with_root,
 };
 use host::{OsClock, OsDisk, OsEntropy};
@@ -114,7 +114,7 @@ async fn set_up(arguments: Arguments, stop: Stop) -> Result<(), Failure> {
 struct Work<'w> {
     face: &'w SetupFace,
     ground: &'w Ground,
-    vault: &'w Remote,
+    vault: &'w Patient<Remote>,
     custody: &'w Custody<'w>,
     stop: &'w Stop,
 }

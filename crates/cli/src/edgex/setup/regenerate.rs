@@ -16,7 +16,7 @@ use std::time::Duration;
 use boot::plan::ServicePlan;
 use client::{AskError, Calls, Remote};
 use config::{ProviderFace, SetupFace};
-use external::{Custody, Health, IssuingToken, Regenerate, RootToken, Stop, health, with_root};
+use external::{Custody, Health, IssuingToken, Patient, Regenerate, RootToken, Stop, health, with_root};
 use host::{BootTime, Clock, Disk, OsClock, OsDisk, OsEntropy};
 use secret::Token;
 use serde::Deserialize;
@@ -71,7 +71,7 @@ struct Window<'w> {
     face: &'w SetupFace,
     provider: &'w ProviderFace,
     ground: &'w Ground,
-    vault: &'w Remote,
+    vault: &'w Patient<Remote>,
     clock: &'w OsClock,
     /// When each service was last served.
     last: RefCell<BTreeMap<String, BootTime>>,

@@ -1,0 +1,121 @@
+//! Other shapes of OpenBao: storage in memory (2.7 has none in files any more), and three nodes of which the leader dies.
+
+use serde_json::json;
+
+use crate::bao::{Authority, Bao, Setup, Storage, is_skipped};
+use crate::place::Place;
+use crate::runs::only_our_root;
+use crate::tls::behind_tls;
+
+#[test]
+fn storage_in_memory_and_one_node_of_raft_with_the_switches_of_old_on_and_off() {
+    if is_skipped() {
+        return;
+    }
+    for storage in [Storage::Memory, Storage::Raft] {
+        for legacy in [false, true] {
+            let mut bao = Bao::with(Setup { storage, legacy, ..Setup::default() });
+            let place = Place::small(&bao);
+            place.must_set_up();
+            place.must_set_up();
+            if storage == Storage::Raft {
+                bao.restart();
+                place.must_set_up();
+            }
+            assert!(bao.knows(&place.token("core-data")), "{storage:?} {legacy}");
+            only_our_root(&place, &bao);
+        }
+    }
+}
+
+/// Until a node answers so.
+fn until(node: &Bao, wanted: &[u16]) {
+    let begun = std::time::Instant::now();
+    while !wanted.contains(&node.health()) {
+        assert!(begun.elapsed().as_secs() < 120, "its health is {}", node.health());
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// Three nodes behind TLS. The set-up works through a standby; the leader is killed at moments spread over it, another one leads, and the same
+/// command, as a container's restart gives it, ends provisioned.
+#[test]
+fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
+    if is_skipped() {
+        return;
+    }
+    let authority = Authority::new();
+    let setup = Setup { authority: Some(authority.clone()), ..Setup::default() };
+    let first = Bao::with(setup.clone());
+    let mut place = behind_tls(Place::small(&first), &authority);
+    place.must_set_up();
+    let join = Some(first.ip.clone());
+    let mut nodes = vec![first];
+    for _ in 0..2 {
+        let node = Bao::with(Setup { join: join.clone(), ..setup.clone() });
+        // It has joined when it knows that it is sealed; the set-up that finds it so unseals it.
+        until(&node, &[503]);
+        place = place.with("SECRETSTORE_HOST", &node.ip);
+        place.must_set_up();
+        until(&node, &[429, 200]);
+        nodes.push(node);
+    }
+    // A node that has just joined has no vote for some seconds.
+    all_vote(&place, &nodes[0]);
+    let begun = std::time::Instant::now();
+    place.must_set_up();
+    let whole = begun.elapsed();
+
+    for round in 1..=2 {
+        let leader = nodes.iter().position(|n| n.health() == 200).expect("one leads");
+        let through = (leader + 1) % 3;
+        place = place.with("SECRETSTORE_HOST", &nodes[through].ip);
+        let mut run = place.begin();
+        std::thread::sleep(whole.mul_f64(f64::from(round) / 3.0));
+        nodes[leader].stop();
+        let mut code = run.wait().unwrap().code();
+        let mut runs = 1;
+        while code != Some(0) {
+            assert!(runs < 20, "round {round}: not provisioned after {runs} runs");
+            let (again, said) = place.set_up();
+            if again != 0 {
+                eprintln!(
+                    "round {round}, run {runs}: {}",
+                    said.lines().filter(|l| l.starts_with("error")).collect::<String>()
+                );
+            }
+            (code, runs) = (Some(again), runs + 1);
+        }
+        eprintln!("round {round}: the leader died, {runs} runs");
+        let node = &nodes[through];
+        for service in place.services() {
+            assert!(node.knows(&place.token(&service)), "round {round}: {service}");
+        }
+        assert_eq!(
+            node.call("POST", "secret/edgex/core-data/x", Some(&place.token("core-data")), Some(json!({"n": "1"}))).0,
+            204
+        );
+        only_our_root(&place, node);
+        // It comes back sealed, and a set-up that is pointed at it opens it.
+        nodes[leader].restart();
+        until(&nodes[leader], &[503]);
+        place = place.with("SECRETSTORE_HOST", &nodes[leader].ip);
+        place.must_set_up();
+        until(&nodes[leader], &[429, 200]);
+        all_vote(&place, &nodes[leader]);
+    }
+}
+
+fn all_vote(place: &Place, node: &Bao) {
+    place.as_root(node, |root| {
+        for _ in 0..300 {
+            let (_, answer) = node.call("GET", "sys/storage/raft/configuration", Some(root), None);
+            let servers = answer["data"]["config"]["servers"].as_array().cloned().unwrap_or_default();
+            if servers.len() == 3 && servers.iter().all(|s| s["voter"] == json!(true)) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(200));
+        }
+        panic!("not all nodes vote");
+    });
+}
