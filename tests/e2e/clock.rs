@@ -87,6 +87,7 @@ impl Device {
             keeper: None,
             guard: None,
             key_wear: store::KeyWear::default(),
+            machine: "/".into(),
             // A build of today whose clock says that it was made 56 years later.
             build_date: WallTime(i128::from(NOW) * 1_000_000_000),
             engines: Arc::new(move |services| {

@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 mod combined;
 mod credentials;
+mod factory;
 mod keeper;
 mod memory;
 mod namespaces;

@@ -207,6 +207,8 @@ pub struct Dangers {
     pub readable_tokens: bool,
     /// HTTP without TLS, on loopback only.
     pub plain_http: bool,
+    /// A store that was made on another machine, without a word of the recovery key.
+    pub any_machine: bool,
     /// A key file under the production profile, for tests of devices.
     pub software_key: bool,
 }

@@ -44,6 +44,9 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
     if dangers.short_ikm {
         say("key material of less than 32 octets is taken (danger_short_ikm)".into());
     }
+    if dangers.any_machine {
+        say("an image of this device opens on any machine that has its key (danger_any_machine)".into());
+    }
     if dangers.plain_http {
         say("tokens and secrets cross loopback in clear (danger_plain_http)".into());
     }

@@ -37,6 +37,8 @@ pub struct Environment {
     pub guard: Option<Arc<dyn ReleaseGuard>>,
     /// How long a data key lasts.
     pub key_wear: store::KeyWear,
+    /// Where the machine's own files are: `/`, but for tests.
+    pub machine: PathBuf,
     /// When the program was built.
     pub build_date: WallTime,
     /// The engines.

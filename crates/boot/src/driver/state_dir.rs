@@ -142,22 +142,62 @@ pub fn destroy_state(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
     let state = plan.state_dir();
     for name in ["slots.a", "slots.b"] {
         let path = state.join(name);
-        if disk.meta(&path).map_err(|e| failed(&path, e))?.is_some() {
-            disk.remove_file(&path).map_err(|e| failed(&path, e))?;
-        }
+        overwrite_and_remove(disk, &path).map_err(|e| failed(&path, e))?;
     }
     if disk.meta(&state).map_err(|e| failed(&state, e))?.is_some() {
         disk.sync_dir(&state).map_err(|e| failed(&state, e))?;
     }
     for file in plan.sources.iter().flat_map(SourceSpec::makes_files) {
-        if disk.meta(file).map_err(|e| failed(file, e))?.is_some() {
-            disk.remove_file(file).map_err(|e| failed(file, e))?;
-        }
+        overwrite_and_remove(disk, file).map_err(|e| failed(file, e))?;
     }
     for path in [plan.data_dir.join(NEW), state] {
         disk.remove_tree(&path).map_err(|e| failed(&path, e))?;
     }
     disk.sync_dir(&plan.data_dir).map_err(|e| failed(&plan.data_dir, e))
+}
+
+/// Takes everything away that would make two devices of one image alike: [`destroy_state`], tokens and certificate in the run
+/// directory, locks. For `edgekeep generalize`; an edgekeep that runs is left alone.
+///
+/// # Errors
+/// [`DestroyError`]; running it again goes on.
+pub fn generalize(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
+    let failed = |path: &Path, cause| DestroyError::Io { path: path.into(), cause };
+    if disk.meta(&plan.data_dir).map_err(|e| failed(&plan.data_dir, e))?.is_some() {
+        destroy_state(disk, plan)?;
+    }
+    for name in ["secrets", delivery::CA_FILE, delivery::ENDPOINT_FILE] {
+        let path = plan.run_dir.join(name);
+        disk.remove_tree(&path).map_err(|e| failed(&path, e))?;
+    }
+    for name in ["lock", "tpm.lock"] {
+        let path = plan.data_dir.join(name);
+        if disk.meta(&path).map_err(|e| failed(&path, e))?.is_some() {
+            disk.remove_file(&path).map_err(|e| failed(&path, e))?;
+        }
+    }
+    Ok(())
+}
+
+/// Zeros over a file's bytes, on the disk before the name goes. What a flash has copied elsewhere by itself stays there.
+pub(super) fn overwrite_and_remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
+    match disk.meta(path)? {
+        None => return Ok(()),
+        Some(meta) if meta.kind == FileKind::File => {
+            let mut file = disk.open_rw(path)?;
+            let zeros = [0; 4096];
+            let (mut at, end) = (0, file.len()?);
+            while at < end {
+                let part = usize::try_from(end - at).unwrap_or(usize::MAX).min(zeros.len());
+                file.write_at(&zeros[..part], at)?;
+                at += part as u64;
+            }
+            file.sync_data()?;
+        }
+        // A link or something else that is not ours: its name alone goes.
+        Some(_) => {}
+    }
+    disk.remove_file(path)
 }
 
 /// Why a state was not destroyed.

@@ -21,6 +21,7 @@ use crate::machine::{Halt, State};
 use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
 use crate::testing::demo_plan;
 
+mod clones;
 mod closing;
 mod cuts;
 mod month;
@@ -105,6 +106,7 @@ impl Device {
             keeper: None,
             guard: None,
             key_wear: store::KeyWear::default(),
+            machine: "/".into(),
             build_date: WallTime(0),
             engines: engines(),
         }
@@ -475,6 +477,7 @@ fn recorded(disk: &testkit::CrashDisk, clock: &Arc<FakeClock>, seed: u64) -> (Pl
         keeper: None,
         guard: None,
         key_wear: store::KeyWear::default(),
+        machine: "/".into(),
         build_date: WallTime(0),
         engines: engines(),
     };

@@ -10,6 +10,7 @@ use store::{OpenError, Store};
 
 use super::asking::{self, End, Given, Round};
 use super::environment::Note;
+use super::identity::{self, MachineId, Whose};
 use super::running::{Hands, Running};
 use super::seam::Seam;
 use super::upkeep::Watched;
@@ -227,6 +228,7 @@ impl Running {
         let profile = keys::head_profile(head.profile);
         // From here on a failure closes the store again: `CloseStore` finds it in its place.
         self.hands.store = Some(store.clone());
+        self.check_machine(&store).await?;
         let audit = self.open_audit(&store, head.sequence)?;
         let clock = Arc::clone(&self.env.clock);
         let services = Services::new(store, clock, Arc::clone(&self.env.entropy));
@@ -260,6 +262,38 @@ impl Running {
         self.close_when_open().await;
         self.phase("opened");
         Ok(Event::Opened { profile, epoch })
+    }
+
+    /// Whether the store was made on this machine. What is bound to its device has shown it by opening; a recovery key says that it is
+    /// meant to be here from now on.
+    async fn check_machine(&mut self, store: &Store) -> Result<(), Halt> {
+        let failed = |e: store::CommitError| keys::refused(&e, "see whether the disk is full");
+        let now = MachineId::read(&*self.env.disk, &self.env.machine);
+        match identity::check(store, &now).await.map_err(failed)? {
+            Whose::This => return Ok(()),
+            Whose::Unknown => {
+                self.warn("nothing tells whether this machine is the one that the store was made on".into());
+                return Ok(());
+            }
+            Whose::Another => {}
+        }
+        let kind = self.hands.unlocked.as_ref().map(|u| u.source);
+        let bound = |spec: &&crate::plan::SourceSpec| {
+            Some(spec.kind()) == kind && source::source(spec, &self.plan, &self.env).capabilities().device_bound
+        };
+        let shown = kind == Some(SourceKind::Recovery) || self.plan.sources.iter().any(|spec| bound(&spec));
+        if !shown && !self.plan.dangers.any_machine && host::in_force("machine-known") {
+            return Err(Halt::Refused {
+                fact: "this store was made on another machine: this is an image that was captured after the first boot, or a disk \
+                       that was moved"
+                    .into(),
+                hint: "an image: edgekeep generalize --destroys-all-secrets, and capture it after that; a disk that was moved: \
+                       edgekeep recover --reseal"
+                    .into(),
+            });
+        }
+        self.warn("the store was made on another machine; from now on it is this one's".into());
+        identity::bind(store, &now).await.map_err(failed)
     }
 
     /// Opens the store by the root key in the newest slot set; or by the one before, where the power was cut between the first copy of a

@@ -145,6 +145,7 @@ impl Device {
             keeper: None,
             guard: None,
             key_wear: store::KeyWear::default(),
+            machine: "/".into(),
             engines: Arc::new(|_| unreachable!("a guest has no engines of its own")),
         };
         up(self.plan.clone(), environment, Box::new(self.ears.clone())).await.unwrap()

@@ -5,7 +5,9 @@ mod beside;
 pub(crate) mod client;
 mod doctor;
 mod env;
+mod generalize;
 pub(crate) mod ikm;
+mod provision;
 mod reprovision;
 mod seal;
 mod setup;
@@ -38,6 +40,10 @@ pub(crate) enum Command {
     Recover(admin::Recover),
     /// Key material: make a hook for EdgeX, try a vendor's, see what is left of the releases.
     Ikm(ikm::Ikm),
+    /// Make the store of a device that leaves the factory, with nobody present, and print what is to be kept of it.
+    Provision(provision::Provision),
+    /// Take away whatever would make two devices of one image alike, before the image is captured.
+    Generalize(generalize::Generalize),
     /// Throw away a store that cannot be opened, so that `up` makes a new one.
     Reprovision(reprovision::Reprovision),
     #[command(hide = true)]
@@ -59,6 +65,8 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Seal(seal) => seal::run(seal),
         Command::Recover(recover) => on_runtime(admin::recover(recover)),
         Command::Ikm(ikm) => ikm::run(&ikm),
+        Command::Provision(provision) => provision::run(&provision),
+        Command::Generalize(generalize) => generalize::run(&generalize),
         Command::Reprovision(reprovision) => reprovision::run(&reprovision),
         Command::Keeper(keeper) => beside::run_keeper(&keeper),
         Command::Guard(guard) => on_runtime(beside::run_guard(guard)),
@@ -68,6 +76,11 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
 
 /// Commands are short: one thread is enough.
 fn on_runtime(work: impl Future<Output = Result<(), Failure>>) -> Result<(), Failure> {
+    on_runtime_with(work)
+}
+
+/// As [`on_runtime`], with what came of it.
+fn on_runtime_with<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
     tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

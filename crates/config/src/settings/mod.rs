@@ -63,7 +63,8 @@ pub(crate) fn read(source: Source<'_>, root: &Node, run_dir: &Path, places: &mut
     let data_dir = top.path("data_dir").map_or_else(|| DATA_DIR.into(), |p| p.value);
     let run_dir = top.path("run_dir").map_or_else(|| run_dir.to_owned(), |p| p.value);
     let preset = preset::read(&mut top);
-    let mut dangers = Dangers::default();
+    let mut dangers =
+        Dangers { any_machine: top.flag("danger_any_machine").is_some_and(|f| f.value), ..Dangers::default() };
 
     let store = store::read(top.table("store"), places);
     let source_sections = top.one_or_more("source");

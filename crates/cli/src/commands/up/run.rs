@@ -81,6 +81,7 @@ pub(in crate::commands) fn environment(
         keeper: keeper.map(|k| Arc::new(k) as Arc<dyn KekKeeper>),
         guard: guard.map(|g| Arc::new(g) as Arc<dyn ReleaseGuard>),
         key_wear: store::KeyWear::default(),
+        machine: "/".into(),
         build_date: build::date(),
         engines: engines::assemble()?,
     })
