@@ -42,6 +42,13 @@ pub trait Vault: Send + Sync {
     fn call(&self, request: Request) -> impl Future<Output = Result<Reply, CallError>> + Send;
 }
 
+/// A [`Vault`] at the end of a wire of its own.
+pub trait Wired: Vault {
+    /// Resolves when a connection of this client has ended since the last call: at once when the store's process dies, for then the
+    /// kernel closes it, without asking it for anything. It may be told without need.
+    fn hung_up(&self) -> impl Future<Output = ()> + Send;
+}
+
 /// Why there is no reply.
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use api::{Reply, Request};
 
 use crate::wire::{Dial, Reach, Wire, connector};
-use crate::{Address, CallError, Deadlines, Trust, TrustError, Vault};
+use crate::{Address, CallError, Deadlines, Trust, TrustError, Vault, Wired};
 
 /// A store behind TLS.
 pub struct HttpsVault(Wire);
@@ -29,12 +29,6 @@ impl HttpsVault {
     /// Where it is.
     pub fn address(&self) -> &Address {
         self.0.address()
-    }
-
-    /// Resolves when a connection of this client has ended since the last call: at once when the store's process dies, without
-    /// asking it for anything. It may be told without need, never without a connection having ended.
-    pub fn hung_up(&self) -> impl Future<Output = ()> + Send {
-        self.0.hung_up()
     }
 }
 
@@ -132,6 +126,34 @@ impl Vault for UnixVault {
 impl Vault for DangerPlainVault {
     fn call(&self, request: Request) -> impl Future<Output = Result<Reply, CallError>> + Send {
         self.0.call(request)
+    }
+}
+
+impl Wired for HttpsVault {
+    fn hung_up(&self) -> impl Future<Output = ()> + Send {
+        self.0.hung_up()
+    }
+}
+
+impl Wired for UnixVault {
+    fn hung_up(&self) -> impl Future<Output = ()> + Send {
+        self.0.hung_up()
+    }
+}
+
+impl Wired for DangerPlainVault {
+    fn hung_up(&self) -> impl Future<Output = ()> + Send {
+        self.0.hung_up()
+    }
+}
+
+impl Wired for Remote {
+    async fn hung_up(&self) {
+        match self {
+            Self::Https(v) => v.hung_up().await,
+            Self::Unix(v) => v.hung_up().await,
+            Self::DangerPlain(v) => v.hung_up().await,
+        }
     }
 }
 

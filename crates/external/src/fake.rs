@@ -56,6 +56,16 @@ pub(crate) struct State {
     pub(crate) at_unseal: Option<Box<dyn FnMut() + Send>>,
 }
 
+/// These shares, in hexadecimal, as a file has them.
+pub(crate) fn clear_shares(shares: &[&str]) -> seal::edgex::ClearShares {
+    let base64: Vec<String> = shares.iter().map(|s| to_base64(s)).collect();
+    let text = json!({ "keys": shares, "keys_base64": base64 }).to_string();
+    match seal::edgex::Shares::parse(text.as_bytes()).unwrap() {
+        seal::edgex::Shares::Clear(shares) => shares,
+        seal::edgex::Shares::Wrapped(_) => unreachable!("they are in clear"),
+    }
+}
+
 pub(crate) const OTP: &str = "abcdefghijklmnopqrstuvwxyz";
 
 impl FakeStore {

@@ -5,6 +5,7 @@
 //! bring_up    health -> not initialised: Prepared -> Fresh -> Kept -> unseal      nothing is unsealed by what is not on the disk
 //!                    -> sealed:          shares from the file     -> unseal
 //!                    -> serving:         shares from the file
+//! monitor     watches a store for as long as a process lives, and reopens it
 //! reopen      sealed again by a crash: claim -> still sealed? -> noted for this boot -> unseal, by one process at a time
 //! Scoped      a store with a token of ours that may do our work and no more: by a file, by an AppRole
 //! RootToken   from init, or from the shares; lives in memory; revoked on every way out
@@ -22,6 +23,7 @@ mod door;
 mod health;
 mod init;
 mod issuing;
+mod monitor;
 mod patience;
 mod patient;
 mod rekey;
@@ -43,6 +45,7 @@ pub use door::{CUSTODY_MOUNT, CUSTODY_POLICY, keep_login};
 pub use health::{Health, health};
 pub use init::{Fresh, InitError, Kept, Prepared, ShareCounts};
 pub use issuing::{IssuingToken, PRIVILEGED_POLICY};
+pub use monitor::{Standing, monitor};
 pub use patience::{Exhausted, Patience};
 pub use patient::Patient;
 pub use rekey::{RekeyError, rekey};

@@ -148,12 +148,12 @@ mod tests {
     use std::sync::Arc;
 
     use host::{Clock as _, Disk as _, OsDisk};
-    use seal::edgex::{ClearShares, PlainSharesAllowed, Shares};
+    use seal::edgex::PlainSharesAllowed;
     use testkit::{FakeClock, SeededEntropy};
 
     use super::*;
     use crate::custody::Keeping;
-    use crate::fake::FakeStore;
+    use crate::fake::{FakeStore, clear_shares};
 
     struct Bench {
         dir: tempfile::TempDir,
@@ -164,17 +164,6 @@ mod tests {
 
     const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
 
-    fn clear() -> ClearShares {
-        use base64::Engine as _;
-        let base64: Vec<String> =
-            SHARES.iter().map(|s| base64::engine::general_purpose::STANDARD.encode(hex::decode(s).unwrap())).collect();
-        let text = serde_json::json!({ "keys": SHARES, "keys_base64": base64 }).to_string();
-        match Shares::parse(text.as_bytes()).unwrap() {
-            Shares::Clear(shares) => shares,
-            Shares::Wrapped(_) => unreachable!("they are in clear"),
-        }
-    }
-
     impl Bench {
         fn new() -> Self {
             let bench = Self {
@@ -183,7 +172,7 @@ mod tests {
                 clock: FakeClock::at(0),
                 store: FakeStore::made(&SHARES, true),
             };
-            bench.custody().save(&clear()).unwrap();
+            bench.custody().save(&clear_shares(&SHARES)).unwrap();
             bench
         }
 

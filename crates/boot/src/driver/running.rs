@@ -268,7 +268,7 @@ impl Running {
         tokio::select! {
             () = pause => {}
             // A store that dies is noticed when the kernel closes its connection, not a second later.
-            () = reached.vault.anonymous().hung_up() => self.look_again = true,
+            () = client::Wired::hung_up(reached.vault.anonymous()) => self.look_again = true,
         }
     }
 
