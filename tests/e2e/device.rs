@@ -44,6 +44,50 @@ impl Device {
         Self { dir, run, ip, child: None, stderr: None, before: Vec::new(), boots: 0 }
     }
 
+    /// A guest in another's store, by these sections alone.
+    pub(crate) fn elsewhere(sections: &str) -> Self {
+        Self::with_text(|_, _| sections.to_owned())
+    }
+
+    /// The keeper of another's store, with a key in a file.
+    pub(crate) fn keeping(sections: &str) -> Self {
+        Self::with_text(|dir, _| {
+            let key = dir.join("device.key");
+            format!(
+                "[source]\nkind = \"software\"\npath = {key:?}\ndanger_software_key = true\n\
+                 [recovery]\nnone = true\n{sections}"
+            )
+        })
+    }
+
+    fn with_text(sections: impl Fn(&Path, &str) -> String) -> Self {
+        let device = Self::new("");
+        let text = format!("data_dir = {:?}\nrun_dir = {:?}\n", device.data_dir(), device.run_dir());
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(device.config(), text + &sections(device.dir.path(), &device.ip)).unwrap();
+        device
+    }
+
+    /// What `up --check` prints.
+    pub(crate) fn plan(&self) -> String {
+        let output = self.edgekeep().args(["up", "--check", "--config"]).arg(self.config()).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    /// Looks until the gate is open, or until it is shut.
+    pub(crate) fn until_gate(&self, gate: &str, open: bool) {
+        let began = std::time::Instant::now();
+        while (self.wait(&["--gate", gate, "--timeout", "0"]).0 == Some(0)) != open {
+            assert!(
+                began.elapsed().as_secs() < 60,
+                "{gate} is not {}: {}",
+                if open { "open" } else { "shut" },
+                self.said()
+            );
+        }
+    }
+
     /// A device with these services.
     pub(crate) fn with_services(names: &[&str]) -> Self {
         let mut sections = String::new();

@@ -14,6 +14,7 @@ mod clients;
 mod clock;
 mod combined;
 mod credentials;
+mod external;
 mod factory;
 mod keeper;
 mod memory;

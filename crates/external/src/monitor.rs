@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! serving   looked at once a second, and at once when the connection breaks
-//! away      looked at every 40 ms: within a tenth of a second of its answering it has its shares
+//! away      looked at every 25 ms: within a tenth of a second of its answering it has its shares
 //! sealed    custody, and with it the key material, is asked for now and let go after; then as `reopen` allows
 //! ```
 //! What cannot get better by itself (another store's shares, once a boot and spent) is told once; no share is given again until
@@ -105,7 +105,7 @@ fn after(outcome: Result<Reopened, ReopenError>) -> Standing {
 }
 
 const WATCH: Duration = Duration::from_secs(1);
-const PRESS: Duration = Duration::from_millis(40);
+const PRESS: Duration = Duration::from_millis(25);
 
 #[cfg(test)]
 mod tests {

@@ -68,6 +68,7 @@ impl Running {
                 if let Err(e) = state_dir::settle(&*self.env.disk, &self.plan) {
                     self.warn(format!("a note of the first boot is left behind: {e}"));
                 }
+                self.close_when_open().await;
                 self.phase(done);
                 Ok(Event::Unsealed)
             }

@@ -367,7 +367,8 @@ impl Running {
 
     /// Listens, and says where: only then is anything done whose end would open a gate.
     async fn serve(&mut self) -> Result<(), Halt> {
-        if let Some(front) = self.front.clone() {
+        // A store in another process answers for itself.
+        if let Some(front) = self.front.clone().filter(|_| self.plan.store.external().is_none()) {
             let (Some(core), Some(certificates)) = (&self.hands.core, &self.hands.certificates) else {
                 return Err(out_of_order("serve"));
             };
@@ -502,7 +503,7 @@ impl Running {
 
     async fn close_store(&mut self) {
         self.probing.drain(..).for_each(|p| p.abort());
-        if let Some(front) = self.front.clone() {
+        if let Some(front) = self.front.clone().filter(|_| self.plan.store.external().is_none()) {
             // What was begun is finished while there are keys.
             front.close().await;
         }

@@ -372,7 +372,7 @@ fn a_store_that_is_away_is_asked_ever_more_slowly_by_a_guest_and_steadily_by_its
     };
     assert_eq!(pauses(guest(), vec![Event::Started]), [0, 250, 500, 1000, 2000, 4000, 5000, 5000, 5000]);
     let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false };
-    assert_eq!(pauses(keeper(), vec![Event::Started, Event::Looked(state)]), [0, 40, 40, 40, 40, 40, 40, 40, 40]);
+    assert_eq!(pauses(keeper(), vec![Event::Started, Event::Looked(state)]), [0, 25, 25, 25, 25, 25, 25, 25, 25]);
 }
 
 #[test]

@@ -75,7 +75,7 @@ impl ExternalStore {
     /// tenth of a second of its answering; one that somebody else opens is not pressed.
     pub fn pauses(&self) -> (Duration, Duration) {
         match self.terms {
-            Terms::Keeper { .. } => (Duration::from_millis(40), Duration::from_millis(40)),
+            Terms::Keeper { .. } => (Duration::from_millis(25), Duration::from_millis(25)),
             Terms::Guest(_) => (Duration::from_millis(250), Duration::from_secs(5)),
         }
     }
