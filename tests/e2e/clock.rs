@@ -271,6 +271,19 @@ impl AdminPort for Nobody {
         nobody()
     }
 
+    fn generate_root<'a>(
+        &'a self,
+        _: SecretBytes,
+        _: api::Ttl,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(api::Auth, Recovered), AdminRefusal>> {
+        nobody()
+    }
+
+    fn rekey<'a>(&'a self, _: SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+        nobody()
+    }
+
     fn confirm_recovery<'a>(&'a self, _: SecretBytes, _: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>> {
         nobody()
     }

@@ -308,6 +308,13 @@ impl Device {
         child.wait().unwrap().code()
     }
 
+    /// A client command with a token of one's own.
+    pub(crate) fn with_token(&self, token: &str, arguments: &[&str]) -> Output {
+        let mut command = Command::new(EDGEKEEP);
+        command.args(arguments).env_clear().env("VAULT_ADDR", self.url()).env("VAULT_TOKEN", token);
+        command.env("VAULT_CACERT", self.run_dir().join("ca.pem")).stdin(Stdio::null()).output().unwrap()
+    }
+
     /// A client command as a service.
     pub(crate) fn as_service(&self, service: &str, arguments: &[&str]) -> Output {
         Command::new(EDGEKEEP)

@@ -19,6 +19,7 @@ mod factory;
 mod keeper;
 mod memory;
 mod namespaces;
+mod operator;
 mod refusals;
 mod residue;
 mod restarts;

@@ -278,6 +278,21 @@ impl AdminPort for NoPort {
     ) -> AdminFuture<'a, Result<serde_json::Value, AdminRefusal>> {
         Box::pin(async { Ok(serde_json::Value::Null) })
     }
+    fn generate_root<'a>(
+        &'a self,
+        _: secret::SecretBytes,
+        _: api::Ttl,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(api::Auth, Recovered), AdminRefusal>> {
+        Box::pin(async { Err(AdminRefusal { status: api::Status::NOT_FOUND, told: String::new() }) })
+    }
+    fn rekey<'a>(
+        &'a self,
+        _: secret::SecretBytes,
+        _: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+        Box::pin(async { Ok(Recovered::Kept { why: String::new() }) })
+    }
     fn confirm_recovery<'a>(
         &'a self,
         _: secret::SecretBytes,

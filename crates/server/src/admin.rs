@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use api::Status;
+use api::{Auth, Status, Ttl};
 use http::{HeaderMap, Method, Response, StatusCode};
 use hyper::body::Body;
 use secret::SecretBytes;
@@ -46,6 +46,23 @@ pub trait AdminPort: Send + Sync + 'static {
     /// # Errors
     /// [`AdminRefusal`].
     fn slots<'a>(&'a self, wish: SlotWish, by: &'a AdminPeer) -> AdminFuture<'a, Result<Value, AdminRefusal>>;
+
+    /// Makes a root token that lives so long, for whoever has the recovery key, and says what became of that key.
+    ///
+    /// # Errors
+    /// [`AdminRefusal`].
+    fn generate_root<'a>(
+        &'a self,
+        key: SecretBytes,
+        ttl: Ttl,
+        by: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(Auth, Recovered), AdminRefusal>>;
+
+    /// Replaces the recovery key of an open store.
+    ///
+    /// # Errors
+    /// [`AdminRefusal`].
+    fn rekey<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>>;
 
     /// Puts the key into force that [`Recovered::Offered`] held, now that it was shown; `key` is the used one, once more.
     ///
@@ -94,24 +111,45 @@ pub enum Recovered {
     },
 }
 
+impl Recovered {
+    /// Its one entry of a reply. With what else stands there it fits the first allocation of the text, so that growth leaves no copy of
+    /// a key behind.
+    fn entry<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
+        match self {
+            Self::Replaced { place } => map.serialize_entry("replaced", place),
+            Self::Offered { key } => {
+                let text = std::str::from_utf8(key.expose()).map_err(|_| serde::ser::Error::custom("a key is text"))?;
+                map.serialize_entry("offered", text)
+            }
+            Self::Kept { why } => map.serialize_entry("kept", why),
+        }
+    }
+}
+
 /// The reply to a recovery: one entry for the key, and one for the slots where those were wanted.
 struct RecoveryReply(Recovered, Option<Value>);
 
 impl Serialize for RecoveryReply {
     fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut map = serializer.serialize_map(Some(1 + usize::from(self.1.is_some())))?;
-        match &self.0 {
-            Recovered::Replaced { place } => map.serialize_entry("replaced", place)?,
-            // At 16 + 74 bytes the reply fits the first allocation of its text, so that growth leaves no copy behind.
-            Recovered::Offered { key } => {
-                let text = std::str::from_utf8(key.expose()).map_err(|_| serde::ser::Error::custom("a key is text"))?;
-                map.serialize_entry("offered", text)?;
-            }
-            Recovered::Kept { why } => map.serialize_entry("kept", why)?,
-        }
+        self.0.entry(&mut map)?;
         if let Some(resealed) = &self.1 {
             map.serialize_entry("resealed", resealed)?;
         }
+        map.end()
+    }
+}
+
+/// The reply to a wish for a root token: the token, and what became of the key that it was made for.
+struct RootReply(Auth, Recovered);
+
+impl Serialize for RootReply {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut map = serializer.serialize_map(Some(4))?;
+        map.serialize_entry("token", self.0.client_token.expose())?;
+        map.serialize_entry("accessor", self.0.accessor.as_str())?;
+        map.serialize_entry("ttl", &self.0.lease_duration.as_seconds())?;
+        self.1.entry(&mut map)?;
         map.end()
     }
 }
@@ -161,6 +199,14 @@ struct Recover {
     reseal: bool,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ByOwner {
+    key: RecoveryText,
+    /// Of a root token, in seconds.
+    ttl: Option<u64>,
+}
+
 /// What a wish about slots may say.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -207,6 +253,26 @@ pub(crate) async fn answer<B: Body + Unpin>(
                 _ => refuse(StatusCode::BAD_REQUEST, "expected {\"key\": \"...\"}"),
             }
         }
+        ("/admin/generate-root" | "/admin/rekey", &Method::POST) => {
+            let wish = match body::read(headers, body, budget).await {
+                Ok((text, _room)) => by_owner(&text),
+                Err(fault) => return reply::malformed(fault, false),
+            };
+            match (wish, path) {
+                (Some((key, None)), "/admin/rekey") => match port.rekey(key, by).await {
+                    Ok(recovered) => reply::json(StatusCode::OK, &RecoveryReply(recovered, None), false),
+                    Err(refusal) => done(Err(refusal)),
+                },
+                (Some((key, Some(ttl))), "/admin/generate-root") => match port.generate_root(key, ttl, by).await {
+                    Ok((auth, recovered)) => reply::json(StatusCode::OK, &RootReply(auth, recovered), false),
+                    Err(refusal) => done(Err(refusal)),
+                },
+                _ => refuse(
+                    StatusCode::BAD_REQUEST,
+                    "expected {\"key\": \"...\"}, for generate-root {\"ttl\": 3600} too, at most a day",
+                ),
+            }
+        }
         ("/admin/slots", &Method::GET) => told(port.slots(SlotWish::List, by).await),
         (_, &Method::POST) if path.strip_prefix(SLOTS).is_some_and(|verb| SLOT_VERBS.contains(&verb)) => {
             let wish = match body::read(headers, body, budget).await {
@@ -225,9 +291,15 @@ pub(crate) async fn answer<B: Body + Unpin>(
         _ if path.strip_prefix(SLOTS).is_some_and(|verb| SLOT_VERBS.contains(&verb)) => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method")
         }
-        ("/admin/status" | "/admin/seal" | "/admin/recover" | "/admin/recover/confirm", _) => {
-            refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method")
-        }
+        (
+            "/admin/status"
+            | "/admin/seal"
+            | "/admin/recover"
+            | "/admin/recover/confirm"
+            | "/admin/generate-root"
+            | "/admin/rekey",
+            _,
+        ) => refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method"),
         _ => refuse(StatusCode::NOT_FOUND, "no such admin route"),
     }
 }
@@ -235,6 +307,17 @@ pub(crate) async fn answer<B: Body + Unpin>(
 fn recovery(body: &Zeroizing<Vec<u8>>) -> Option<(SecretBytes, bool)> {
     let mut parsed: Recover = serde_json::from_slice(body).ok()?;
     Some((SecretBytes::new(std::mem::take(&mut parsed.key.0).into_bytes()), parsed.reseal))
+}
+
+/// A root token without an end is not to be had: its life is 1 s to 24 h.
+fn by_owner(body: &Zeroizing<Vec<u8>>) -> Option<(SecretBytes, Option<Ttl>)> {
+    let mut parsed: ByOwner = serde_json::from_slice(body).ok()?;
+    let ttl = match parsed.ttl {
+        Some(seconds) if (1..=MAX_ROOT_SECONDS).contains(&seconds) => Some(Ttl::seconds(seconds)),
+        Some(_) => return None,
+        None => None,
+    };
+    Some((SecretBytes::new(std::mem::take(&mut parsed.key.0).into_bytes()), ttl))
 }
 
 /// What a body says to one of [`SLOT_VERBS`]; a word that its verb does not take is refused, and so is a name that is no name.
@@ -276,6 +359,8 @@ fn refuse(status: StatusCode, told: &str) -> Response<ReplyBody> {
 const SLOTS: &str = "/admin/slots/";
 const SLOT_VERBS: [&str; 6] = ["add", "remove", "test", "reseal", "predict", "commit"];
 const MAX_SOURCE_BYTES: usize = 64;
+/// A day.
+const MAX_ROOT_SECONDS: u64 = 86_400;
 /// 24 registers, a line each.
 const MAX_PCRS_BYTES: usize = 2048;
 

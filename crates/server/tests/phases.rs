@@ -192,6 +192,34 @@ async fn the_admin_socket_takes_a_recovery_key_and_no_other_body() {
 }
 
 #[tokio::test]
+async fn whoever_has_the_recovery_key_gets_a_root_token_that_ends() {
+    let bench = Bench::sealed(Security::DangerPlainHttp, Limits::default());
+    let mut admin = bench.admin().await;
+    for (request, wanted) in [
+        (post("/admin/generate-root", "{\"key\":\"k\",\"ttl\":60}"), 200),
+        (post("/admin/generate-root", "{\"key\":\"k\"}"), 400),
+        (post("/admin/generate-root", "{\"key\":\"k\",\"ttl\":0}"), 400),
+        (post("/admin/generate-root", "{\"key\":\"k\",\"ttl\":86401}"), 400),
+        (post("/admin/generate-root", "{\"ttl\":60}"), 400),
+        (get("/admin/generate-root"), 405),
+        (post("/admin/rekey", "{\"key\":\"k\"}"), 200),
+        (post("/admin/rekey", "{\"key\":\"k\",\"ttl\":60}"), 400),
+        (post("/admin/rekey", "{}"), 400),
+        (get("/admin/rekey"), 405),
+    ] {
+        assert_eq!(status(&ask(&mut admin, &request).await), wanted, "{request}");
+    }
+    let uid = rustix::process::geteuid().as_raw();
+    let asked = [format!("root token for 60 s by {uid} with k"), format!("rekey by {uid} with k")];
+    assert_eq!(*bench.desk.0.lock().unwrap(), asked);
+    let reply = ask(&mut admin, &post("/admin/generate-root", "{\"key\":\"k\",\"ttl\":60}")).await;
+    let wanted = r#"{"token":"s.dEkhu4I7STVTP1T79wpS7bpy","accessor":"cR0V2dz43ZjJObbb39brpVtW","ttl":60,"replaced":"/r/recovery.age"}"#;
+    assert!(reply.trim_end().ends_with(wanted), "{reply}");
+    let reply = ask(&mut admin, &post("/admin/rekey", "{\"key\":\"k\"}")).await;
+    assert!(reply.trim_end().ends_with(r#"{"offered":"ekr1-new"}"#), "{reply}");
+}
+
+#[tokio::test]
 async fn wishes_about_slots_reach_the_device_with_their_peer_and_no_other_words_do() {
     let bench = Bench::sealed(Security::DangerPlainHttp, Limits::default());
     let mut admin = bench.admin().await;
@@ -229,6 +257,8 @@ async fn admin_routes_exist_on_no_other_listener() {
         get("/admin/slots"),
         post("/admin/seal", ""),
         post("/admin/recover", "{\"key\":\"ekr1-right\"}"),
+        post("/admin/generate-root", "{\"key\":\"ekr1-right\",\"ttl\":60}"),
+        post("/admin/rekey", "{\"key\":\"ekr1-right\"}"),
     ] {
         assert_eq!(status(&ask(&mut tcp, &request).await), 404, "{request}");
         assert_eq!(status(&ask(&mut api, &request).await), 404, "{request}");

@@ -12,9 +12,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use api::PeerAddress;
 use host::Disk;
+use pipeline::Core;
 use seal::{
     AgeRecipients, Change, HeadCheck, RecoveryKey, SlotFiles, SlotKek, SlotSet, SourceKind, seal_to_recipients,
     write_recovery_file,
@@ -77,6 +79,57 @@ impl Running {
             self.alarm(format!("the audit has the use of the recovery key, and not its outcome: {}", e.logged()));
         }
         Ok(rotation)
+    }
+
+    /// A root token for `ttl`, for whoever shows the recovery key of the open store. The key is spent by it.
+    ///
+    /// # Errors
+    /// A [`Halt`] if the store is sealed, the key is not its, or the audit does not take the record: then there is no such token.
+    pub async fn generate_root(
+        &mut self,
+        key: &RecoveryKey,
+        ttl: api::Ttl,
+        by: PeerAddress,
+    ) -> Result<(api::Auth, Rotation), Halt> {
+        let core = self.owned_by(key, "admin/generate-root", &by).await?;
+        let auth = core.generate_root(ttl).await.map_err(|e| Halt::Refused {
+            fact: format!("no root token is made: {}", e.logged()),
+            hint: "see whether the disks of the store and the audit ring work".into(),
+        })?;
+        let rotation = self.spend(key, by).await?;
+        Ok((auth, rotation))
+    }
+
+    /// Puts another recovery key in the place of `key`, with the store open.
+    ///
+    /// # Errors
+    /// As above.
+    pub async fn rekey(&mut self, key: &RecoveryKey, by: PeerAddress) -> Result<Rotation, Halt> {
+        self.owned_by(key, "admin/rekey", &by).await?;
+        self.spend(key, by).await
+    }
+
+    /// Records that `key` is shown for `path`, and sees that it opens the store.
+    async fn owned_by(&self, key: &RecoveryKey, path: &'static str, by: &PeerAddress) -> Result<Arc<Core>, Halt> {
+        let core = self.hands.core.clone().ok_or_else(not_open)?;
+        let unrecorded = |e: pipeline::EngineError| Halt::Refused {
+            fact: format!("the use of the recovery key cannot be recorded: {}", e.logged()),
+            hint: "see whether the disk of the audit ring works".into(),
+        };
+        let used = core.announce_recovery(path, &key.name(), by.clone()).await.map_err(unrecorded)?;
+        let set = self.vouched()?;
+        let ikm = key.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?;
+        let opens = set.unlock(SourceKind::Recovery, ikm).is_ok() || !host::in_force("recovery-key-proves-the-owner");
+        let outcome = if opens { Ok(None) } else { Err("it is not this store's recovery key") };
+        core.conclude_local(used, outcome).await.map_err(unrecorded)?;
+        match opens {
+            true => Ok(core),
+            false => Err(Halt::Refused {
+                fact: format!("{} is not the recovery key of this store", key.name()),
+                hint: "a key is replaced by each use: take the newest, or see `edgekeep seal slots list` for its name"
+                    .into(),
+            }),
+        }
     }
 
     /// Puts the offered key into force; `key` is the used one, once more. From then on the used one opens nothing.

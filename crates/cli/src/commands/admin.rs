@@ -38,7 +38,7 @@ pub(super) struct Place {
 }
 
 impl Place {
-    fn socket(&self) -> PathBuf {
+    pub(super) fn socket(&self) -> PathBuf {
         let usual = || crate::locate::run_dir(self.run_dir.as_deref()).join("admin/admin.sock");
         self.admin_socket.clone().unwrap_or_else(usual)
     }
@@ -53,38 +53,12 @@ pub(super) async fn seal(place: &Place) -> Result<(), Failure> {
 
 pub(super) async fn recover(recover: Recover) -> Result<(), Failure> {
     let key = read_key(&recover.key_file)?;
-    let quoted = Zeroizing::new(serde_json::to_string(key.trim()).expect("text is JSON"));
-    let body = Zeroizing::new(format!("{{\"key\":{}}}", *quoted));
-    let asked = Zeroizing::new(format!("{{\"key\":{},\"reseal\":{}}}", *quoted, recover.reseal));
+    let body = with_key(&key, "");
+    let asked = with_key(&key, &format!(",\"reseal\":{}", recover.reseal));
     let socket = recover.place.socket();
     let reply = exchange(&socket, "POST", "/admin/recover", Some(&asked)).await?;
     crate::output::line("recovered: the store is open");
-    // The store is open: that the key could not be replaced is no failure, and must be known.
-    let stays = |why: &str| crate::output::error(&format!("warning: the used recovery key stays valid: {why}"));
-    let Ok(Recovered { replaced, offered, kept, resealed }) = serde_json::from_str(&reply) else {
-        stays("edgekeep gives an answer of another version");
-        return Ok(());
-    };
-    if let Some(place) = replaced {
-        crate::output::line(&format!("the used recovery key opens nothing any more; the new one is in {place}"));
-    }
-    if let Some(key) = offered {
-        match crate::output::show_recovery_key(&key.0) {
-            // Shown first: were it the other way round, a cut between them would leave a key that nobody has.
-            Ok(()) => match post(&socket, "/admin/recover/confirm", Some(&body)).await {
-                Ok(()) => crate::output::line("the used recovery key opens nothing any more; the new one was shown"),
-                // Refused, or not heard of: who has both has the one that counts.
-                Err(e) => crate::output::error(&format!(
-                    "warning: keep both recovery keys, the new one is not confirmed: {}",
-                    e.fact
-                )),
-            },
-            Err(e) => stays(&format!("the new one cannot be shown: {e}; run `edgekeep recover` on a terminal")),
-        }
-    }
-    if let Some(why) = kept {
-        stays(&why);
-    }
+    let resealed = settle(&socket, &body, &reply, crate::output::line).await;
     match resealed {
         Some(change) => {
             crate::output::line(&super::slots::changed(&change));
@@ -92,6 +66,37 @@ pub(super) async fn recover(recover: Recover) -> Result<(), Failure> {
         }
         None => Ok(()),
     }
+}
+
+/// Tells what became of a used recovery key, and shows the new one where it is ours to show. What was wanted is done: that the key
+/// could not be replaced is no failure, and must be known. Returns what else the reply says of slots.
+pub(super) async fn settle(socket: &Path, body: &str, reply: &str, say: fn(&str)) -> Option<SlotChange> {
+    let stays = |why: &str| crate::output::error(&format!("warning: the used recovery key stays valid: {why}"));
+    let Ok(Recovered { replaced, offered, kept, resealed }) = serde_json::from_str(reply) else {
+        stays("edgekeep gives an answer of another version");
+        return None;
+    };
+    if let Some(place) = replaced {
+        say(&format!("the used recovery key opens nothing any more; the new one is in {place}"));
+    }
+    if let Some(key) = offered {
+        match crate::output::show_recovery_key(&key.0) {
+            // Shown first: were it the other way round, a cut between them would leave a key that nobody has.
+            Ok(()) => match post(socket, "/admin/recover/confirm", Some(body)).await {
+                Ok(()) => say("the used recovery key opens nothing any more; the new one was shown"),
+                // Refused, or not heard of: who has both has the one that counts.
+                Err(e) => crate::output::error(&format!(
+                    "warning: keep both recovery keys, the new one is not confirmed: {}",
+                    e.fact
+                )),
+            },
+            Err(e) => stays(&format!("the new one cannot be shown: {e}; run `edgekeep operator rekey` on a terminal")),
+        }
+    }
+    if let Some(why) = kept {
+        stays(&why);
+    }
+    resealed
 }
 
 fn not_resealed(change: &SlotChange) -> Failure {
@@ -132,7 +137,13 @@ pub(super) async fn status(place: &Place) -> Result<Value, Failure> {
     serde_json::from_str(&text).map_err(|e| Failure::fault(format!("the admin socket answers what is no JSON: {e}")))
 }
 
-fn read_key(path: &Path) -> Result<Zeroizing<String>, Failure> {
+/// A body with a recovery key, and `more` behind it.
+pub(super) fn with_key(key: &str, more: &str) -> Zeroizing<String> {
+    let quoted = Zeroizing::new(serde_json::to_string(key.trim()).expect("text is JSON"));
+    Zeroizing::new(format!("{{\"key\":{}{more}}}", *quoted))
+}
+
+pub(super) fn read_key(path: &Path) -> Result<Zeroizing<String>, Failure> {
     let failed =
         |e: std::io::Error| Failure::usage(format!("cannot read the recovery key from {}: {e}", path.display()));
     let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_BYTES));
@@ -150,7 +161,12 @@ async fn post(socket: &Path, route: &str, body: Option<&str>) -> Result<(), Fail
 }
 
 /// One request on one connection. The whole client for a socket that root alone can reach; what it reads is bounded.
-async fn exchange(socket: &Path, method: &str, route: &str, body: Option<&str>) -> Result<Zeroizing<String>, Failure> {
+pub(super) async fn exchange(
+    socket: &Path,
+    method: &str,
+    route: &str,
+    body: Option<&str>,
+) -> Result<Zeroizing<String>, Failure> {
     let talk = async {
         let mut stream = UnixStream::connect(socket).await?;
         let uid = stream.peer_cred()?.uid();

@@ -7,6 +7,7 @@ mod doctor;
 mod env;
 mod generalize;
 pub(crate) mod ikm;
+mod operator;
 mod provision;
 mod reprovision;
 mod seal;
@@ -44,6 +45,9 @@ pub(crate) enum Command {
     Provision(provision::Provision),
     /// Take away whatever would make two devices of one image alike, before the image is captured.
     Generalize(generalize::Generalize),
+    /// What takes the recovery key of an open store: a root token, another recovery key.
+    #[command(subcommand)]
+    Operator(operator::Operator),
     /// Throw away a store that cannot be opened, so that `up` makes a new one.
     Reprovision(reprovision::Reprovision),
     #[command(hide = true)]
@@ -67,6 +71,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Ikm(ikm) => ikm::run(&ikm),
         Command::Provision(provision) => provision::run(&provision),
         Command::Generalize(generalize) => generalize::run(&generalize),
+        Command::Operator(operator) => on_runtime(operator::run(operator)),
         Command::Reprovision(reprovision) => reprovision::run(&reprovision),
         Command::Keeper(keeper) => beside::run_keeper(&keeper),
         Command::Guard(guard) => on_runtime(beside::run_guard(guard)),

@@ -136,6 +136,28 @@ impl AdminPort for Desk {
         })
     }
 
+    fn generate_root<'a>(
+        &'a self,
+        key: SecretBytes,
+        ttl: Ttl,
+        by: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(Auth, Recovered), AdminRefusal>> {
+        Box::pin(async move {
+            let text = String::from_utf8(key.expose().to_vec()).unwrap();
+            self.0.lock().unwrap().push(format!("root token for {} s by {} with {text}", ttl.as_seconds(), by.uid()));
+            let auth = Auth { lease_duration: ttl, ..login().auth.unwrap() };
+            Ok((auth, Recovered::Replaced { place: "/r/recovery.age".into() }))
+        })
+    }
+
+    fn rekey<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+        Box::pin(async move {
+            let text = String::from_utf8(key.expose().to_vec()).unwrap();
+            self.0.lock().unwrap().push(format!("rekey by {} with {text}", by.uid()));
+            Ok(Recovered::Offered { key: SecretBytes::new(b"ekr1-new".to_vec()) })
+        })
+    }
+
     fn slots<'a>(
         &'a self,
         wish: SlotWish,

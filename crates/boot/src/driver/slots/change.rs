@@ -51,7 +51,7 @@ impl Ground {
 
 impl Running {
     /// The set on the disk, if it is the one that the store's head vouches for.
-    pub(super) fn vouched(&self) -> Result<SlotSet, Halt> {
+    pub(in crate::driver) fn vouched(&self) -> Result<SlotSet, Halt> {
         let store = self.hands.store.as_ref().ok_or_else(not_open)?;
         let found = SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read().map_err(|e| refused(&e, e.hint()))?;
         let head = store.head().map_err(|e| refused(&e, AGAIN))?.slots;

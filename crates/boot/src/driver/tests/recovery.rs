@@ -72,6 +72,39 @@ async fn a_recovery_key_is_spent_by_its_use_and_the_source_still_opens() {
 }
 
 #[tokio::test]
+async fn a_root_token_and_another_recovery_key_are_for_whoever_has_the_one_in_force() {
+    let mut device = Device::new();
+    let (mut running, first) = device.made_with_a_key().await;
+    let ttl = api::Ttl::seconds(600);
+    let stranger = RecoveryKey::generate(&SeededEntropy::new(99));
+    for halt in [
+        running.generate_root(&stranger, ttl, ROOT).await.unwrap_err(),
+        running.rekey(&stranger, ROOT).await.unwrap_err(),
+    ] {
+        assert!(halt.to_string().contains("is not the recovery key of this store"), "{halt}");
+    }
+    let (auth, rotation) = running.generate_root(&key(&first), ttl, ROOT).await.unwrap();
+    let second = offered(rotation);
+    running.confirm_recovery(&key(&first), ROOT).await.unwrap();
+    assert!(lives(&running, &auth.client_token).await);
+    let policies = "sys/policies/acl/root-only";
+    let body = r#"{"policy":"path \"x\" {capabilities=[\"read\"]}"}"#;
+    assert_eq!(ask(&running, &auth.client_token, Operation::Write, policies, body).await, Status::NO_CONTENT);
+    device.clock.advance(Duration::from_secs(601));
+    assert!(!lives(&running, &auth.client_token).await, "it ends by itself");
+
+    assert!(running.generate_root(&key(&first), ttl, ROOT).await.is_err(), "the first key is spent");
+    let third = offered(running.rekey(&key(&second), ROOT).await.unwrap());
+    running.confirm_recovery(&key(&second), ROOT).await.unwrap();
+    assert!(running.rekey(&key(&second), ROOT).await.is_err());
+    running.seal().await;
+    let halt = running.generate_root(&key(&third), ttl, ROOT).await.unwrap_err();
+    assert!(halt.to_string().contains("sealed") || halt.to_string().contains("not open"), "{halt}");
+    running.recover(&key(&third), ROOT).await.unwrap();
+    assert_eq!(open(&running), BOTH);
+}
+
+#[tokio::test]
 async fn a_key_that_nobody_confirms_leaves_the_used_one_valid() {
     let mut device = Device::new();
     let (mut running, text) = device.made_with_a_key().await;

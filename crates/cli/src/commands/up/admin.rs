@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex, PoisonError};
 
-use api::{PeerAddress, Status};
+use api::{Auth, PeerAddress, Status, Ttl};
 use boot::machine::Halt;
 use secret::SecretBytes;
 use serde_json::Value;
@@ -17,6 +17,10 @@ pub(super) enum Wish {
     Recover(SecretBytes, bool, PeerAddress),
     /// Let the offered recovery key take the place of this one.
     ConfirmRecovery(SecretBytes, PeerAddress),
+    /// A root token that lives so long, for whoever has this recovery key.
+    GenerateRoot(SecretBytes, Ttl, PeerAddress),
+    /// Another recovery key in the place of this one, with the store open.
+    Rekey(SecretBytes, PeerAddress),
     /// See to the key slots.
     Slots(SlotWish, PeerAddress),
 }
@@ -27,6 +31,8 @@ pub(super) enum Granted {
     Done,
     /// The store is open, and this became of the recovery key.
     Recovered(Recovered, Option<Value>),
+    /// The token is made, and this became of the recovery key.
+    Root(Box<Auth>, Recovered),
     /// This is to be told.
     Told(Value),
 }
@@ -75,6 +81,8 @@ impl Port {
             Wish::Seal => "seal",
             Wish::Recover(..) => "recover",
             Wish::ConfirmRecovery(..) => "confirm the new recovery key",
+            Wish::GenerateRoot(..) => "make a root token",
+            Wish::Rekey(..) => "replace the recovery key",
             Wish::Slots(SlotWish::List, _) => "list key slots",
             Wish::Slots(..) => "change or try key slots",
         };
@@ -110,7 +118,30 @@ impl AdminPort for Port {
             match self.ask(Wish::Recover(key, reseal, address(by)), by).await? {
                 Granted::Recovered(recovered, slots) => Ok((recovered, slots)),
                 // Only the answers to other wishes are like this.
-                Granted::Done | Granted::Told(_) => Err(mixed_up()),
+                Granted::Done | Granted::Told(_) | Granted::Root(..) => Err(mixed_up()),
+            }
+        })
+    }
+
+    fn generate_root<'a>(
+        &'a self,
+        key: SecretBytes,
+        ttl: Ttl,
+        by: &'a AdminPeer,
+    ) -> AdminFuture<'a, Result<(Auth, Recovered), AdminRefusal>> {
+        Box::pin(async move {
+            match self.ask(Wish::GenerateRoot(key, ttl, address(by)), by).await? {
+                Granted::Root(auth, recovered) => Ok((*auth, recovered)),
+                _ => Err(mixed_up()),
+            }
+        })
+    }
+
+    fn rekey<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>> {
+        Box::pin(async move {
+            match self.ask(Wish::Rekey(key, address(by)), by).await? {
+                Granted::Recovered(recovered, _) => Ok(recovered),
+                _ => Err(mixed_up()),
             }
         })
     }
@@ -119,7 +150,7 @@ impl AdminPort for Port {
         Box::pin(async move {
             match self.ask(Wish::Slots(wish, address(by)), by).await? {
                 Granted::Told(value) => Ok(value),
-                Granted::Done | Granted::Recovered(..) => Err(mixed_up()),
+                Granted::Done | Granted::Recovered(..) | Granted::Root(..) => Err(mixed_up()),
             }
         })
     }

@@ -147,6 +147,19 @@ async fn grant(running: &mut Running, Asked { wish, done }: Asked, again: &impl 
         }
         Wish::Recover(text, reseal, by) => recover(running, &text, reseal, by, again).await,
         Wish::Slots(wish, by) => slots::grant(running, wish, by, again).await,
+        Wish::GenerateRoot(text, ttl, by) => match recovery_key(&text) {
+            Ok(key) => {
+                let made = running.generate_root(&key, ttl, by).await;
+                made.map(|(auth, r)| Granted::Root(Box::new(auth), recovered(r))).map_err(Refusal::Halted)
+            }
+            Err(refusal) => Err(refusal),
+        },
+        Wish::Rekey(text, by) => match recovery_key(&text) {
+            Ok(key) => {
+                running.rekey(&key, by).await.map(|r| Granted::Recovered(recovered(r), None)).map_err(Refusal::Halted)
+            }
+            Err(refusal) => Err(refusal),
+        },
         Wish::ConfirmRecovery(text, by) => match recovery_key(&text) {
             Ok(key) => running.confirm_recovery(&key, by).await.map(|()| Granted::Done).map_err(Refusal::Halted),
             Err(refusal) => Err(refusal),
