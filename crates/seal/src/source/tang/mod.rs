@@ -207,8 +207,8 @@ impl KeySource for TangSource {
         Ok(Evidence(facts))
     }
 
-    /// Needs every server once: a share that could not be given out would be missing for good. Then sees that each gives its
-    /// share back.
+    /// With the servers that answer, if they are enough: one that is away gets no share, and none later, until the slot is made
+    /// anew. Then sees that each gives its share back.
     fn provision(
         &mut self,
         policy: &PolicyRequest,
@@ -217,7 +217,9 @@ impl KeySource for TangSource {
     ) -> Result<Provisioned, SourceError> {
         policy.enforceable(SourceKind::Tang, &self.capabilities())?;
         let (mut made, mut faults) = (Vec::new(), Vec::new());
-        for (server, outcome) in self.servers.iter().zip(self.advertisements(deadline)?) {
+        // One that hangs must leave the others time for the exchange.
+        let half = Deadline::after(&*self.clock, deadline.left(&*self.clock) / 2);
+        for (server, outcome) in self.servers.iter().zip(self.advertisements(half)?) {
             match outcome {
                 Ok(advertisement) => {
                     let (binding, shared) = Binding::provision(advertisement.exchange_key(), &*self.entropy);
@@ -226,10 +228,18 @@ impl KeySource for TangSource {
                 Err(fault) => faults.push((server.origin.clone(), fault)),
             }
         }
-        let needed = self.servers.len();
-        if made.len() < needed {
-            return Err(SourceError::TooFew { needed, answered: made.len(), faults: told(&faults) });
+        let enough = usize::from(self.threshold);
+        if made.len() < enough {
+            return Err(SourceError::TooFew { needed: enough, answered: made.len(), faults: told(&faults) });
         }
+        if !faults.is_empty() {
+            let missing = told(&faults);
+            tracing::warn!(
+                missing,
+                "Tang servers have no share until the slot is made anew: `edgekeep seal slots reseal`"
+            );
+        }
+        let needed = made.len();
         let (entries, secret) = Entries::make(self.threshold, made, &*self.entropy);
         let shares = self.shares(&entries, needed, deadline)?;
         if shares.opened.len() < needed {

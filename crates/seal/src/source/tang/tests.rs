@@ -186,17 +186,33 @@ fn a_stranger_is_not_provisioned_with() {
 }
 
 #[test]
-fn every_server_is_needed_to_provision() {
+fn a_slot_is_made_with_the_servers_that_answer_if_they_are_enough() {
     if is_skipped("tang") {
         return;
     }
-    let tangds = [Tangd::start(), Tangd::start()];
-    let mut source = source(&tangds.each_ref().map(server), 1);
+    let tangds = [Tangd::start(), Tangd::start(), Tangd::start()];
+    let mut source = source(&tangds.each_ref().map(server), 2);
     tangds[1].becomes(Tanging::Down);
-    assert!(faults(provision(&mut source)).contains(&tangds[1].url()));
-    let facts = source.probe(within(LONG)).unwrap().0;
-    assert!(facts.contains(&("threshold", "1 of 2".into())));
+    tangds[2].becomes(Tanging::Hanging);
+    let told = faults(source.provision(&PolicyRequest::default(), &NoAuth, within(Duration::from_secs(2))));
+    assert!(told.contains(&tangds[1].url()) && told.contains(&tangds[2].url()), "one of three: {told}");
+    tangds[1].becomes(Tanging::Well);
+    let two = source.provision(&PolicyRequest::default(), &NoAuth, within(Duration::from_secs(2))).unwrap();
+    let facts = source.probe(within(Duration::from_secs(2))).unwrap().0;
+    assert!(facts.contains(&("threshold", "2 of 3".into())));
     assert!(facts.contains(&("server", format!("{}: answers with the pinned key", tangds[0].url()))), "{facts:?}");
+
+    // It is back, and of no use to this slot.
+    tangds[2].becomes(Tanging::Well);
+    let released = release(&mut source, &two.public).unwrap();
+    assert!(released.ikm.ct_eq(&two.ikm));
+    assert!(released.evidence.0.contains(&("threshold", "2 of 2".into())), "{:?}", released.evidence);
+    tangds[0].becomes(Tanging::Down);
+    faults(release(&mut source, &two.public));
+    tangds[0].becomes(Tanging::Well);
+    let three = provision(&mut source).unwrap();
+    tangds[0].becomes(Tanging::Down);
+    assert!(release(&mut source, &three.public).unwrap().ikm.ct_eq(&three.ikm), "made anew, it has all three");
 }
 
 #[test]
