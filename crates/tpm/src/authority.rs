@@ -9,12 +9,13 @@
 use secret::crypto::sha256;
 use zeroize::Zeroizing;
 
+use crate::assertions::POLICY_AUTHORIZE;
 use crate::error::TpmError;
 use crate::frame::{CommandCode, Shape};
 use crate::policy::PolicyDigest;
 use crate::public::{ECC, NIST_P256, NULL, Name, RSA, SHA256, SIGN, USER_WITH_AUTH};
 use crate::session::Session;
-use crate::tpm::{POLICY_AUTHORIZE, RH_NULL, RH_OWNER, Tpm, code};
+use crate::tpm::{RH_NULL, RH_OWNER, Tpm, code};
 use crate::wire::{Malformed, Reader, Writer};
 
 /// A public key that approves of policies.
@@ -90,9 +91,11 @@ impl Tpm {
         // policyRef is empty, so that what is signed is the digest alone (part 3, 23.16.1).
         let signed = sha256(&[&approved.0]);
         let parameters = Writer::new().sized(&signed).bytes(&signature.marshalled()).done();
-        let ticket = self.plain(VERIFY_SIGNATURE, &[handle], &parameters)?.parameters;
-        let ticket = ticket_of(&ticket).map_err(VERIFY_SIGNATURE.malformed())?;
+        let verified = self.plain(VERIFY_SIGNATURE, &[handle], &parameters);
+        // Verified or not: a TPM may have room for three objects.
         self.release(handle)?;
+        let ticket = verified?.parameters;
+        let ticket = ticket_of(&ticket).map_err(VERIFY_SIGNATURE.malformed())?;
         let parameters = Writer::new().sized(&approved.0).sized(&[]).sized(name.as_bytes()).bytes(ticket).done();
         self.plain(POLICY_AUTHORIZE, &[session.handle()], &parameters).map(|_| ())
     }

@@ -5,6 +5,7 @@
 //! wire, frame      numbers, sized buffers, commands and responses; the reader is total
 //! session          salted with a key whose name is known; parameters encrypted, every answer authenticated
 //! Tpm              the commands, as verbs; what is loaded is flushed on every path
+//! assertions       sessions, and what they assert, as verbs
 //! nv, authority    indices in the TPM that keep a secret or count; keys that approve of policies
 //! policy           the digests that the TPM will compute, computed beforehand
 //! ```
@@ -16,6 +17,7 @@
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod assertions;
 mod authority;
 mod channel;
 mod code;

@@ -12,12 +12,13 @@ use std::fmt;
 use secret::SecretBytes;
 use zeroize::Zeroizing;
 
+use crate::assertions::POLICY_SECRET;
 use crate::error::TpmError;
 use crate::frame::{CommandCode, Shape};
 use crate::policy::PolicyDigest;
 use crate::public::{AuthValue, Name, PinnedKey, SHA256};
 use crate::session::{Session, Use};
-use crate::tpm::{Entity, POLICY_SECRET, RH_OWNER, Tpm, code};
+use crate::tpm::{Entity, RH_OWNER, Tpm, code};
 use crate::wire::{Reader, Writer};
 
 /// The number of an index of ours. The TCG leaves 0x01800000 to 0x01BFFFFF to the owner (Registry of Reserved TPM 2.0 Handles

@@ -2,14 +2,14 @@
 
 use secret::crypto::sha256;
 
+use crate::assertions::{
+    POLICY_AUTH_VALUE, POLICY_AUTHORIZE, POLICY_COMMAND_CODE, POLICY_COUNTER_TIMER, POLICY_OR, POLICY_PCR,
+    POLICY_SECRET,
+};
 use crate::frame::CommandCode;
 use crate::nv::NV_READ_LOCK;
 use crate::pcr::{PcrSet, PcrValues};
 use crate::public::Name;
-use crate::tpm::{
-    POLICY_AUTH_VALUE, POLICY_AUTHORIZE, POLICY_COMMAND_CODE, POLICY_COUNTER_TIMER, POLICY_OR, POLICY_PCR,
-    POLICY_SECRET,
-};
 use crate::wire::Writer;
 
 /// A policy session's digest; of a new session, zeros.

@@ -23,11 +23,18 @@ def policy(image):
     return sha256(bytes(32), bytes.fromhex("0000017f"), selection, sha256(value))
 
 
+def fingerprint(public):
+    """Of the key alone, as systemd has it: RSAPublicKey, or the uncompressed point."""
+    der = openssl("pkey", "-pubin", "-outform", "DER", data=public)
+    if b"\x2a\x86\x48\xce\x3d\x02\x01" in der:
+        return sha256(der[-65:])
+    return sha256(openssl("rsa", "-pubin", "-RSAPublicKey_out", "-outform", "DER", data=public))
+
+
 def entry(key, public, image):
     pol = policy(image)
-    der = openssl("pkey", "-pubin", "-outform", "DER", data=public)
     sig = openssl("dgst", "-sha256", "-sign", key, data=pol)
-    return {"pcrs": [11], "pkfp": sha256(der).hex(), "pol": pol.hex(), "sig": base64.b64encode(sig).decode()}
+    return {"pcrs": [11], "pkfp": fingerprint(public).hex(), "pol": pol.hex(), "sig": base64.b64encode(sig).decode()}
 
 
 def key(directory, name, *options):
@@ -39,7 +46,7 @@ def key(directory, name, *options):
     if name not in ("rsa", "p256"):
         return path, public
     with open(os.path.join(here, f"pcr-{name}.fingerprint"), "w") as out:
-        out.write(sha256(openssl("pkey", "-pubin", "-outform", "DER", data=public)).hex() + "\n")
+        out.write(fingerprint(public).hex() + "\n")
     return path, public
 
 

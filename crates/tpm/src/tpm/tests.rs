@@ -6,6 +6,7 @@ use host::{OsClock, OsEntropy};
 use proptest::prelude::*;
 
 use super::*;
+use crate::policy::{ClockCondition, PolicyCommand};
 
 /// Writes the commands down, and answers as it is told; when that is used up, with a failure.
 #[derive(Clone, Default)]

@@ -9,11 +9,12 @@
 //! read may lock. Whoever has the owner's authorisation can destroy the index, and learns nothing by it: another in its place has
 //! another name, or other octets.
 
-use std::num::NonZeroU8;
+mod slot;
+
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::tpm::policy::{PolicyCommand, PolicyDigest};
+use ::tpm::policy::PolicyCommand;
 use ::tpm::{AuthValue, Name, NvHandle, NvIndex, NvState, PcrValues, PinnedKey, Refusal, Session, Tpm, TpmError};
 use host::{Clock, Disk, Entropy};
 use secret::{Secret, SecretBytes, crypto};
@@ -22,28 +23,15 @@ use super::super::{
     Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
 };
 use super::chip::Chip;
-use super::items::{self, TAG_KEY, TAG_VERSION};
 use super::signed::PcrSigning;
 use super::state::State;
-use crate::labels::TPM_NV_CHECK;
 use crate::slot::{SlotPublic, SourceKind};
+use slot::{NvSlot, branches, check, index};
 
 /// The source `tpm-nv`.
 pub struct TpmNvSource {
     chip: Chip,
     signing: PcrSigning,
-}
-
-/// What the slot remembers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct NvSlot {
-    key: Name,
-    handle: NvHandle,
-    state: State,
-    /// Tells octets that somebody else has put there; of no use to whoever does not have the octets.
-    check: [u8; CHECK_BYTES],
-    /// Whether it is locked after each release.
-    once: bool,
 }
 
 impl TpmNvSource {
@@ -317,74 +305,10 @@ pub(super) fn remove(chip: &Chip, key: &Name, index: &NvIndex, deadline: Deadlin
     }
 }
 
-impl NvSlot {
-    fn index(&self) -> NvIndex {
-        index(&self.state, self.handle, self.once)
-    }
-
-    fn write(&self, what: &str) -> Result<SlotPublic, SourceError> {
-        let mut all = vec![
-            (TAG_VERSION, vec![VERSION]),
-            (TAG_KEY, self.key.as_bytes().to_vec()),
-            (TAG_INDEX, self.handle.number().to_be_bytes().to_vec()),
-            (TAG_CHECK, self.check.to_vec()),
-        ];
-        all.extend(items::of_state(&self.state));
-        items::slot(SourceKind::TpmNv, NonZeroU8::new(u8::from(self.once)), all, what)
-    }
-
-    /// What [`NvSlot::write`] wrote; the disk is hostile, so every item is looked at.
-    fn read(slot: &SlotPublic) -> Result<Self, SourceError> {
-        Self::parse(slot).ok_or(SourceError::OtherSlot { kind: SourceKind::TpmNv })
-    }
-
-    fn parse(slot: &SlotPublic) -> Option<Self> {
-        let once = match slot.release_limit().map(NonZeroU8::get) {
-            None => false,
-            Some(1) => true,
-            Some(_) => return None,
-        };
-        if slot.kind() != SourceKind::TpmNv || slot.item(TAG_VERSION)? != [VERSION] {
-            return None;
-        }
-        Some(Self {
-            key: items::key(slot)?,
-            handle: NvHandle::from_number(u32::from_be_bytes(slot.item(TAG_INDEX)?.try_into().ok()?))?,
-            state: items::state(slot)?,
-            check: slot.item(TAG_CHECK)?.try_into().ok()?,
-            once,
-        })
-    }
-}
-
-/// The index of a state: by its policy it is read in that state, and locked in any.
-fn index(state: &State, handle: NvHandle, once: bool) -> NvIndex {
-    NvIndex::secret(handle, PolicyDigest::any_of(&branches(state)), state.pin, once)
-}
-
-fn branches(state: &State) -> [PolicyDigest; 2] {
-    let before = state.approved();
-    let registers = state.registers();
-    let measured = if registers.is_empty() {
-        before
-    } else {
-        before.pcr(registers, &state.measured).expect("the set is made of the registers that have values")
-    };
-    let read = state.conditions().into_iter().fold(measured, PolicyDigest::clock);
-    let read = if state.pin { read.auth_value() } else { read };
-    [read, PolicyDigest::default().command(PolicyCommand::NvReadLock)]
-}
-
-fn check(octets: &[u8]) -> [u8; CHECK_BYTES] {
-    let mut check = [0; CHECK_BYTES];
-    crypto::hkdf_sha256(&[], octets, TPM_NV_CHECK.text.as_bytes(), &mut check);
-    check
-}
-
 /// The index of a slot, for whoever would put another in its place.
 #[cfg(test)]
 pub(super) fn index_of(slot: &SlotPublic) -> Option<NvIndex> {
-    NvSlot::parse(slot).map(|slot| slot.index())
+    NvSlot::read(slot).ok().map(|slot| slot.index())
 }
 
 fn changed(chip: &Chip, handle: NvHandle, how: &str) -> SourceError {
@@ -400,9 +324,4 @@ const ANY: [NvState; 5] = [
     NvState { written: false, write_locked: false, read_locked: true },
 ];
 const LOCKED: NvState = NvState { written: true, write_locked: true, read_locked: true };
-const CHECK_BYTES: usize = TPM_NV_CHECK.bytes;
 const DRAWS: usize = 8;
-
-const VERSION: u8 = 1;
-const TAG_INDEX: u16 = 10;
-const TAG_CHECK: u16 = 11;

@@ -1,7 +1,7 @@
 //! Registers that a vendor has signed: the key that a slot is bound to, and the file of signatures that comes with each image.
 //!
 //! ```text
-//! {"sha256": [{"pcrs": [11], "pkfp": "SHA-256 of the key's DER", "pol": "digest of PolicyPCR", "sig": "base64"}]}
+//! {"sha256": [{"pcrs": [11], "pkfp": "SHA-256 of the public key", "pol": "digest of PolicyPCR", "sig": "base64"}]}
 //! ```
 //! That is what `systemd-measure sign` writes and systemd-stub carries (`.pcrsig`, systemd-measure(1)). The file is no secret and
 //! no authority: the TPM checks each signature. Here it is only read, whoever wrote it.
@@ -78,7 +78,7 @@ impl SignatureFile {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PcrSignatures(Vec<(KeyPrint, Entry)>);
 
-/// SHA-256 of a key's SubjectPublicKeyInfo in DER.
+/// As [`fingerprint`] makes it.
 type KeyPrint = [u8; 32];
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,11 +173,12 @@ pub fn parse_public_key(pem: &[u8]) -> Result<AuthorityKey, PcrSigningError> {
     Ok(AuthorityKey::P256(point.to_vec().try_into().map_err(|_| PcrSigningError::NoKey)?))
 }
 
-/// SHA-256 of the key's SubjectPublicKeyInfo: the `pkfp` of its signatures.
+/// The `pkfp` of its signatures: SHA-256 over the key alone, without the algorithm that SubjectPublicKeyInfo puts before it. That
+/// is what systemd does (RSAPublicKey of RFC 8017, A.1.1; the uncompressed point of SEC 1, 2.3.3).
 fn fingerprint(key: &AuthorityKey) -> KeyPrint {
     match key {
-        AuthorityKey::Rsa2048(n) => sha256(&[RSA_HEAD, &**n, RSA_TAIL]),
-        AuthorityKey::P256(point) => sha256(&[P256_HEAD, &**point]),
+        AuthorityKey::Rsa2048(n) => sha256(&[&RSA_HEAD[RSA_ALGORITHM_BYTES..], &**n, RSA_TAIL]),
+        AuthorityKey::P256(point) => sha256(&[&[4], &**point]),
     }
 }
 
@@ -244,6 +245,8 @@ const RSA_HEAD: &[u8] = &[
     0x30, 0x82, 0x01, 0x22, 0x30, 0x0d, 0x06, 0x09, 0x2a, 0x86, 0x48, 0x86, 0xf7, 0x0d, 0x01, 0x01, 0x01, 0x05, 0x00,
     0x03, 0x82, 0x01, 0x0f, 0x00, 0x30, 0x82, 0x01, 0x0a, 0x02, 0x82, 0x01, 0x01, 0x00,
 ];
+/// What of it is not RSAPublicKey.
+const RSA_ALGORITHM_BYTES: usize = 24;
 const RSA_TAIL: &[u8] = &[0x02, 0x03, 0x01, 0x00, 0x01];
 /// SubjectPublicKeyInfo of id-ecPublicKey on prime256v1 up to the coordinates of an uncompressed point.
 const P256_HEAD: &[u8] = &[

@@ -12,7 +12,7 @@ const SIGNATURES: &str = include_str!("../../../../tests/golden/pcr-signature.js
 fn keys_in_pem() {
     let rsa = parse_public_key(RSA.as_bytes()).unwrap();
     assert!(matches!(rsa, AuthorityKey::Rsa2048(_)));
-    // `openssl pkey -pubin -outform DER | sha256sum`
+    // Of RSA: `openssl rsa -pubin -RSAPublicKey_out -outform DER | sha256sum`
     assert_eq!(hex::encode(fingerprint(&rsa)), include_str!("../../../../tests/golden/pcr-rsa.fingerprint").trim());
     let p256 = parse_public_key(P256.as_bytes()).unwrap();
     assert!(matches!(p256, AuthorityKey::P256(_)));

@@ -1,5 +1,7 @@
 //! A state that a vendor has signed: updates with nobody there, and images that nobody has signed.
 
+use ::tpm::PolicyDigest;
+
 use super::*;
 
 const SIGNED: &str = include_str!("../../../../tests/golden/pcr-signature.json");
@@ -150,4 +152,32 @@ fn the_next_image_may_be_predicted_beside_what_is_signed() {
     signed.device.tpm.extend(11, 0xcc);
     assert!(signed.release(&new.public).unwrap().ikm.ct_eq(&new.ikm));
     assert!(signed.release(&old.public).is_err());
+}
+
+/// Made by `systemd-measure sign --bank=sha256` and `calculate`, of systemd 252: a signature for each phase of a boot.
+#[test]
+fn what_systemd_measure_signs_is_what_the_tpm_takes() {
+    let Some(device) = Device::new() else { return };
+    let key = parse_public_key(include_bytes!("../../../../tests/golden/systemd-measure.pem")).unwrap();
+    let file = include_bytes!("../../../../tests/golden/systemd-measure.json");
+    let approvals = PcrSignatures::parse(file).unwrap().of(&key);
+    let calculated: Vec<PcrValues> = include_str!("../../../../tests/golden/systemd-measure.pcrs")
+        .lines()
+        .filter(|line| !line.starts_with('#'))
+        .map(|line| line.parse().unwrap())
+        .collect();
+    assert_eq!((approvals.len(), calculated.len()), (4, 4));
+    let mut tpm = device.source().chip.open(soon()).unwrap();
+    let storage = tpm.storage_key().unwrap().pin();
+    for (approval, values) in approvals.iter().zip(&calculated) {
+        assert_eq!(PolicyDigest::default().pcr(approval.pcrs, values), Some(approval.policy));
+        let trial = tpm.trial_session(&storage).unwrap();
+        tpm.policy_authorize(&trial, &approval.policy, &key, &approval.signature).unwrap();
+        assert_eq!(tpm.policy_digest(&trial).unwrap(), PolicyDigest::authorized_by(&key.name()));
+        // Each is for its own phase alone.
+        let other = approvals.iter().find(|a| a.policy != approval.policy).unwrap();
+        let crossed = tpm.policy_authorize(&trial, &approval.policy, &key, &other.signature).unwrap_err();
+        assert_eq!(crossed.refusal(), Some(Refusal::Signature));
+        tpm.end(trial).unwrap();
+    }
 }
