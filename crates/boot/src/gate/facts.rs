@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use crate::plan::{GateName, Need, Plan, ServiceName};
+use crate::plan::{GateName, GatePlan, Need, Plan, ServiceName};
 
 /// What holds now. Each fact is put here only after what it tells is durable.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -26,29 +26,59 @@ impl Facts {
         }
         // In the plan's order: a gate needs only gates before it, so one pass is enough.
         for gate in &plan.gates {
-            let met = gate.needs.iter().enumerate().all(|(at, need)| match need {
-                Need::Store => self.store,
-                Need::AllServices => {
-                    plan.services.iter().all(|s| self.services.contains(&s.name))
-                        || !host::in_force("gates-by-evidence")
-                }
-                Need::Service(name) => self.services.contains(name),
-                Need::AllCredentials => self.credentials,
-                Need::Gate(name) => open.contains(name),
-                Need::Probe(_) => self.probes.contains(&(gate.name.clone(), at)),
-            });
-            if met {
+            if gate.needs.iter().enumerate().all(|(at, need)| self.holds(plan, &open, gate, at, need)) {
                 open.insert(gate.name.clone());
             }
         }
         open
+    }
+
+    /// What the gate waits for, the first of its needs that does not hold; `None` if it is open, or is no gate of the plan.
+    pub fn lacking(&self, plan: &Plan, gate: &GateName) -> Option<String> {
+        let gate = plan.gates.iter().find(|g| g.name == *gate)?;
+        if !self.store {
+            return Some("the store".into());
+        }
+        let open = self.open(plan);
+        let needs = gate.needs.iter().enumerate();
+        needs
+            .filter(|(at, need)| !self.holds(plan, &open, gate, *at, need))
+            .map(|(_, need)| self.told(plan, need))
+            .next()
+    }
+
+    fn holds(&self, plan: &Plan, open: &BTreeSet<GateName>, gate: &GatePlan, at: usize, need: &Need) -> bool {
+        match need {
+            Need::Store => self.store,
+            Need::AllServices => {
+                plan.services.iter().all(|s| self.services.contains(&s.name)) || !host::in_force("gates-by-evidence")
+            }
+            Need::Service(name) => self.services.contains(name),
+            Need::AllCredentials => self.credentials,
+            Need::Gate(name) => open.contains(name),
+            Need::Probe(_) => self.probes.contains(&(gate.name.clone(), at)),
+        }
+    }
+
+    fn told(&self, plan: &Plan, need: &Need) -> String {
+        match need {
+            Need::Store => "the store".into(),
+            Need::AllServices => {
+                let without = plan.services.iter().filter(|s| !self.services.contains(&s.name));
+                let names: Vec<&str> = without.map(|s| s.name.as_str()).collect();
+                format!("the tokens of {}", names.join(", "))
+            }
+            Need::Service(name) => format!("the token of {name}"),
+            Need::AllCredentials => "the credentials".into(),
+            Need::Gate(name) => format!("the gate {name}"),
+            Need::Probe(probe) => probe.to_string(),
+        }
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::plan::GatePlan;
     use crate::testing::demo_plan;
 
     fn names(open: &BTreeSet<GateName>) -> Vec<&str> {
@@ -63,8 +93,13 @@ mod tests {
         let mut facts = Facts { store: true, credentials: true, ..Facts::default() };
         facts.services.insert("sensor".parse().unwrap());
         assert!(facts.open(&plan).is_empty(), "one service is missing");
+        let lacking = |facts: &Facts, gate: &str| facts.lacking(&plan, &gate.parse().unwrap());
+        assert_eq!(lacking(&facts, "tokens-ready").as_deref(), Some("the tokens of uploader"));
+        assert_eq!(lacking(&facts, "ready-to-run").as_deref(), Some("the gate tokens-ready"));
         facts.services.insert("uploader".parse().unwrap());
         assert_eq!(names(&facts.open(&plan)), ["ready-to-run", "tokens-ready"]);
+        assert_eq!(lacking(&facts, "db").as_deref(), Some("file:/x"));
+        assert_eq!((lacking(&facts, "ready-to-run"), lacking(&facts, "nowhere")), (None, None));
         facts.probes.insert(("db".parse().unwrap(), 1));
         assert_eq!(names(&facts.open(&plan)), ["db", "ready-to-run", "tokens-ready"]);
         facts.credentials = false;
@@ -77,5 +112,6 @@ mod tests {
         let services = plan.services.iter().map(|s| s.name.clone()).collect();
         let facts = Facts { store: false, services, credentials: true, ..Facts::default() };
         assert!(facts.open(&plan).is_empty());
+        assert_eq!(facts.lacking(&plan, &"tokens-ready".parse().unwrap()).as_deref(), Some("the store"));
     }
 }

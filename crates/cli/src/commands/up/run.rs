@@ -242,7 +242,10 @@ fn status(running: &Running, story: &Story, memory: Memory) -> AdminStatus {
     let gate = |name: &GateName| GateStatus {
         name: name.to_string(),
         open: open.iter().any(|o| o == name.as_str()),
-        waits_for: None,
+        waits_for: match running.state() {
+            State::Serving(serving) => serving.facts().lacking(running.plan(), name),
+            _ => Some("the store".into()),
+        },
     };
     AdminStatus {
         state,
