@@ -30,7 +30,7 @@ pub use address::{Address, AddressError};
 pub use bearer::Bearer;
 pub use calls::{AskError, Calls, text_of};
 pub use plain::{HttpReply, HttpRequest, Origin, OriginError, exchange as exchange_plain};
-pub use reply::MAX_REPLY_BYTES;
+pub use reply::{MAX_REPLY_BYTES, parse as parse_reply};
 pub use status::{StatusError, WebUrl, WebUrlError};
 pub use transport::{DangerPlainVault, HttpsVault, PlainNetworkAllowed, PlainRefused, Remote, UnixVault};
 pub use trust::{Trust, TrustError};

@@ -14,8 +14,11 @@ use zeroize::Zeroizing;
 /// Largest reply that is read: 4 MiB, four times the largest body that our own store takes.
 pub const MAX_REPLY_BYTES: usize = 4 * 1024 * 1024;
 
-/// Parses a reply; an error says what cannot be read, and names no value.
-pub(crate) fn parse(status: u16, bytes: Zeroizing<Vec<u8>>) -> Result<Reply, &'static str> {
+/// Parses the body of a reply; an error says what cannot be read, and names no value.
+///
+/// # Errors
+/// What is wrong, in words.
+pub fn parse(status: u16, bytes: Zeroizing<Vec<u8>>) -> Result<Reply, &'static str> {
     let status = Status(status);
     if bytes.iter().all(u8::is_ascii_whitespace) {
         return Ok(Reply { status, payload: Payload::Empty });

@@ -37,7 +37,7 @@ pub struct Fresh<'c, 'a> {
 pub struct Kept {
     /// The shares.
     pub shares: ClearShares,
-    /// The initial root token; it has been on no disk.
+    /// The initial root token; on the disk only wrapped under the shares.
     pub root: RootToken,
 }
 
@@ -112,6 +112,11 @@ impl Fresh<'_, '_> {
     /// # Errors
     /// The last [`CustodyError`]; the shares are lost then, and the store with them, which holds nothing yet.
     pub async fn keep(self) -> Result<Kept, CustodyError> {
+        // Before the shares: with them on the disk and the login not yet in the store, it is the only way in
+        // (`a_run_that_ends_before_the_login_is_there_is_gone_on_with`). Without them nobody opens it.
+        if let Err(e) = self.root.keep_first(self.custody, &self.shares) {
+            tracing::error!(error = %host::with_causes(&e), "the first root token is not kept; the shares go first");
+        }
         let mut pause = FIRST_PAUSE;
         for _ in 1..SAVES {
             match self.custody.save(&self.shares) {

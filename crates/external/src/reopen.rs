@@ -14,7 +14,7 @@ use host::BootId;
 use serde::Deserialize;
 
 use crate::custody::{Custody, CustodyError};
-use crate::unseal::{UnsealError, unseal};
+use crate::unseal::{UnsealError, unseal_held};
 
 /// How often a store may be unsealed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -96,9 +96,9 @@ pub async fn reopen<V: Vault>(
         return Err(ReopenError::Spent { note: custody.unsealed_note() });
     }
     // Opened before it is noted: shares that do not open must not use the one time up.
-    let held = custody.load()?;
+    custody.load()?;
     custody.note_unseal(boot)?;
-    unseal(vault, &held.shares).await?;
+    unseal_held(vault, custody).await?;
     Ok(Reopened::Unsealed)
 }
 

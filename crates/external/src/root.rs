@@ -11,7 +11,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::custody::{Custody, CustodyError};
-use crate::door::Door;
+use crate::door::{Door, keep_login};
 use crate::wiped::Wiped;
 
 /// Why there is no root token, or why there still is one.
@@ -73,7 +73,7 @@ impl RootError {
     }
 }
 
-/// The right to do anything. It has no copy, and is on no disk.
+/// The right to do anything. It is on no disk, but for the first one of a store that was made just now, wrapped ([`RootToken::with_login`]).
 #[must_use = "a root token that is dropped lives on in the store"]
 pub struct RootToken {
     token: Token,
@@ -110,7 +110,7 @@ impl RootToken {
                     Err(e) => root.revoke(vault).await.and(Err(e.into())),
                 }
             }
-            Err(shut @ RootError::NoDoor { .. }) => match Self::left_behind(vault, &shares).await? {
+            Err(shut @ RootError::NoDoor { .. }) => match Self::left_behind(vault, custody, &shares).await? {
                 Some(root) => Ok((root, shares)),
                 None => Err(shut),
             },
@@ -118,9 +118,47 @@ impl RootToken {
         }
     }
 
-    /// The root token of the file, if there is one and it lives.
-    async fn left_behind<V: Vault>(vault: &V, shares: &ClearShares) -> Result<Option<Self>, RootError> {
-        let Some(token) = &shares.root_token else { return Ok(None) };
+    pub(crate) fn keep_first(&self, custody: &Custody<'_>, shares: &ClearShares) -> Result<(), CustodyError> {
+        custody.keep_first_root(shares, &self.token)
+    }
+
+    /// Sees before all else that the login of the shares is there: without it this may be the last root token that anybody gets. Only
+    /// then is a first root token forgotten; if there can be no login now, it lives on for the next run.
+    ///
+    /// # Errors
+    /// [`RootError`]; the token has ended then, or is kept.
+    pub async fn with_login<V: Vault>(
+        self,
+        vault: &V,
+        custody: &Custody<'_>,
+        shares: &ClearShares,
+    ) -> Result<Self, RootError> {
+        match keep_login(&self.over(vault), shares).await {
+            Ok(_) => match custody.forget_first_root() {
+                Ok(()) => Ok(self),
+                Err(e) => self.revoke(vault).await.and(Err(e.into())),
+            },
+            Err(e) if custody.first_root(shares).is_ok_and(|kept| kept.is_some()) => {
+                self.leave();
+                Err(e.into())
+            }
+            Err(e) => self.revoke(vault).await.and(Err(e.into())),
+        }
+    }
+
+    /// It lies on the disk, wrapped, and is wanted there.
+    fn leave(mut self) {
+        self.revoked = true;
+    }
+
+    /// The root token of the file, or the first one of a store that was made just now, if it lives.
+    async fn left_behind<V: Vault>(
+        vault: &V,
+        custody: &Custody<'_>,
+        shares: &ClearShares,
+    ) -> Result<Option<Self>, RootError> {
+        let first = custody.first_root(shares)?;
+        let Some(token) = shares.root_token.as_ref().or(first.as_ref()) else { return Ok(None) };
         match Calls::with(vault, token).read::<serde_json::Value>("auth/token/lookup-self").await {
             Ok(Some(_)) => Ok(Token::parse(token.expose()).ok().map(Self::of_init)),
             Ok(None) | Err(AskError::Refused { .. }) => Ok(None),
@@ -302,7 +340,6 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::door::keep_login;
     use crate::fake::FakeStore;
     use crate::stop::stop;
 

@@ -1,10 +1,16 @@
 //! Old tokens: counted before the first new one is made, and ended after the last new one is in its file. A run that fails in between
 //! leaves the services with the tokens that they have.
+//!
+//! A Vault may serve others too: what ends is what EdgeX or we made, told by its policies and by the login it came from. Go's set-up
+//! ends every token there is.
 
 use client::{AskError, Bearer, Calls, Vault};
 use secret::Accessor;
 use serde::Deserialize;
 use serde_json::json;
+
+use crate::door::CUSTODY_POLICY;
+use crate::issuing::PRIVILEGED_POLICY;
 
 /// The tokens that were alive before.
 #[derive(Debug)]
@@ -20,7 +26,7 @@ pub struct Swept {
     pub revoked: usize,
     /// Ended by themselves in the meantime.
     pub vanished: usize,
-    /// Left alive on purpose: root tokens that are to be kept.
+    /// Left alive on purpose: tokens that are none of EdgeX's, and root tokens that are to be kept.
     pub spared: usize,
     /// Alive against our will.
     pub failed: usize,
@@ -30,6 +36,31 @@ pub struct Swept {
 struct Looked {
     #[serde(default)]
     policies: Option<Vec<String>>,
+    #[serde(default)]
+    identity_policies: Option<Vec<String>>,
+    #[serde(default)]
+    meta: Option<std::collections::BTreeMap<String, String>>,
+}
+
+impl Looked {
+    fn has(&self, fits: impl Fn(&str) -> bool) -> bool {
+        self.policies.iter().chain(&self.identity_policies).flatten().any(|name| fits(name))
+    }
+
+    fn is_root(&self) -> bool {
+        self.has(|name| name == "root")
+    }
+
+    /// Services and users have a policy of EdgeX's name, by their token or by their entity; those of its versions 1 and 2 a mark.
+    fn is_of_edgex(&self) -> bool {
+        let ours = |name: &str| {
+            name.starts_with("edgex-service-")
+                || name.starts_with("edgex-user-")
+                || name == PRIVILEGED_POLICY
+                || name == CUSTODY_POLICY
+        };
+        self.has(ours) || self.meta.as_ref().is_some_and(|meta| meta.contains_key("edgex-service-name"))
+    }
 }
 
 impl Sweep {
@@ -53,7 +84,7 @@ impl Sweep {
         self.spared.push(accessor.as_str().to_owned());
     }
 
-    /// Ends every token that was counted; root tokens only if `roots` says so. A token that has ended meanwhile is none that is left,
+    /// Ends every token of EdgeX's that was counted; root tokens only if `roots` says so. A token that has ended meanwhile is none that is left,
     /// and one that cannot be ended does not save the others.
     pub async fn end<V: Vault>(self, root: &Bearer<'_, V>, roots: bool) -> Swept {
         let calls = Calls::over(root);
@@ -87,8 +118,8 @@ async fn end_one<V: Vault>(calls: &Calls<'_, V>, accessor: &str, roots: bool) ->
         Err(e) if has_vanished(&e) => return Ok(Fate::Vanished),
         Err(e) => return Err(e),
     };
-    let is_root = looked.policies.is_some_and(|p| p.iter().any(|name| name == "root"));
-    if is_root && !roots {
+    let ends = if looked.is_root() { roots } else { looked.is_of_edgex() };
+    if !ends && host::in_force("foreign-tokens-spared") {
         return Ok(Fate::Spared);
     }
     match calls.write("auth/token/revoke-accessor", &body).await {
@@ -139,6 +170,36 @@ mod tests {
         let swept = sweep.end(&root, true).await;
         assert_eq!(swept, Swept { revoked: 3, ..Swept::default() });
         assert_eq!(bench.alive(), ["1", "5"]);
+    }
+
+    /// Go's set-up ends them all.
+    #[tokio::test]
+    async fn tokens_of_a_vaults_other_users_live_on() {
+        let bench = Bench::new();
+        bench.store.state().token(&["default", "payroll"]);
+        bench.store.state().token(&["default", "edgex-user-alice"]);
+        let root = Bearer::new(&bench.store, &bench.root);
+        let swept = Sweep::count(&root).await.unwrap().end(&root, true).await;
+        assert_eq!(swept, Swept { revoked: 4, spared: 1, ..Swept::default() });
+        assert_eq!(bench.alive(), ["1", "5"]);
+    }
+
+    #[test]
+    fn what_is_edgexs_is_told_by_policies_entity_or_mark() {
+        let is = |text: &str| serde_json::from_str::<Looked>(text).unwrap().is_of_edgex();
+        for ours in [
+            r#"{"policies":["default"],"identity_policies":["edgex-service-core-data"]}"#,
+            r#"{"policies":["privileged-token-creator"]}"#,
+            r#"{"policies":["edgekeep-custody"],"identity_policies":null}"#,
+            r#"{"policies":["x"],"meta":{"edgex-service-name":"app"}}"#,
+        ] {
+            assert!(is(ours), "{ours}");
+        }
+        for other in
+            [r#"{"policies":["default"]}"#, "{}", r#"{"policies":["my-edgex-service-x"],"meta":{"a":"edgex"}}"#]
+        {
+            assert!(!is(other), "{other}");
+        }
     }
 
     #[tokio::test]

@@ -26,6 +26,8 @@ pub const RECOVERY_CHECK: Label = Label { text: "edgekeep/v1/recovery-check", th
 pub const SHARES_NAME: Label = Label { text: "edgekeep/v1/shares-name", then: "", bytes: 8 };
 /// Its password. No salt.
 pub const SHARES_LOGIN: Label = Label { text: "edgekeep/v1/shares-login", then: "", bytes: 32 };
+/// The key that wraps a new store's first root token until that login is there. No salt.
+pub const SHARES_ROOT: Label = Label { text: "edgekeep/v1/shares-root", then: "", bytes: 32 };
 /// What wraps the key shares of a store that we keep for somebody else. Salt: the slot set's store id; key: the root key.
 pub const CUSTODY: Label = Label { text: "edgekeep/v1/custody", then: "", bytes: 32 };
 /// What tells the octets of a TPM's index from others that were put in their place. No salt.
@@ -46,13 +48,14 @@ pub const EDGEX_V4: Label = Label { text: "secretstore", then: "share index, dec
 pub const EDGEX_V1: Label = Label { text: "vault", then: "share index, decimal", bytes: 32 };
 
 /// All of them.
-pub const TABLE: [Label; 15] = [
+pub const TABLE: [Label; 16] = [
     KEK,
     VERIFY,
     RECOVERY_NAME,
     RECOVERY_CHECK,
     SHARES_NAME,
     SHARES_LOGIN,
+    SHARES_ROOT,
     CUSTODY,
     TPM_NV_CHECK,
     ALL,

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::Args;
-use client::{DangerPlainVault, Deadlines, HttpsVault, PlainNetworkAllowed, Remote, Trust};
+use client::{DangerPlainVault, Deadlines, HttpsVault, PlainNetworkAllowed, PlainRefused, Remote, Trust};
 use config::{Environment, Face, Faults, StoreAt};
 use external::{Patient, Stop};
 use host::{Disk, OsDisk};
@@ -94,20 +94,25 @@ fn reach(store: &StoreAt) -> Result<Remote, Failure> {
         };
         return Ok(Remote::Https(verified(store, ca, deadlines)?));
     }
-    match (DangerPlainVault::new(&store.host, store.port, deadlines), store.danger_plain_http) {
-        (Ok(vault), _) => Ok(Remote::DangerPlain(vault)),
-        (Err(_), true) => {
-            tracing::warn!(
-                host = store.host,
-                "key shares, tokens and secrets cross the network in clear (EDGEKEEP_DANGER_PLAIN_HTTP)"
-            );
-            let allowed = PlainNetworkAllowed::danger_plain_network();
-            Ok(Remote::DangerPlain(DangerPlainVault::on_private_network(&store.host, store.port, deadlines, allowed)))
-        }
-        (Err(e), false) => Err(Failure::of(Code::Refused, &e).hint(
+    plain(&store.host, store.port, store.danger_plain_http).map(Remote::DangerPlain).map_err(|e| {
+        Failure::of(Code::Refused, &e).hint(
             "give the store a certificate, and set Protocol to https and CaFilePath; or, on a private network of containers, \
              EDGEKEEP_DANGER_PLAIN_HTTP=true",
-        )),
+        )
+    })
+}
+
+/// A store without TLS: on this machine; on a private network only where somebody asked for it, who is told each time.
+pub(super) fn plain(host: &str, port: u16, danger_allowed: bool) -> Result<DangerPlainVault, PlainRefused> {
+    match DangerPlainVault::new(host, port, Deadlines::default()) {
+        Err(_) if danger_allowed => {
+            crate::output::error(&format!(
+                "warning: tokens and secrets cross the network to {host} in clear (EDGEKEEP_DANGER_PLAIN_HTTP)"
+            ));
+            let allowed = PlainNetworkAllowed::danger_plain_network();
+            Ok(DangerPlainVault::on_private_network(host, port, Deadlines::default(), allowed))
+        }
+        known => known,
     }
 }
 

@@ -83,6 +83,8 @@ pub struct SecretStore {
     pub token_file: Option<PathBuf>,
     /// The part of the store that is ours, where it does not have our name.
     pub store_name: Option<String>,
+    /// `EDGEKEEP_DANGER_PLAIN_HTTP`: without TLS on a private network.
+    pub danger_plain_http: bool,
 }
 
 /// `DatabaseConfig`.
@@ -203,6 +205,13 @@ impl Keys<'_> {
             ca: self.path("SecretStore.RootCaCertPath"),
             token_file: self.path("SecretStore.TokenFile"),
             store_name: self.optional("SecretStore.StoreName", SEGMENT, segment),
+            danger_plain_http: self
+                .variable("EDGEKEEP_DANGER_PLAIN_HTTP", "set it to true or false", |t| match t {
+                    "true" => Some(true),
+                    "false" | "" => Some(false),
+                    _ => None,
+                })
+                .unwrap_or(false),
         }
     }
 

@@ -125,6 +125,26 @@ async fn a_new_store_is_made_kept_and_opened() {
     }
 }
 
+/// OpenBao 2.6 and later: the store is made, its shares are kept, and the run is killed, or stopped, before their login is there.
+#[tokio::test]
+async fn a_run_that_ends_before_the_login_is_there_is_gone_on_with() {
+    let (place, store) = (Place::new(), FakeStore::default());
+    let opened = place.up(&store, hooked()).await.unwrap();
+    let custody = place.custody(hooked());
+    std::mem::forget(opened.initial_root);
+    store.state().refuse = Some(("sys/policies/acl/edgekeep-custody", 500));
+    let (root, held) = RootToken::for_custody(&store, &custody, custody.load().unwrap().shares).await.unwrap();
+    // A store that fails at that very moment leaves the token for the next run.
+    assert!(root.with_login(&store, &custody, &held).await.is_err());
+    store.state().refuse = None;
+    let (root, held) = RootToken::for_custody(&store, &custody, held).await.unwrap();
+    let root = root.with_login(&store, &custody, &held).await.unwrap();
+    root.revoke(&store).await.unwrap();
+    assert!(!OsDisk.list(&place.dir).unwrap().iter().any(|n| n.contains("first-root")), "it is needed no more");
+    RootToken::generate(&store, &held).await.unwrap().revoke(&store).await.unwrap();
+    assert!(store.state().alive.is_empty());
+}
+
 /// Go's set-up loads the wrapped file of a store that is open, and goes on without a share.
 #[tokio::test]
 async fn b2_a_second_run_on_an_open_store_has_its_shares() {

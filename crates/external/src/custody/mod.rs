@@ -11,6 +11,7 @@
 
 mod convert;
 mod error;
+mod first_root;
 mod next;
 
 use std::path::{Path, PathBuf};

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use api::{ApiPath, Operation, Reply, Request, Status};
 use boot::gate::{Pace, persist};
-use client::{CallError, DangerPlainVault, Deadlines, HttpsVault, PlainRefused, Remote, Trust, TrustError, Vault};
+use client::{CallError, Deadlines, HttpsVault, PlainRefused, Remote, Trust, TrustError, Vault};
 use config::Bootstrapper;
 use delivery::peers::{Login, LoginError};
 use delivery::{CA_FILE, TOKEN_FILE};
@@ -16,6 +16,7 @@ use host::{Disk, OsDisk};
 use secret::Token;
 use serde::Deserialize;
 
+use crate::edgex::face;
 use crate::failure::{Code, Failure};
 
 /// One service's part of the store.
@@ -109,7 +110,7 @@ impl<'c> Secrets<'c> {
     fn vault(&self) -> Result<Remote, SecretError> {
         let (store, port) = (&self.config.store, self.config.store.port.get());
         if !store.tls {
-            return Ok(Remote::DangerPlain(DangerPlainVault::new(&store.host, port, Deadlines::default())?));
+            return Ok(Remote::DangerPlain(face::plain(&store.host, port, store.danger_plain_http)?));
         }
         let beside = || self.token_file().with_file_name(CA_FILE);
         let file = store.ca.clone().unwrap_or_else(beside);
@@ -178,7 +179,8 @@ impl SecretError {
                 "put the CA of the store beside the token as ca.pem, or name it in SECRETSTORE_ROOTCACERTPATH"
             }
             Self::Plain(_) => {
-                "set SECRETSTORE_PROTOCOL=https: in clear the token and every password would cross the network"
+                "set SECRETSTORE_PROTOCOL=https: in clear the token and every password would cross the network. On a private network \
+                 of containers EDGEKEEP_DANGER_PLAIN_HTTP=true allows it"
             }
             Self::Call(CallError::Untrusted { .. }) => {
                 "another machine answers for the store, or its CA was changed: find out which before anything is started"

@@ -7,11 +7,11 @@ use std::time::Duration;
 
 use client::{Bearer, Vault};
 use config::SetupFace;
-use external::{Custody, Encrypted, RootToken, ShareCounts, Stop, Wish, bring_up, keep_login, rekey, with_root};
+use external::{Custody, Encrypted, RootToken, ShareCounts, Stop, Wish, bring_up, rekey, with_root};
 use host::{OsClock, OsDisk, OsEntropy};
 use seal::edgex::{ClearShares, PlainSharesAllowed};
 
-use super::{asked, custody_failed, hook};
+use super::{custody_failed, hook};
 use crate::edgex::face::{self, Ground, Where};
 use crate::failure::{Code, Failure};
 
@@ -91,8 +91,8 @@ async fn replaced(face: &SetupFace, custody: &Custody<'_>, stop: &Stop) -> Resul
         .await
         .map_err(|e| Failure::of(Code::Refused, &e).hint(e.hint()))?;
     let (root, mut shares) = RootToken::for_custody(&vault, custody, opened.shares).await?;
+    let root = root.with_login(&vault, custody, &shares).await?;
     with_root(&vault, root, async |root| {
-        asked(keep_login(&root, &shares)).await?;
         if face.revoke_root_tokens {
             custody.drop_root_token(&mut shares).map_err(custody_failed)?;
         }

@@ -30,7 +30,7 @@ use client::{Bearer, Remote, Vault};
 use config::SetupFace;
 use external::{
     Custody, CustodyError, Done, Opened, Patient, RootError, RootToken, ShareCounts, Stop, Stopped, Sweep, Swept, Wish,
-    bring_up, keep_login, with_root,
+    bring_up, with_root,
 };
 use host::{OsClock, OsDisk, OsEntropy};
 
@@ -131,11 +131,10 @@ impl Work<'_> {
             Some(root) => (root, opened.shares),
             None => RootToken::for_custody(self.vault, self.custody, opened.shares).await?,
         };
+        // Not to be stopped: whoever ends between the two has no way back in.
+        let root = root.with_login(self.vault, self.custody, &shares).await?;
         with_root(self.vault, root, async |root| {
             let sweep = self.stop.or(asked(Sweep::count(&root))).await?;
-            if self.stop.or(asked(keep_login(&root, &shares))).await? {
-                tracing::debug!("the login of the shares is kept");
-            }
             // Only now: until there is another way to a root token, the one in the file is somebody's last resort.
             if self.face.revoke_root_tokens && self.custody.drop_root_token(&mut shares).map_err(custody_failed)? {
                 tracing::info!(
