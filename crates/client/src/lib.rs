@@ -42,6 +42,12 @@ pub trait Vault: Send + Sync {
     fn call(&self, request: Request) -> impl Future<Output = Result<Reply, CallError>> + Send;
 }
 
+impl<V: Vault> Vault for std::sync::Arc<V> {
+    fn call(&self, request: Request) -> impl Future<Output = Result<Reply, CallError>> + Send {
+        V::call(self, request)
+    }
+}
+
 /// A [`Vault`] at the end of a wire of its own.
 pub trait Wired: Vault {
     /// Resolves when a connection of this client has ended since the last call: at once when the store's process dies, for then the

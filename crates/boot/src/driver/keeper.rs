@@ -52,10 +52,11 @@ impl Running {
     /// Does what the store waits for.
     pub(super) async fn open_kept(&mut self, store: &ExternalStore) -> Result<Event, Halt> {
         let Terms::Keeper { counts, reunseal } = store.terms else { return Err(out_of_order("open")) };
+        let line = self.knock(store);
         let unlocked = self.hands.unlocked.as_ref().ok_or_else(|| out_of_order("open"))?;
         let custody = custody(&self.env, &self.plan.state_dir(), &unlocked.root, &unlocked.header().store);
-        let outcome = match self.knock(store) {
-            Ok((vault, ..)) => bring(&self.env, &self.plan, &custody, &vault, counts, reunseal).await,
+        let outcome = match line {
+            Ok(line) => bring(&self.env, &self.plan, &custody, &line.vault, counts, reunseal).await,
             Err(why) => Err(NotYet::Later(why)),
         };
         drop(custody);

@@ -24,7 +24,7 @@ use crate::provision::Receipts;
 
 /// A store that was reached.
 pub(super) struct Reached {
-    pub(super) vault: Arc<Scoped<HttpsVault>>,
+    pub(super) vault: Arc<Scoped<Arc<HttpsVault>>>,
     /// The trust's first authority, as the file has it.
     pub(super) ca_pem: String,
     life: Life,
@@ -32,6 +32,14 @@ pub(super) struct Reached {
     fresh: BootTime,
     /// Looks in a row that got no answer.
     silent: u32,
+}
+
+/// The way to a store, by one state of the CA file.
+#[derive(Clone)]
+pub(super) struct Line {
+    pub(super) vault: Arc<HttpsVault>,
+    ca_pem: String,
+    ca: [u8; 32],
 }
 
 /// What became of a try.
@@ -89,11 +97,11 @@ impl Running {
     }
 
     async fn try_to_reach(&mut self, store: &ExternalStore) -> Outcome {
-        let (vault, ca_pem, ca) = match self.knock(store) {
-            Ok(knocked) => knocked,
+        let Line { vault, ca_pem, ca } = match self.knock(store) {
+            Ok(line) => line,
             Err(why) => return Outcome::Away(why),
         };
-        match health(&vault).await {
+        match health(&*vault).await {
             Ok(Health::Serving) => {}
             Ok(Health::Sealed) if store.is_kept() => return Outcome::Shut("it is sealed"),
             Ok(Health::NotInitialised) if store.is_kept() => return Outcome::Shut("it is not made yet"),
@@ -115,15 +123,19 @@ impl Running {
     }
 
     /// The way to the store, as the CA file is now: it can be replaced while we run.
-    pub(super) fn knock(&self, store: &ExternalStore) -> Result<(HttpsVault, String, [u8; 32]), String> {
+    pub(super) fn knock(&mut self, store: &ExternalStore) -> Result<Line, String> {
         let pem = read_ca(&*self.env.disk, &store.ca)?;
+        // With its connection, where there is one: who has shown the CA need not do so again for each question.
+        if let Some(line) = self.line.as_ref().filter(|line| line.ca_pem == pem) {
+            return Ok(line.clone());
+        }
         let mut trust = Trust::of_pem(pem.as_bytes()).map_err(|e| told(&store.ca.display().to_string(), &e))?;
         let ca = trust.fingerprint();
         if let Some(name) = &store.server_name {
             trust = trust.named(name).map_err(|e| e.to_string())?;
         }
         let vault = HttpsVault::new(&store.host, store.port, &trust, DEADLINES).map_err(|e| e.to_string())?;
-        Ok((vault, pem, ca))
+        Ok(self.line.insert(Line { vault: Arc::new(vault), ca_pem: pem, ca }).clone())
     }
 
     /// Looks whether the store still serves, and keeps our token alive. [`Event::Lost`] if it does not.

@@ -20,7 +20,7 @@ use super::closing::OnGuard;
 use super::environment::{Environment, Note, Observer};
 use super::front::{Front, Serving};
 use super::keys::refused;
-use super::reach::Reached;
+use super::reach::{Line, Reached};
 use super::recovery::Rotation;
 use super::seam::Seam;
 use super::slots::{Seen, SlotChange};
@@ -52,7 +52,9 @@ pub struct Running {
     ticked: Option<BootTime>,
     /// Something has happened that should not wait for the next turn of the upkeep.
     pub(super) look_again: bool,
-    /// How a store in another process stood when it was last told.
+    /// The way to a store in another process.
+    pub(super) line: Option<Line>,
+    /// How it stood when it was last told.
     pub(super) away: Option<String>,
     /// Held for as long as the process works on this data directory.
     _lock: Box<dyn Send>,
@@ -169,6 +171,7 @@ pub fn claim(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> R
         used_up: false,
         ticked: None,
         look_again: false,
+        line: None,
         away: None,
         _lock: lock,
         plan,
@@ -268,7 +271,7 @@ impl Running {
         tokio::select! {
             () = pause => {}
             // A store that dies is noticed when the kernel closes its connection, not a second later.
-            () = client::Wired::hung_up(reached.vault.anonymous()) => self.look_again = true,
+            () = client::Wired::hung_up(&**reached.vault.anonymous()) => self.look_again = true,
         }
     }
 

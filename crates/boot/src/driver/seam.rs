@@ -12,7 +12,7 @@ pub(super) enum Seam {
     /// Our own store; never root, and less than that once everything was made.
     Ours(InProcess),
     /// Another's, with our token.
-    Theirs(Arc<Scoped<HttpsVault>>),
+    Theirs(Arc<Scoped<Arc<HttpsVault>>>),
 }
 
 impl Seam {

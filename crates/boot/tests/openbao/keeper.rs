@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 use api::Operation;
 use boot::driver::Running;
 use boot::machine::{Halt, State};
-use boot::plan::Reunseal;
+use boot::plan::{RecoverySpec, Reunseal};
 use host::{Disk, OsDisk};
 use serde_json::{Value, json};
 use testkit::OpenBao;
@@ -169,4 +169,35 @@ async fn shares_that_are_gone_and_a_store_that_was_replaced_are_refused() {
     let running = device.up().await;
     assert_eq!(running.halted(), Some(&Halt::SharesMissing));
     assert_eq!(bao.health().await, Some(501));
+}
+
+/// The source is lost while the store is sealed: the recovery key opens the slots, and with them the shares.
+#[tokio::test]
+async fn the_recovery_key_opens_the_store_of_a_device_whose_source_is_lost() {
+    if testkit::is_skipped("clients") {
+        return;
+    }
+    let mut bao = OpenBao::start();
+    let mut device = Device::keeping(&bao, Reunseal::Always);
+    let stick = tempfile::tempdir_in("/tmp").unwrap();
+    let file = stick.path().join("recovery.key");
+    device.plan.recovery = Some(RecoverySpec::File(file.clone()));
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    crashed(&mut bao, &device, &mut running).await;
+    running.shutdown().await;
+    OsDisk.remove_file(&device.path("device.key")).unwrap();
+    OsDisk.remove_tree(&device.plan.run_dir).unwrap();
+
+    let mut running = device.up().await;
+    assert_eq!(open(&running), [""; 0]);
+    let text = OsDisk.read(&file, 4096).unwrap();
+    let key = seal::RecoveryKey::parse(std::str::from_utf8(&text).unwrap().trim()).unwrap();
+    let rotation = running.recover(&key, api::PeerAddress::Internal).await.unwrap();
+    assert!(
+        matches!(rotation, boot::driver::Rotation::Kept(_)),
+        "it opens slots; nothing of the store changes with it"
+    );
+    settled(&device, &mut running).await;
+    assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
 }
