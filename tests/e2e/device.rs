@@ -77,6 +77,7 @@ impl Device {
 
     /// Looks until the gate is open, or until it is shut.
     pub(crate) fn until_gate(&self, gate: &str, open: bool) {
+        #[allow(clippy::disallowed_methods)]
         let began = std::time::Instant::now();
         while (self.wait(&["--gate", gate, "--timeout", "0"]).0 == Some(0)) != open {
             assert!(
