@@ -152,3 +152,29 @@ impl Device {
         child.wait_with_output().unwrap()
     }
 }
+
+/// The end of a device: nothing opens it, its TPM keeps nothing for it, and the receipt is in the operator's hand.
+#[test]
+fn an_erased_device_leaves_a_receipt_and_nothing_else() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    measure(&tpm);
+    let mut device = Device::with_services(&["sensor"]);
+    device.replace_section("source", &tpm_source(&tpm));
+    device.up();
+    put(&device);
+    let receipt = device.dir().join("receipt.json");
+    let slip = device.admin(&["erase", "--receipt", receipt.to_str().unwrap()]);
+    assert_eq!((slip.status.code(), receipt.exists()), (Some(64), false), "{slip:?}");
+    done(&device.admin(&["erase", "--destroys-all-secrets", "--receipt", receipt.to_str().unwrap()]));
+    let signed: serde_json::Value = serde_json::from_slice(&std::fs::read(&receipt).unwrap()).unwrap();
+    let told: serde_json::Value = serde_json::from_str(signed["receipt"].as_str().unwrap()).unwrap();
+    assert_eq!(told["slots"], serde_json::json!(["tpm"]));
+    assert!(told["unseal"].as_str().unwrap().starts_with("there are no slot files"), "{told}");
+    assert_eq!(told["remains"].as_array().unwrap().len(), 3, "the TPM keeps nothing: {told}");
+    assert!(!device.data_dir().join("data").exists() && !device.secrets_dir().exists());
+    let again = device.admin(&["erase", "--destroys-all-secrets"]);
+    assert!(!again.status.success(), "{}", said(&again));
+}

@@ -12,6 +12,7 @@ mod asking;
 mod certificates;
 mod closing;
 mod environment;
+mod erase;
 mod front;
 mod identity;
 mod keeper;
@@ -30,6 +31,7 @@ mod work;
 
 pub use closing::{KekKeeper, OnGuard, ReleaseGuard, close_sources};
 pub use environment::{Assemble, Environment, Note, Observer, Quiet};
+pub use erase::{Receipt, SignedReceipt};
 pub use front::{Front, Serving};
 pub use identity::MachineId;
 pub use recovery::Rotation;

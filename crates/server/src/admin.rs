@@ -89,6 +89,8 @@ pub enum SlotWish {
     Predict(String),
     /// Those for images before the one that runs go.
     Commit,
+    /// All of them go, and the store with them, for good.
+    Erase,
 }
 
 /// The store is open; what became of the recovery key that opened it.
@@ -207,6 +209,12 @@ struct ByOwner {
     ttl: Option<u64>,
 }
 
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Erase {
+    destroys_all_secrets: bool,
+}
+
 /// What a wish about slots may say.
 #[derive(Default, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -287,7 +295,15 @@ pub(crate) async fn answer<B: Body + Unpin>(
                 ),
             }
         }
-        ("/admin/slots", _) => refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method"),
+        ("/admin/erase", &Method::POST) => match body::read(headers, body, budget).await {
+            // Said in words, so that no slip of a route is the end of a device.
+            Ok((text, _room)) if serde_json::from_slice::<Erase>(&text).is_ok_and(|said| said.destroys_all_secrets) => {
+                told(port.slots(SlotWish::Erase, by).await)
+            }
+            Ok(_) => refuse(StatusCode::BAD_REQUEST, "expected {\"destroys_all_secrets\": true}"),
+            Err(fault) => reply::malformed(fault, false),
+        },
+        ("/admin/slots" | "/admin/erase", _) => refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method"),
         _ if path.strip_prefix(SLOTS).is_some_and(|verb| SLOT_VERBS.contains(&verb)) => {
             refuse(StatusCode::METHOD_NOT_ALLOWED, "unsupported method")
         }

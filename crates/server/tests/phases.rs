@@ -233,6 +233,11 @@ async fn wishes_about_slots_reach_the_device_with_their_peer_and_no_other_words_
         (post("/admin/slots/test", "{\"slot\":\"2\"}"), 400),
         (get("/admin/slots/test"), 405),
         (post("/admin/slots/forget", "{}"), 404),
+        (post("/admin/erase", "{}"), 400),
+        (post("/admin/erase", ""), 400),
+        (post("/admin/erase", "{\"destroys_all_secrets\":false}"), 400),
+        (get("/admin/erase"), 405),
+        (post("/admin/erase", "{\"destroys_all_secrets\":true}"), 200),
         (post("/admin/slots/predict", "{}"), 400),
         (post("/admin/slots/predict", "{\"pcrs\":\"x\"}"), 200),
         (post("/admin/slots/commit", "{}"), 200),
@@ -240,7 +245,7 @@ async fn wishes_about_slots_reach_the_device_with_their_peer_and_no_other_words_
         assert_eq!(status(&ask(&mut admin, &request).await), wanted, "{request}");
     }
     let uid = rustix::process::geteuid().as_raw();
-    let wanted = ["List", "Add(None)", "Remove(1)", "Remove(2)", "Predict(\"x\")", "Commit"]
+    let wanted = ["List", "Add(None)", "Remove(1)", "Remove(2)", "Predict(\"x\")", "Commit", "Erase"]
         .map(|wish| format!("slots {wish} by {uid}"));
     assert_eq!(*bench.desk.0.lock().unwrap(), wanted);
     let reply = ask(&mut admin, &post("/admin/recover", "{\"key\":\"ekr1-right\",\"reseal\":true}")).await;

@@ -24,6 +24,7 @@ use crate::testing::demo_plan;
 mod clones;
 mod closing;
 mod cuts;
+mod erase;
 mod month;
 mod predict;
 mod recovery;

@@ -5,6 +5,7 @@ mod beside;
 pub(crate) mod client;
 mod doctor;
 mod env;
+mod erase;
 mod generalize;
 pub(crate) mod ikm;
 mod operator;
@@ -48,6 +49,8 @@ pub(crate) enum Command {
     /// What takes the recovery key of an open store: a root token, another recovery key.
     #[command(subcommand)]
     Operator(operator::Operator),
+    /// Destroy everything that opens the store of the running edgekeep, for good, and print a signed receipt.
+    Erase(erase::Erase),
     /// Throw away a store that cannot be opened, so that `up` makes a new one.
     Reprovision(reprovision::Reprovision),
     #[command(hide = true)]
@@ -72,6 +75,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Provision(provision) => provision::run(&provision),
         Command::Generalize(generalize) => generalize::run(&generalize),
         Command::Operator(operator) => on_runtime(operator::run(operator)),
+        Command::Erase(erase) => on_runtime(erase::run(erase)),
         Command::Reprovision(reprovision) => reprovision::run(&reprovision),
         Command::Keeper(keeper) => beside::run_keeper(&keeper),
         Command::Guard(guard) => on_runtime(beside::run_guard(guard)),

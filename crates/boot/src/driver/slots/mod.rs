@@ -320,7 +320,11 @@ impl Running {
         source::foresee(spec, &self.plan, &self.env, slot.clone()).await
     }
 
-    async fn announce(&mut self, path: &'static str, by: PeerAddress) -> Result<pipeline::LocalAct, Halt> {
+    pub(in crate::driver) async fn announce(
+        &mut self,
+        path: &'static str,
+        by: PeerAddress,
+    ) -> Result<pipeline::LocalAct, Halt> {
         let core = self.hands.core.clone().ok_or_else(not_open)?;
         core.announce_admin(path, by).await.map_err(|e| Halt::Refused {
             fact: format!("it cannot be recorded, and so is not done: {}", e.logged()),
@@ -328,7 +332,11 @@ impl Running {
         })
     }
 
-    async fn conclude(&mut self, act: pipeline::LocalAct, outcome: Result<Option<u64>, Halt>) -> Result<(), Halt> {
+    pub(in crate::driver) async fn conclude(
+        &mut self,
+        act: pipeline::LocalAct,
+        outcome: Result<Option<u64>, Halt>,
+    ) -> Result<(), Halt> {
         let told = outcome.as_ref().copied().map_err(ToString::to_string);
         if let Some(core) = self.hands.core.clone()
             && let Err(e) = core.conclude_local(act, told.as_ref().copied().map_err(String::as_str)).await

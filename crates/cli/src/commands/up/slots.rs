@@ -20,7 +20,7 @@ pub(super) async fn grant(
 ) -> Result<Granted, Refusal> {
     let adopted = adopt(running, again);
     // To look, what was read at the start is good enough.
-    if wish != SlotWish::List {
+    if !matches!(wish, SlotWish::List | SlotWish::Erase) {
         adopted?;
     }
     match wish {
@@ -28,6 +28,7 @@ pub(super) async fn grant(
         SlotWish::Add(source) => told(running.add_slots(source.as_deref(), by).await),
         SlotWish::Remove(slot) => told(running.remove_slot(slot, by).await),
         SlotWish::Test(slot) => told(running.test_slots(slot, by).await),
+        SlotWish::Erase => told(running.erase(by).await),
         SlotWish::Reseal(slot) => told(running.reseal_slots(slot, by).await),
         SlotWish::Predict(text) => {
             let values = text.parse::<seal::PcrValues>().map_err(|e| {
