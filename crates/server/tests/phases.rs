@@ -245,7 +245,7 @@ async fn wishes_about_slots_reach_the_device_with_their_peer_and_no_other_words_
         assert_eq!(status(&ask(&mut admin, &request).await), wanted, "{request}");
     }
     let uid = rustix::process::geteuid().as_raw();
-    let wanted = ["List", "Add(None)", "Remove(1)", "Remove(2)", "Predict(\"x\")", "Commit", "Erase"]
+    let wanted = ["List", "Add(None)", "Remove(1)", "Remove(2)", "Erase", "Predict(\"x\")", "Commit"]
         .map(|wish| format!("slots {wish} by {uid}"));
     assert_eq!(*bench.desk.0.lock().unwrap(), wanted);
     let reply = ask(&mut admin, &post("/admin/recover", "{\"key\":\"ekr1-right\",\"reseal\":true}")).await;
