@@ -99,8 +99,10 @@ mod tests {
     fn a_restart_is_asked_of_init_as_by_ctrl_alt_del() {
         // Never of this machine's: a shell stands in for it.
         let script = "trap 'exit 7' INT; echo up; while :; do sleep 1; done";
-        let mut init = std::process::Command::new("sh");
-        let mut init = init.args(["-c", script]).stdout(std::process::Stdio::piped()).spawn().unwrap();
+        // A shell hears no signal that whoever started these tests ignores.
+        let mut init = std::process::Command::new("env");
+        init.args(["--default-signal=INT", "sh", "-c", script]).stdout(std::process::Stdio::piped());
+        let mut init = init.spawn().unwrap();
         let mut said = String::new();
         let stdout = init.stdout.take().unwrap();
         std::io::BufRead::read_line(&mut std::io::BufReader::new(stdout), &mut said).unwrap();
