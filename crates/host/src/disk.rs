@@ -275,15 +275,25 @@ impl Disk for OsDisk {
             OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC,
             Mode::from_raw_mode(0o600),
         )?;
-        match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
-            Ok(()) => Ok(Some(Box::new(fd))),
-            Err(rustix::io::Errno::WOULDBLOCK) => {
-                Ok((!crate::in_force("one-holder")).then(|| Box::new(fd) as Box<dyn Send>))
+        // A child that the holder was just starting has the lock until it has become another program, if the holder dies meanwhile.
+        for left in (0..FORK_TRIES).rev() {
+            match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
+                Ok(()) => return Ok(Some(Box::new(fd))),
+                Err(rustix::io::Errno::WOULDBLOCK) if left > 0 => {
+                    // Nothing wakes whoever waits for so little: `poll` of no descriptor is a pause.
+                    rustix::event::poll(&mut [], Some(&FORK_PAUSE))?;
+                }
+                Err(rustix::io::Errno::WOULDBLOCK) => break,
+                Err(e) => return Err(e.into()),
             }
-            Err(e) => Err(e.into()),
         }
+        Ok((!crate::in_force("one-holder")).then(|| Box::new(fd) as Box<dyn Send>))
     }
 }
+
+/// A tenth of a second for what takes a millisecond.
+const FORK_TRIES: usize = 20;
+const FORK_PAUSE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 struct OsFile(std::fs::File);
 

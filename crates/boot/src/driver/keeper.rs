@@ -16,7 +16,7 @@ use api::Auth;
 use client::{AskError, Bearer, Calls, HttpsVault};
 use external::{
     Custody, Health, InitError, Keeping, Patience, Prepared, Reunseal, RootError, RootToken, ShareCounts, UnsealError,
-    health, keep_login, reopen, unseal, with_root,
+    health, reopen, unseal, with_root,
 };
 use seal::edgex::ClearShares;
 use serde_json::json;
@@ -114,8 +114,9 @@ async fn bring(
         }
         other => return Err(NotYet::Later(other.to_string())),
     };
-    let settled =
-        with_root(vault, root, async |store: Bearer<'_, HttpsVault>| settle(env, plan, &store, &shares).await);
+    // The login first: until it is there the store's first root token lies wrapped beside the shares, and goes with it.
+    let root = root.with_login(vault, custody, &shares).await.map_err(|e| of_root(&e))?;
+    let settled = with_root(vault, root, async |store: Bearer<'_, HttpsVault>| settle(env, plan, &store).await);
     settled.await.map_err(|e| of_root(&e))?;
     Ok(done)
 }
@@ -170,14 +171,8 @@ async fn serving(env: &Environment, vault: &HttpsVault) -> Result<(), NotYet> {
     }
 }
 
-/// The policy, our token under it in memory's own file system, and the login by which shares are handed in the next time.
-async fn settle(
-    env: &Environment,
-    plan: &Plan,
-    store: &Bearer<'_, HttpsVault>,
-    shares: &ClearShares,
-) -> Result<(), RootError> {
-    keep_login(store, shares).await?;
+/// The policy, and our token under it in memory's own file system.
+async fn settle(env: &Environment, plan: &Plan, store: &Bearer<'_, HttpsVault>) -> Result<(), RootError> {
     let calls = Calls::over(store);
     calls.write(&format!("sys/policies/acl/{POLICY_NAME}"), &json!({ "policy": policy(plan) })).await?;
     let body = json!({
