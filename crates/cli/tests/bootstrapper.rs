@@ -8,6 +8,11 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
+/// The mitigation that `xtask threats --bite` has switched off, if any: it must be off in the process that is looked at.
+fn bitten() -> Option<(&'static str, std::ffi::OsString)> {
+    std::env::var_os("EDGEKEEP_BITE").map(|name| ("EDGEKEEP_BITE", name))
+}
+
 /// The face, in an empty directory with an empty environment.
 fn face(dir: &Path) -> Command {
     let path = dir.join("security-bootstrapper");
@@ -15,7 +20,7 @@ fn face(dir: &Path) -> Command {
         std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_edgekeep"), &path).unwrap();
     }
     let mut command = Command::new(path);
-    command.current_dir(dir).env_clear().stdin(Stdio::null());
+    command.current_dir(dir).env_clear().envs(bitten()).stdin(Stdio::null());
     command
 }
 
@@ -263,7 +268,7 @@ fn nothing_is_written_without_a_token_and_a_trusted_store() {
 /// `edgekeep entry`, behind a port that stands for the gate.
 fn entry(ip: &str) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_edgekeep"));
-    command.arg("entry").env_clear().env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
+    command.arg("entry").env_clear().envs(bitten()).env("PATH", "/usr/sbin:/usr/bin:/sbin:/bin").stdin(Stdio::null());
     command.env("STAGEGATE_BOOTSTRAPPER_HOST", ip).env("STAGEGATE_WAITFOR_RETRYINTERVAL", "10ms");
     command
 }
