@@ -45,7 +45,9 @@ pub(crate) fn dist(target: &str, what: &[&str], made: &str) -> Result<PathBuf> {
         .env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1")
         // Of a profile's `strip` cargo makes `debuginfo` where the profile of the executable's own package is overridden.
         // Relative relocations packed (DT_RELR, which musl applies to itself since 1.2.4): a third of a megabyte.
-        .args(["--", "-C", "strip=symbols", "-C", "link-arg=-Wl,-z,pack-relative-relocs"])
+        .args(["--", "-C", "strip=symbols"])
+        // Not for a dynamic one: older libraries of the system do not read it.
+        .args(if target.ends_with("-musl") { &["-C", "link-arg=-Wl,-z,pack-relative-relocs"][..] } else { &[] })
         .status()
         .context("cargo rustc")?;
     ensure!(status.success(), "{made} could not be built for {target}");

@@ -14,7 +14,7 @@ pub enum Protection {
     Secret,
     /// `mlock(2)`: out of swap, of core dumps and of children. Root reads them.
     Locked,
-    /// Neither was allowed (RLIMIT_MEMLOCK): out of core dumps and of children, and perhaps in swap.
+    /// Neither was allowed (RLIMIT_MEMLOCK): perhaps in swap, and out of core dumps and of children only where the kernel takes such advice.
     Swappable,
 }
 
@@ -47,7 +47,7 @@ impl Pages {
         // In a child there is nothing at all: what a hook or helper inherits before it becomes another program. Best effort for
         // the second kind, whose pages are wiped there in any case.
         // SAFETY: advice about our own pages, which changes no byte of them here.
-        unsafe { rustix::mm::madvise(inner, len, Advice::LinuxDontFork) }?;
+        let _ = unsafe { rustix::mm::madvise(inner, len, Advice::LinuxDontFork) };
         let start = NonNull::new(inner.cast::<u8>()).ok_or(io::ErrorKind::OutOfMemory)?;
         Ok(Self { start, len, protection })
     }
@@ -91,16 +91,18 @@ fn locked_pages(at: *mut c_void, len: usize, best: Protection) -> io::Result<Pro
     let flags = MapFlags::PRIVATE | MapFlags::FIXED;
     // SAFETY: as in `secret_pages`.
     unsafe { rustix::mm::mmap_anonymous(at, len, ProtFlags::READ | ProtFlags::WRITE, flags) }?;
+    // A kernel that takes no such advice (before 4.14, or a sandbox) is told of as one that locks nothing.
+    let mut advised = true;
     for advice in [Advice::LinuxDontDump, Advice::LinuxWipeOnFork] {
         // SAFETY: our own pages, with nothing in them yet.
-        unsafe { rustix::mm::madvise(at, len, advice) }?;
+        advised &= unsafe { rustix::mm::madvise(at, len, advice) }.is_ok();
     }
     if best == Protection::Swappable {
         return Ok(Protection::Swappable);
     }
     // SAFETY: our own pages.
     let locked = unsafe { rustix::mm::mlock(at, len) };
-    Ok(if locked.is_ok() { Protection::Locked } else { Protection::Swappable })
+    Ok(if locked.is_ok() && advised { Protection::Locked } else { Protection::Swappable })
 }
 
 #[cfg(test)]

@@ -117,8 +117,16 @@ impl Running {
             hint: "see whether the disk of the audit ring works".into(),
         };
         let used = core.announce_recovery(path, &key.name(), by.clone()).await.map_err(unrecorded)?;
-        let set = self.vouched()?;
-        let ikm = key.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?;
+        let looked = self
+            .vouched()
+            .and_then(|set| Ok((set, key.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?)));
+        let (set, ikm) = match looked {
+            Ok(both) => both,
+            Err(halt) => {
+                core.conclude_local(used, Err(&halt.to_string())).await.map_err(unrecorded)?;
+                return Err(halt);
+            }
+        };
         let opens = set.unlock(SourceKind::Recovery, ikm).is_ok() || !host::in_force("recovery-key-proves-the-owner");
         let outcome = if opens { Ok(None) } else { Err("it is not this store's recovery key") };
         core.conclude_local(used, outcome).await.map_err(unrecorded)?;

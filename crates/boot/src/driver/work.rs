@@ -221,8 +221,12 @@ impl Running {
         }
         let epoch = if head.boot.boot_id == self.env.clock.boot_id() { Epoch::Same } else { Epoch::New };
         // Here, where the root key is at hand: afterwards nobody can.
-        if store.rotate_if_worn(&unlocked.root).await.map_err(|e| keys::refused(&e, "start again"))? {
-            tracing::info!("the data key was replaced");
+        // A key that is not replaced is no reason to stay sealed: long before it may not be used any more, the writer refuses.
+        let replaced = store.rotate_if_worn(&unlocked.root).await;
+        match replaced {
+            Ok(true) => tracing::info!("the data key was replaced"),
+            Ok(false) => {}
+            Err(e) => self.alarm(told("the data key is worn, and was not replaced", &e)),
         }
         store.begin_boot().map_err(|e| keys::refused(&e, "start again"))?;
         let profile = keys::head_profile(head.profile);
