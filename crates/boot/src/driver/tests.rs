@@ -353,6 +353,29 @@ async fn a_ca_that_is_removed_is_put_back_and_the_token_lives_on() {
     running.shutdown().await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_ca_that_cannot_be_put_back_is_told_once() {
+    let mut device = Device::new();
+    let mut running = device.up().await;
+    let ca = device.plan.run_dir.join("secrets/sensor/ca.pem");
+    let warnings =
+        |device: &Device| device.ears.heard(|n| matches!(n, Note::Warning(text) if text.contains("the CA beside")));
+    for told in [1, 2] {
+        OsDisk.remove_file(&ca).unwrap();
+        OsDisk.create_dir(&ca, 0o700).unwrap();
+        for _ in 0..5 {
+            device.clock.advance(Duration::from_secs(1));
+            running.tick().await;
+        }
+        assert_eq!(warnings(&device), 2 * told - 1, "in five seconds");
+        OsDisk.remove_dir(&ca).unwrap();
+        device.clock.advance(Duration::from_secs(1));
+        running.tick().await;
+        assert_eq!(warnings(&device), 2 * told, "that it is back");
+    }
+    running.shutdown().await;
+}
+
 #[tokio::test]
 async fn a_worn_data_key_is_replaced_at_a_start() {
     let mut device = Device::new();

@@ -22,6 +22,8 @@ pub(super) struct Watched {
     pub(super) renewed: BootTime,
     /// When its file was last looked at.
     pub(super) seen: BootTime,
+    /// That the CA beside it cannot be seen to was said.
+    pub(super) ca_told: bool,
 }
 
 enum Verdict {
@@ -113,10 +115,15 @@ impl Running {
 
     fn keep_ca(&mut self, service: &ServiceName, to: &Recipient) {
         let Some(certificates) = &self.hands.certificates else { return };
-        match self.channel.keep_ca(to, certificates.ca.pem().as_bytes()) {
+        let kept = self.channel.keep_ca(to, certificates.ca.pem().as_bytes());
+        let Some(watched) = self.hands.watched.get_mut(service) else { return };
+        // A disk that is full or read-only fails at each look: one line says so until it is mended.
+        let told_before = std::mem::replace(&mut watched.ca_told, kept.is_err());
+        match kept {
             Ok(false) => {}
             Ok(true) => self
                 .warn(format!("the CA beside the token of {service} was gone or another, and is in its place again")),
+            Err(_) if told_before => {}
             Err(e) => self.warn(told(&format!("the CA beside the token of {service} cannot be seen to"), &e)),
         }
     }

@@ -453,7 +453,9 @@ impl Running {
                 let place = receipt.place.clone().into();
                 self.hands.entities.insert(service.clone(), entity);
                 let now = self.env.clock.boottime();
-                self.hands.watched.insert(service.clone(), Watched { receipt, renewed: now, seen: now });
+                self.hands
+                    .watched
+                    .insert(service.clone(), Watched { receipt, renewed: now, seen: now, ca_told: false });
                 self.observer.note(Note::Token { service: service.clone(), place, issued });
                 Event::Provided { service, receipt: digest }
             }
