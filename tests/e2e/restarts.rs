@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
-use api::{ApiPath, Operation, Request};
+use api::{ApiPath, Operation, Payload, Request};
 use client::{Deadlines, HttpsVault, Trust, Vault};
 use secret::Token;
 
@@ -84,13 +84,16 @@ fn no_client_notices_fifty_kills() {
 fn a_new_boot_refuses_every_older_token() {
     let mut device = Device::edgex();
     device.up();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let old = tokens(&device);
+    let name = cluster_id(&device, &runtime);
+    assert_eq!(name.len(), 36, "{name}");
     assert_eq!(device.stop(), Some(0));
 
     device.reboot();
     device.up();
     let new = tokens(&device);
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    assert_eq!(cluster_id(&device, &runtime), name, "the same store, as clients know it");
     for (service, token) in &old {
         let trust = Trust::of_pem(&std::fs::read(device.ca(service)).unwrap()).unwrap();
         let vault = HttpsVault::new(&device.ip, 8200, &trust, Deadlines::default()).unwrap();
@@ -103,6 +106,19 @@ fn a_new_boot_refuses_every_older_token() {
         assert_eq!(status(token), 403, "{service}: the token of the boot before");
         assert_eq!(status(&new[service]), 200, "{service}: the token of this boot");
     }
+}
+
+/// By which clients tell one store from another.
+fn cluster_id(device: &Device, runtime: &tokio::runtime::Runtime) -> String {
+    let service = tokens(device).into_keys().next().unwrap();
+    let trust = Trust::of_pem(&std::fs::read(device.ca(&service)).unwrap()).unwrap();
+    let vault = HttpsVault::new(&device.ip, 8200, &trust, Deadlines::default()).unwrap();
+    let request = Request::new(Operation::Read, ApiPath::parse("sys/health").unwrap());
+    let Payload::Raw { bytes, .. } = runtime.block_on(vault.call(request)).unwrap().payload else {
+        panic!("no envelope")
+    };
+    let health: serde_json::Value = serde_json::from_slice(&bytes).unwrap();
+    health["cluster_id"].as_str().unwrap().to_owned()
 }
 
 fn tokens(device: &Device) -> BTreeMap<String, String> {

@@ -51,9 +51,12 @@ fn policies_in_both_shapes() {
     assert_eq!(house.call("LIST", "sys/policies/acl", Value::Null, &root).is(200).data["keys"], all);
     house.get("sys/policies/acl", &root).is(405);
     house.get("sys/policies/acl/none", &root).is(404);
+    house.post("sys/policies/acl/p2", json!({ "policy": text, "cas": null }), &root).is(204);
     for (path, body, told) in [
         ("sys/policies/acl/p3", json!({}), "'policy' parameter not supplied or empty"),
         ("sys/policies/acl/p3", json!({ "policy": "path \"x\" { bogus = 1 }" }), "invalid key \"bogus\""),
+        ("sys/policies/acl/p3", json!({ "policy": text, "cas": 0 }), "a policy has no 'cas' here: leave it out"),
+        ("sys/policies/acl/p3", json!({ "policy": text, "ttl": "1h" }), "a policy has no 'ttl' here: leave it out"),
         ("sys/policies/acl/root", json!({ "policy": text }), "cannot update \"root\" policy"),
     ] {
         house.post(path, body, &root).told(400, told);

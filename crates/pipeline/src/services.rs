@@ -14,6 +14,7 @@ use crate::directory::{Alias, Directory, Standing};
 use crate::error::EngineError;
 use crate::mounts::{IDENTITY, Mounts};
 use crate::policies::Policies;
+use crate::sink::RequestId;
 use crate::tokens::{Acl, Generation, LiveToken, Spent, TokenId, Tokens};
 use crate::txn::{Ground, Txn};
 
@@ -56,6 +57,13 @@ impl Services {
             identity_generation: AtomicU64::new(0),
             ground,
         })
+    }
+
+    /// The name by which `sys/health` tells this store from others: a UUID that stays for the store's life and tells nothing of
+    /// its keys. Ask once, while the store is open.
+    pub fn cluster_id(&self) -> String {
+        let code = self.ground.store.mac("cluster-id", &[]);
+        RequestId::from_random(code[..16].try_into().expect("half of a MAC")).to_string()
     }
 
     /// A transaction on the whole store, for the stages themselves.

@@ -73,6 +73,10 @@ fn write(
     txn: &mut Txn,
 ) -> Result<Outcome, EngineError> {
     let input = Input::of(request.body())?;
+    // Taken and not kept, each would leave a policy in force longer than its author meant, or undo another's change.
+    if let Some(field) = ["cas", "expiration", "ttl"].into_iter().find(|field| input.has(field)) {
+        return Err(EngineError::bad_request(format!("a policy has no '{field}' here: leave it out")));
+    }
     let (mut text, mut warnings) = (input.text("policy")?.filter(|t| !t.is_empty()), Vec::new());
     if text.is_none() && family == Family::Old {
         text = input.text("rules")?.filter(|t| !t.is_empty());

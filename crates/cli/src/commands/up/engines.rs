@@ -18,7 +18,7 @@ pub(super) fn assemble() -> Result<Assemble, Failure> {
     Ok(Arc::new(move |services| {
         let identity = Arc::new(Identity::new(Arc::clone(&services.mounts)));
         let engines: Vec<Arc<dyn Engine>> = vec![
-            Arc::new(SysEngine::new(Arc::clone(services), facts())),
+            Arc::new(SysEngine::new(Arc::clone(services), facts(services.cluster_id()))),
             Arc::new(TokenEngine::new(Arc::clone(services))),
             Arc::clone(&identity) as Arc<dyn Engine>,
             Arc::new(Kv),
@@ -28,12 +28,12 @@ pub(super) fn assemble() -> Result<Assemble, Failure> {
     }))
 }
 
-fn facts() -> Facts {
+fn facts(cluster_id: String) -> Facts {
     Facts {
         version: env!("CARGO_PKG_VERSION").into(),
         build_date: super::build::date().to_rfc3339(),
         cluster_name: "edgekeep".into(),
-        cluster_id: String::new(),
+        cluster_id,
         shares: None,
     }
 }
