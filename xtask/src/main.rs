@@ -18,6 +18,8 @@ cargo xtask threats --bite [ID]  the same tests with their mitigation switched o
 cargo xtask release [TARGET]     the static executable, checked for size and for what it must not hold
 cargo xtask bench boot [OPTIONS] first and later boots beside a bare TLS server: --rounds N, --quick, --strict,
                                  --dir DIR (on the disk to be measured), --artefact FILE --hello FILE
+cargo xtask bench calls --artefact FILE --against FILE
+                                 processor time of a call, one build beside another: --rounds N, --calls N, --dir DIR
 cargo xtask acceptance [LOG]     demands of EdgeX's documents against the ways of running
 ";
 
@@ -30,6 +32,7 @@ fn main() -> ExitCode {
         ["threats", rest @ ..] => threats::check(rest.first().copied()),
         ["release", rest @ ..] => release::build(rest.first().copied()),
         ["bench", "boot", rest @ ..] => bench::boot(rest),
+        ["bench", "calls", rest @ ..] => bench::calls(rest),
         ["bench", bench::AES_RATE] => bench::aes_rate(),
         ["acceptance", rest @ ..] => acceptance::print(rest.first().copied()),
         _ => {

@@ -12,6 +12,7 @@
 #![allow(clippy::disallowed_methods)]
 
 mod aes;
+mod calls;
 mod day;
 mod device;
 mod hello;
@@ -27,6 +28,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub(crate) use self::calls::run as calls;
 use self::day::Day;
 use self::device::Device;
 use self::hello::Hello;
@@ -91,14 +93,8 @@ pub(crate) fn aes_rate() -> Result<()> {
 
 impl Options {
     fn parse(arguments: &[&str]) -> Result<Self> {
-        let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
-        let mut options = Self {
-            rounds: 9,
-            window: Duration::from_secs(60),
-            strict: false,
-            dir: target.join("bench"),
-            executables: None,
-        };
+        let mut options =
+            Self { rounds: 9, window: Duration::from_secs(60), strict: false, dir: scratch(), executables: None };
         let (mut artefact, mut hello) = (None, None);
         let mut words = arguments.iter();
         while let Some(word) = words.next() {
@@ -118,6 +114,12 @@ impl Options {
         options.executables = artefact.zip(hello);
         Ok(options)
     }
+}
+
+/// Where devices are measured unless something else is said.
+fn scratch() -> PathBuf {
+    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| crate::root().join("target"), PathBuf::from);
+    target.join("bench")
 }
 
 fn table(rounds: &Rounds, syncs: Option<&Syncs>, day: &Day, size: u64) -> Table {

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command};
+use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 
@@ -23,6 +24,16 @@ pub(super) fn memory(pid: u32) -> Result<Memory> {
 pub(super) fn written(pid: u32) -> Result<u64> {
     let text = read(pid, "io").context("a process that refuses to be dumped shows its I/O to root alone")?;
     number(&text, "write_bytes:").context("write_bytes in /proc/PID/io")
+}
+
+/// Processor time of all its threads so far, to the nanosecond.
+pub(super) fn busy(pid: u32) -> Result<Duration> {
+    let mut nanoseconds = 0;
+    for task in std::fs::read_dir(format!("/proc/{pid}/task"))? {
+        let text = std::fs::read_to_string(task?.path().join("schedstat"))?;
+        nanoseconds += text.split(' ').next().unwrap_or_default().parse::<u64>().context("schedstat")?;
+    }
+    Ok(Duration::from_nanos(nanoseconds))
 }
 
 fn read(pid: u32, name: &str) -> Result<String> {

@@ -1,6 +1,6 @@
 //! The client whose first answer is waited for: one for both servers, so that its own time falls out of the difference.
 
-use std::io::{Read, Write};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
@@ -44,18 +44,53 @@ impl Client {
 
     /// One request over a connection of its own; the status.
     pub(super) fn ask(&self, address: SocketAddr, method: &str, path: &str, token: Option<&str>) -> Result<u16> {
+        self.connect(address)?.call(method, path, token, "")
+    }
+
+    /// A connection; the handshake is made with the first call.
+    pub(super) fn connect(&self, address: SocketAddr) -> Result<Connection> {
         let tcp = TcpStream::connect(address)?;
         tcp.set_nodelay(true)?;
         tcp.set_read_timeout(Some(PATIENCE))?;
         let connection = ClientConnection::new(Arc::clone(&self.0), address.ip().into())?;
-        let mut stream = StreamOwned::new(connection, tcp);
+        Ok(Connection { address, stream: BufReader::new(StreamOwned::new(connection, tcp)) })
+    }
+}
+
+/// A connection that is kept for one call after the other.
+pub(super) struct Connection {
+    address: SocketAddr,
+    stream: BufReader<StreamOwned<ClientConnection, TcpStream>>,
+}
+
+impl Connection {
+    /// One call, its answer read to the end; the status.
+    pub(super) fn call(&mut self, method: &str, path: &str, token: Option<&str>, body: &str) -> Result<u16> {
+        let (address, length) = (self.address, body.len());
         let token = token.map(|t| format!("X-Vault-Token: {t}\r\n")).unwrap_or_default();
-        let request = format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{token}Content-Length: 0\r\n\r\n");
-        stream.write_all(request.as_bytes())?;
-        let mut head = [0; 12];
-        stream.read_exact(&mut head)?;
-        ensure!(head.starts_with(b"HTTP/1.1 "), "not HTTP: {head:?}");
-        Ok(std::str::from_utf8(&head[9..])?.parse()?)
+        let request =
+            format!("{method} {path} HTTP/1.1\r\nHost: {address}\r\n{token}Content-Length: {length}\r\n\r\n{body}");
+        self.stream.get_mut().write_all(request.as_bytes())?;
+        let first = self.line()?;
+        let status = first.strip_prefix("HTTP/1.1 ").and_then(|rest| rest.get(..3)?.parse().ok());
+        let mut length = 0;
+        loop {
+            let line = self.line()?.to_ascii_lowercase();
+            match line.split_once(':') {
+                None => break,
+                Some(("content-length", value)) => length = value.trim().parse()?,
+                Some(("transfer-encoding", _)) => bail!("an answer without a length: {path}"),
+                Some(_) => {}
+            }
+        }
+        std::io::copy(&mut self.stream.by_ref().take(length), &mut std::io::sink())?;
+        status.with_context(|| format!("not HTTP: {first:?}"))
+    }
+
+    fn line(&mut self) -> Result<String> {
+        let mut line = String::new();
+        ensure!(self.stream.read_line(&mut line)? > 0, "the connection ended");
+        Ok(line.trim_end().to_owned())
     }
 }
 
