@@ -16,6 +16,7 @@ mod erase;
 mod front;
 mod identity;
 mod keeper;
+mod kept_keks;
 mod keys;
 mod reach;
 mod recovery;

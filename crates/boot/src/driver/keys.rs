@@ -8,12 +8,11 @@ use seal::{
     AgeRecipients, NewSlot, Provisioned, RecoveryKey, SealMode, SetHeader, SlotFiles, SlotKek, SlotSet, StoreId,
     new_root_key, seal_to_recipients, write_recovery_file,
 };
-use secret::SecretBytes;
-use store::{Batch, NewStore, Op, Store, StoreConfig, StorePath};
+use store::{NewStore, Store, StoreConfig};
 
 use super::environment::{Environment, Note, Observer};
 use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
-use super::{keeper, source};
+use super::{keeper, kept_keks, source};
 use crate::machine::Halt;
 use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
 
@@ -106,9 +105,7 @@ async fn make_store(
         slots: store::SlotSet { generation: set.generation(), digest: set.digest().0 },
     };
     let store = Store::create(&config, root, &made).map_err(|e| refused(&e, "see whether the disk is full"))?;
-    // KEKs under the barrier, so that slots can be wrapped anew while their sources are absent.
-    let ops = keks.iter().map(|k| Op::Put(kek_path(k.slot.0), SecretBytes::new(k.kek.expose().to_vec()))).collect();
-    store.commit(Batch { conds: Vec::new(), ops }).await.map_err(|e| refused(&e, "see whether the disk is full"))?;
+    kept_keks::keep(&store, keks).await?;
     let audit = new.join(AUDIT);
     disk.create_dir(&audit, 0o700).map_err(io("see whether the disk is full"))?;
     let sequence = store.head().map_err(|e| refused(&e, "start again"))?.sequence;
@@ -167,14 +164,6 @@ fn hand_out(
 pub(super) fn chain_key(store: &Store) -> Result<Arc<ChainKey>, Halt> {
     let key = store.audit_key().map_err(|e| refused(&e, "start again"))?;
     Ok(Arc::new(ChainKey::new(key.expose())))
-}
-
-pub(super) fn kek_dir() -> StorePath {
-    StorePath::new(["boot", "kek"]).expect("two short words are a path")
-}
-
-pub(super) fn kek_path(slot: u16) -> StorePath {
-    kek_dir().child(slot.to_string()).expect("a number is a short word")
 }
 
 pub(super) fn seal_profile(profile: Profile) -> seal::Profile {

@@ -21,12 +21,12 @@ use seal::{
     AgeRecipients, Change, HeadCheck, RecoveryKey, SlotFiles, SlotKek, SlotSet, SourceKind, seal_to_recipients,
     write_recovery_file,
 };
-use secret::{Kek, Secret, SecretBytes};
-use store::{Batch, Op, Store};
+use store::Store;
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
-use super::keys::{kek_dir, kek_path, refused};
+use super::kept_keks;
+use super::keys::refused;
 use super::running::Running;
 use super::state_dir::RECOVERY;
 use crate::machine::Halt;
@@ -187,10 +187,7 @@ impl Running {
         let files = SlotFiles::new(disk, self.plan.state_dir());
         let (next, added) = next_generation(&files, &store, old, new, &env).await?;
 
-        // A KEK that belongs to no slot harms nobody; a slot without its KEK could not be wrapped anew.
-        let ops =
-            added.iter().map(|k| Op::Put(kek_path(k.slot.0), SecretBytes::new(k.kek.expose().to_vec()))).collect();
-        store.commit(Batch { conds: Vec::new(), ops }).await.map_err(|e| refused(&e, FULL))?;
+        kept_keks::keep(&store, &added).await?;
         // Before the slots: a cut behind them must not leave a key that nobody has.
         let waiting = place.map(|place| waiting(place, &new.name()));
         if let Some(waiting) = &waiting {
@@ -221,7 +218,7 @@ impl Running {
             self.warn(format!("the new recovery key stays at {}: {e}", waiting.display()));
         }
         if sequence.is_some()
-            && let Err(e) = forget_keks(&store, &next).await
+            && let Err(e) = kept_keks::forget(&store, &next).await
         {
             self.warn(format!("the KEK of a slot that is gone is still kept: {e}"));
         }
@@ -257,17 +254,8 @@ async fn next_generation(
         let fact = "the store has not recorded its newest slots yet".to_owned();
         return Err(Halt::Refused { fact, hint: again.into() });
     };
-    let mut keks = Vec::new();
-    for slot in set.slots().iter().filter(|s| s.id() != opened.kek.slot) {
-        // One that is missing is refused by the change, and told by its number.
-        if let Some(entry) = store.get(&kek_path(slot.id().0)).await.map_err(|e| refused(&e, again))? {
-            let kek = Secret::try_init_with(|kek: &mut [u8; 32]| {
-                kek.copy_from_slice(entry.value.expose().get(..32).ok_or(KekTooShort)?);
-                Ok::<(), KekTooShort>(())
-            });
-            keks.push(SlotKek { slot: slot.id(), kek: Kek::new(kek.map_err(|e| refused(&e, again))?) });
-        }
-    }
+    let mut keks = kept_keks::of(store, &set).await?;
+    keks.retain(|kek| kek.slot != opened.kek.slot);
     let slot = new.new_slot().map_err(|e| refused(&e, again))?;
     let mut change = Change { remove: vec![opened.kek.slot], add: vec![slot] };
     if !host::in_force("recovery-key-spent") {
@@ -331,24 +319,8 @@ fn settle(disk: &dyn Disk, plan: &Plan, set: &SlotSet, place: &Path) -> io::Resu
     Ok(())
 }
 
-/// Removes the KEKs that belong to no slot of `set`.
-pub(super) async fn forget_keks(store: &Store, set: &SlotSet) -> Result<(), Halt> {
-    let kept = store.list(&kek_dir()).await.map_err(|e| refused(&e, ""))?;
-    let gone =
-        kept.iter().filter_map(|n| n.parse::<u16>().ok()).filter(|id| set.slots().iter().all(|s| s.id().0 != *id));
-    let ops: Vec<Op> = gone.map(|id| Op::Delete(kek_path(id))).collect();
-    if ops.is_empty() {
-        return Ok(());
-    }
-    store.commit(Batch { conds: Vec::new(), ops }).await.map(drop).map_err(|e| refused(&e, ""))
-}
-
 fn not_open() -> Halt {
     Halt::Refused { fact: "the store is not open".into(), hint: "open it by the recovery key: edgekeep recover".into() }
 }
-
-#[derive(Debug, thiserror::Error)]
-#[error("a KEK under the barrier has fewer than 32 bytes")]
-struct KekTooShort;
 
 const FULL: &str = "see whether the disk is full";

@@ -10,11 +10,11 @@
 
 use host::Entropy;
 use seal::{Change, HeadCheck, NewSlot, SlotFiles, SlotId, SlotKek, SlotSet};
-use secret::{Kek, RootKey, Secret, SecretBytes};
-use store::{Batch, CommitError, Op, RotateError, Store};
+use secret::{RootKey, Secret};
+use store::{CommitError, RotateError, Store};
 
-use super::super::keys::{kek_path, refused};
-use super::super::recovery::forget_keks;
+use super::super::kept_keks;
+use super::super::keys::refused;
 use super::super::running::Running;
 use super::super::source;
 use super::{Tested, disk_fault, not_open};
@@ -67,7 +67,7 @@ impl Running {
         let store = self.hands.store.clone().ok_or_else(not_open)?;
         let files = SlotFiles::new(&*self.env.disk, self.plan.state_dir());
         let found = files.read().map_err(|e| refused(&e, e.hint()))?;
-        let mut keks = keks(&store, &found.set).await?;
+        let mut keks = kept_keks::of(&store, &found.set).await?;
         let unlocked = keks.pop().and_then(|kek| found.set.unlock_by(kek)).ok_or_else(|| Halt::Refused {
             fact: "no key slot opens by the KEK that is kept for it".into(),
             hint: "start edgekeep again, and see the log".into(),
@@ -87,10 +87,7 @@ impl Running {
     /// Makes `next`, which has `added` besides, the store's set; the root key is the same.
     pub(super) async fn put(&mut self, ground: &Ground, next: &SlotSet, added: &SlotKek) -> Result<Option<u64>, Halt> {
         let files_at = self.plan.state_dir();
-        // A KEK that belongs to no slot harms nobody; a slot without its KEK could not be wrapped anew.
-        let kek = SecretBytes::new(added.kek.expose().to_vec());
-        let ops = vec![Op::Put(kek_path(added.slot.0), kek)];
-        ground.store.commit(Batch { conds: Vec::new(), ops }).await.map_err(|e| disk_fault(&e))?;
+        kept_keks::keep(&ground.store, std::slice::from_ref(added)).await?;
         let disk = std::sync::Arc::clone(&self.env.disk);
         let files = SlotFiles::new(&*disk, files_at);
         // The slots before the head: the other way round a cut would leave slots that the head calls old.
@@ -134,7 +131,7 @@ impl Running {
         if let Err(e) = files.write_second(&next) {
             self.alarm(format!("the new slots are in slots.a only, and slots.b cannot be written: {e}"));
         }
-        if let Err(e) = forget_keks(&ground.store, &next).await {
+        if let Err(e) = kept_keks::forget(&ground.store, &next).await {
             self.warn(format!("the KEK of a slot that is gone is still kept: {e}"));
         }
         self.discard(&ground.set, ids, &next).await;
@@ -167,24 +164,5 @@ impl Running {
         halt
     }
 }
-
-/// The KEKs that are kept for the slots of `set`; one that is missing is told by the change that needs it.
-async fn keks(store: &Store, set: &SlotSet) -> Result<Vec<SlotKek>, Halt> {
-    let mut keks = Vec::new();
-    for slot in set.slots() {
-        if let Some(entry) = store.get(&kek_path(slot.id().0)).await.map_err(|e| refused(&e, AGAIN))? {
-            let kek = Secret::try_init_with(|kek: &mut [u8; 32]| {
-                kek.copy_from_slice(entry.value.expose().get(..32).ok_or(KekTooShort)?);
-                Ok::<(), KekTooShort>(())
-            });
-            keks.push(SlotKek { slot: slot.id(), kek: Kek::new(kek.map_err(|e| refused(&e, AGAIN))?) });
-        }
-    }
-    Ok(keks)
-}
-
-#[derive(Debug, thiserror::Error)]
-#[error("a KEK under the barrier has fewer than 32 bytes")]
-struct KekTooShort;
 
 const AGAIN: &str = "start edgekeep again";

@@ -4,7 +4,7 @@ use api::PeerAddress;
 use pipeline::audit::{Entry, Kind, verify};
 
 use super::*;
-use crate::driver::{Rotation, keys};
+use crate::driver::{Rotation, kept_keks};
 
 /// Somebody's public key; nothing here is opened again.
 const RECIPIENT: &str = "age1c334ulqmge6am09amvevmk3n8tg8r4wwn4hurp2x8w4wk7vsk95sz4z3s6";
@@ -62,7 +62,7 @@ async fn a_recovery_key_is_spent_by_its_use_and_the_source_still_opens() {
         running.unseal().await;
         assert_eq!(open(&running), BOTH, "the slot of the source was wrapped anew");
         // Exactly the KEKs of the slots that are there.
-        let kept = running.store().unwrap().list(&keys::kek_dir()).await.unwrap();
+        let kept = running.store().unwrap().list(&kept_keks::dir()).await.unwrap();
         assert_eq!(kept, ["1".to_owned(), (3 + round).to_string()]);
         used = new;
     }

@@ -6,7 +6,7 @@ use api::PeerAddress;
 use seal::{SlotFiles, SourceKind};
 
 use super::*;
-use crate::driver::{SlotChange, Verdict, keys};
+use crate::driver::{SlotChange, Verdict, kept_keks};
 use crate::plan::SourceSpec;
 
 const ROOT: PeerAddress = PeerAddress::Unix { uid: 0, pid: 77 };
@@ -31,7 +31,7 @@ fn ids(plan: &Plan) -> Vec<u16> {
 }
 
 async fn keks(running: &Running) -> Vec<u16> {
-    let kept = running.store().unwrap().list(&keys::kek_dir()).await.unwrap();
+    let kept = running.store().unwrap().list(&kept_keks::dir()).await.unwrap();
     kept.iter().map(|n| n.parse().unwrap()).collect()
 }
 
@@ -234,7 +234,7 @@ impl Clear {
         let store = running.store().unwrap();
         let found = SlotFiles::new(&OsDisk, plan.state_dir()).read().unwrap();
         for id in keks(running).await {
-            let kek = store.get(&keys::kek_path(id)).await.unwrap().unwrap();
+            let kek = store.get(&kept_keks::path(id)).await.unwrap().unwrap();
             self.0.insert(kek.value.expose().to_vec());
             let kek =
                 secret::Kek::new(secret::Secret::init_with(|k: &mut [u8; 32]| k.copy_from_slice(kek.value.expose())));

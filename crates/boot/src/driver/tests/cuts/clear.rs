@@ -3,7 +3,7 @@
 use std::collections::HashSet;
 
 use super::model::Story;
-use crate::driver::{Running, keys};
+use crate::driver::{Running, kept_keks};
 
 /// Bytes of a secret that must not be found: fewer could be chance, more could miss a part at a page's end.
 const WINDOW: usize = 16;
@@ -23,8 +23,8 @@ impl Secrets {
             add("token", story.token(service).expose().as_bytes());
         }
         let store = running.store().unwrap();
-        for slot in store.list(&keys::kek_dir()).await.unwrap() {
-            let kek = store.get(&keys::kek_path(slot.parse().unwrap())).await.unwrap().unwrap();
+        for slot in store.list(&kept_keks::dir()).await.unwrap() {
+            let kek = store.get(&kept_keks::path(slot.parse().unwrap())).await.unwrap().unwrap();
             add("KEK", kek.value.expose());
         }
     }
