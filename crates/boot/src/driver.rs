@@ -11,6 +11,7 @@
 mod asking;
 mod certificates;
 mod closing;
+mod destroy;
 mod environment;
 mod erase;
 mod front;
@@ -31,6 +32,7 @@ mod upkeep;
 mod work;
 
 pub use closing::{KekKeeper, OnGuard, ReleaseGuard, close_sources};
+pub use destroy::{DestroyError, destroy_state, generalize};
 pub use environment::{Assemble, Environment, Note, Observer, Quiet};
 pub use erase::{Receipt, SignedReceipt};
 pub use front::{Front, Serving};
@@ -39,4 +41,3 @@ pub use recovery::Rotation;
 pub use running::{Claimed, Running, UpError, claim, up};
 pub use slots::{SlotChange, SlotList, SlotReport, SlotTest, Verdict};
 pub use source::SourceGround;
-pub use state_dir::{DestroyError, destroy_state, generalize};

@@ -15,11 +15,11 @@ use secret::crypto::{Curve, SigningKey};
 use serde::{Deserialize, Serialize};
 
 use super::asking;
+use super::destroy;
 use super::identity::MachineId;
 use super::keys::refused;
 use super::running::Running;
 use super::source;
-use super::state_dir;
 use crate::machine::Halt;
 
 /// A receipt with its proof.
@@ -76,7 +76,7 @@ impl Running {
         let pairs = asking::pairs(&plan, &env, &set);
         self.seal().await;
 
-        state_dir::destroy_slots(&*env.disk, &plan).map_err(|e| refused(&e, AGAIN))?;
+        destroy::slots(&*env.disk, &plan).map_err(|e| refused(&e, AGAIN))?;
         let mut remains = Vec::new();
         for pair in pairs {
             let slot = set.slots().iter().find(|s| s.id() == pair.slot).map(|s| s.public().clone());
@@ -85,7 +85,7 @@ impl Running {
                 remains.push(format!("{spec} may keep something for slot {}: {}", pair.slot, host::with_causes(&e)));
             }
         }
-        state_dir::destroy_rest(&*env.disk, &plan).map_err(|e| refused(&e, AGAIN))?;
+        destroy::rest(&*env.disk, &plan).map_err(|e| refused(&e, AGAIN))?;
         remains.extend(NOT_OURS.map(str::to_owned));
 
         let unseal = match SlotFiles::new(&*env.disk, plan.state_dir()).read() {
