@@ -174,7 +174,11 @@ fn an_erased_device_leaves_a_receipt_and_nothing_else() {
     assert_eq!(told["slots"], serde_json::json!(["tpm"]));
     assert!(told["unseal"].as_str().unwrap().starts_with("there are no slot files"), "{told}");
     assert_eq!(told["remains"].as_array().unwrap().len(), 3, "the TPM keeps nothing: {told}");
+    assert!(told["sources"][0].as_str().unwrap().contains("has no NV index 0x0180ed"), "it was asked: {told}");
     assert!(!device.data_dir().join("data").exists() && !device.secrets_dir().exists());
-    let again = device.admin(&["erase", "--destroys-all-secrets"]);
-    assert!(!again.status.success(), "{}", said(&again));
+    let same = |output: &Output| serde_json::from_str::<serde_json::Value>(&done(output)).unwrap() == signed;
+    assert!(same(&device.admin(&["erase", "--destroys-all-secrets"])), "the receipt of then");
+    device.kill();
+    device.up_until_it_says(|line| line.contains("this device was erased"));
+    assert!(same(&device.admin(&["erase", "--destroys-all-secrets"])), "and in the next start");
 }

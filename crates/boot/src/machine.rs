@@ -28,7 +28,7 @@ use std::time::Duration;
 pub use action::{Action, Epoch};
 pub use event::Event;
 pub use halt::Halt;
-pub use remains::{Part, Remains};
+pub use remains::{Ending, Part, Remains};
 pub use serving::Serving;
 
 use crate::plan::{ExternalStore, Plan, Profile, SourceSpec};
@@ -135,6 +135,8 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
         (State::PoweredOn, Event::Started) if !plan.store.has_slots() => reach(),
         (State::PoweredOn, Event::Started) => (State::PoweredOn, vec![Action::Look]),
         (State::PoweredOn, Event::Looked(remains)) => looked(plan, remains),
+        // Whatever it was, it is no device any more.
+        (_, Event::Erased { receipt }) => halt(Halt::Erased { receipt }, true),
 
         // The recovery key has left the device, slots and store are synced in data.new: only now may it be seen as `data`.
         (State::Making, Event::Made) => (State::Publishing, vec![Action::Publish]),
@@ -204,6 +206,12 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
 
 /// What stands on the disk decides between first boot, boot and refusal.
 fn looked(plan: &Plan, remains: Remains) -> (State, Vec<Action>) {
+    match remains.ending {
+        None => {}
+        Some(Ending::Destroying) => return halt(Halt::Destroying, false),
+        Some(Ending::Erasing) => return (State::PoweredOn, vec![Action::FinishErasing]),
+        Some(Ending::Erased { receipt }) => return halt(Halt::Erased { receipt }, false),
+    }
     if remains.is_virgin() {
         if plan.recovery.is_none() && host::in_force("recovery-chosen-first") {
             // Before anything exists: afterwards it would be too late to ask.

@@ -1,10 +1,13 @@
 //! Plans and fakes for this crate's own tests.
 
+use std::num::NonZeroU8;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
+use std::time::Duration;
 
 use crate::plan::{
     AuditPlan, Dangers, GatePlan, ListenPlan, Need, Plan, Profile, RecoverySpec, ReleasePlan, ServicePlan, SourceSpec,
+    TpmKeeping, TpmSpec,
 };
 use crate::provision::Ground;
 
@@ -30,6 +33,22 @@ pub(crate) fn demo_plan(data_dir: &Path, run_dir: &Path) -> Plan {
         audit: AuditPlan::default(),
         dangers: Dangers::default(),
     }
+}
+
+/// A TPM that gives its key so many times in a boot.
+pub(crate) fn counted_tpm(device: &Path, releases: u8) -> SourceSpec {
+    SourceSpec::Tpm(TpmSpec {
+        device: device.into(),
+        keeping: TpmKeeping::Sealed,
+        pcrs: seal::PcrSet::new([7]).unwrap(),
+        signing: seal::PcrSigning::default(),
+        gate_pcr: 13,
+        counting: seal::Counting::Best,
+        releases_per_boot: NonZeroU8::new(releases),
+        window: None,
+        pin_file: None,
+        deadline: Duration::from_secs(30),
+    })
 }
 
 /// What [`crate::provision::lay_ground`] finds for [`demo_plan`].

@@ -136,7 +136,10 @@ pub trait Disk: Send + Sync {
 }
 
 /// The name that [`Disk::replace`] writes before it renames: `.NAME.new` in the same directory.
-fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
+///
+/// # Errors
+/// If `path` has no name that is UTF-8.
+pub fn temporary_beside(path: &Path) -> io::Result<PathBuf> {
     let name = path.file_name().and_then(|n| n.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
     Ok(path.with_file_name(format!(".{name}.new")))
 }

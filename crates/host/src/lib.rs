@@ -13,6 +13,6 @@ mod mitigation;
 
 pub use causes::with_causes;
 pub use clock::{BootId, BootTime, Clock, OsClock, WallTime};
-pub use disk::{Disk, DiskFile, FileKind, Meta, OsDisk, Owner};
+pub use disk::{Disk, DiskFile, FileKind, Meta, OsDisk, Owner, temporary_beside};
 pub use entropy::{Entropy, OsEntropy};
 pub use mitigation::{SWITCH, in_force};

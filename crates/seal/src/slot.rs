@@ -218,6 +218,19 @@ impl SlotPublic {
         &self.items
     }
 
+    /// As one text of bytes: source kind, releases per boot (0 for no limit), the items.
+    pub fn to_bytes(&self) -> Vec<u8> {
+        let mut bytes = vec![self.kind.number(), self.release_limit.map_or(0, NonZeroU8::get)];
+        bytes.extend(self.item_bytes());
+        bytes
+    }
+
+    /// What [`SlotPublic::to_bytes`] wrote; `None` for anything else.
+    pub fn from_bytes(bytes: &[u8]) -> Option<Self> {
+        let (&[kind, limit], items) = bytes.split_first_chunk()?;
+        Self::from_item_bytes(SourceKind::from_number(kind)?, NonZeroU8::new(limit), items)?.ok()
+    }
+
     /// The items as bytes: tag u16, length u16, value, one after the other.
     pub(crate) fn item_bytes(&self) -> Vec<u8> {
         let mut out = Vec::with_capacity(self.items.iter().map(|(_, value)| 4 + value.len()).sum());

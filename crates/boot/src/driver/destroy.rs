@@ -1,4 +1,11 @@
 //! What is destroyed on request: a store, or everything that makes two devices of one image alike.
+//!
+//! ```text
+//! note `destroying` -> slots, key files: zeros, then gone -> the rest -> (generalize: tokens, locks) -> the note goes
+//! ```
+//! The slots first: without them the rest is noise. Whatever is left when that is cut short, half a device or a key file of one that is
+//! no more, the note stands beside it, and nothing starts from it until the command was repeated. `driver::tests::destroy` cuts the power
+//! at each step.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -6,71 +13,116 @@ use std::path::{Path, PathBuf};
 use host::{Disk, FileKind};
 
 use super::state_dir::NEW;
+use super::{erase, factory};
 use crate::plan::{Plan, SourceSpec};
 
-/// Destroys all secrets of a device: the slots first, for without them the rest is noise. For
-/// `edgekeep reprovision --destroys-all-secrets` alone.
+/// Says that a destruction was begun and not ended.
+pub(super) const NOTE: &str = "destroying";
+
+/// Destroys all secrets of a device. For `edgekeep reprovision --destroys-all-secrets` alone.
 ///
 /// # Errors
 /// [`DestroyError`]; running it again goes on.
 pub fn destroy_state(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
-    let failed = |path: &Path, cause| DestroyError::Io { path: path.into(), cause };
-    let lock = plan.data_dir.join("lock");
-    let held = disk.lock(&lock).map_err(|e| failed(&lock, e))?;
-    if held.is_none() {
-        return Err(DestroyError::Running { lock });
+    let _held = begin(disk, plan)?;
+    secrets(disk, plan)?;
+    end(disk, plan)
+}
+
+/// Takes everything away that would make two devices of one image alike: [`destroy_state`], tokens and certificate in the run
+/// directory, locks. For `edgekeep generalize`; an edgekeep that runs is left alone. Durable on return.
+///
+/// # Errors
+/// [`DestroyError`]; running it again goes on.
+pub fn generalize(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
+    let at = |path: &Path| failed(path.to_owned());
+    let there = disk.meta(&plan.data_dir).map_err(at(&plan.data_dir))?.is_some();
+    let held = if there { Some(begin(disk, plan)?) } else { None };
+    if there {
+        secrets(disk, plan)?;
     }
+    for name in ["secrets", delivery::CA_FILE, delivery::ENDPOINT_FILE] {
+        let path = plan.run_dir.join(name);
+        disk.remove_tree(&path).map_err(at(&path))?;
+    }
+    if there {
+        // Receipts name the tokens that one device gave out in another's store.
+        for path in ["receipts", "tpm.lock"].map(|name| plan.data_dir.join(name)) {
+            disk.remove_tree(&path).map_err(at(&path))?;
+        }
+        end(disk, plan)?;
+        drop(held);
+        let lock = plan.data_dir.join("lock");
+        disk.remove_file(&lock).and_then(|()| disk.sync_dir(&plan.data_dir)).map_err(at(&lock))?;
+    }
+    Ok(())
+}
+
+/// Takes the lock, and makes the note.
+fn begin(disk: &dyn Disk, plan: &Plan) -> Result<Box<dyn Send>, DestroyError> {
+    let lock = plan.data_dir.join("lock");
+    let held = disk.lock(&lock).map_err(failed(lock.clone()))?.ok_or(DestroyError::Running { lock })?;
+    if host::in_force("destruction-noted") {
+        let note = plan.data_dir.join(NOTE);
+        // Durable before the first byte is touched: a cut after this line leaves nothing that starts.
+        disk.replace(&note, b"", 0o600, None).map_err(failed(note))?;
+    }
+    Ok(held)
+}
+
+/// Everything but the note.
+fn secrets(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
     slots(disk, plan)?;
-    rest(disk, plan)
+    rest(disk, plan)?;
+    erase::forget(disk, plan).map_err(failed(plan.data_dir.clone()))
+}
+
+fn end(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
+    let note = plan.data_dir.join(NOTE);
+    let gone = overwrite_and_remove(disk, &note).and_then(|()| disk.sync_dir(&plan.data_dir));
+    gone.map_err(failed(note))
 }
 
 /// The slots and the key files of sources, by whoever holds the lock. Durable on return: nothing opens the store.
 pub(super) fn slots(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
-    let failed = |path: &Path, cause| DestroyError::Io { path: path.into(), cause };
-    let state = plan.state_dir();
-    for name in ["slots.a", "slots.b"] {
-        let path = state.join(name);
-        overwrite_and_remove(disk, &path).map_err(|e| failed(&path, e))?;
-    }
-    if disk.meta(&state).map_err(|e| failed(&state, e))?.is_some() {
-        disk.sync_dir(&state).map_err(|e| failed(&state, e))?;
+    let at = |path: &Path| failed(path.to_owned());
+    for dir in [plan.state_dir(), plan.data_dir.join(NEW)] {
+        if disk.meta(&dir).map_err(at(&dir))?.is_none_or(|m| m.kind != FileKind::Dir) {
+            continue;
+        }
+        let mut names = disk.list(&dir).map_err(at(&dir))?;
+        // `slots.b` last: while one copy is whole the device lives.
+        names.sort();
+        for name in names.iter().filter(|name| name.trim_start_matches('.').starts_with("slots.")) {
+            let path = dir.join(name);
+            overwrite_and_remove(disk, &path).map_err(at(&path))?;
+        }
+        disk.sync_dir(&dir).map_err(at(&dir))?;
     }
     for file in plan.sources.iter().flat_map(SourceSpec::makes_files) {
-        overwrite_and_remove(disk, file).map_err(|e| failed(file, e))?;
+        // What a crash in its making has left lies beside it.
+        for path in [host::temporary_beside(file).map_err(at(file))?, file.to_owned()] {
+            overwrite_and_remove(disk, &path).map_err(at(&path))?;
+        }
+        // A name that comes back would be a key file at what is a first boot, which refuses it.
+        if let Some(dir) = file.parent().filter(|dir| matches!(disk.meta(dir), Ok(Some(_)))) {
+            disk.sync_dir(dir).map_err(at(dir))?;
+        }
     }
     Ok(())
 }
 
 /// What is noise without the slots.
 pub(super) fn rest(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
-    let failed = |path: &Path, cause| DestroyError::Io { path: path.into(), cause };
-    for path in [plan.data_dir.join(NEW), plan.state_dir(), plan.run_dir.join("secrets")] {
-        disk.remove_tree(&path).map_err(|e| failed(&path, e))?;
+    let (new, note) = (plan.data_dir.join(NEW), plan.data_dir.join(factory::NOTE));
+    for path in [new, plan.state_dir(), plan.run_dir.join("secrets"), note] {
+        disk.remove_tree(&path).map_err(failed(path))?;
     }
-    disk.sync_dir(&plan.data_dir).map_err(|e| failed(&plan.data_dir, e))
+    disk.sync_dir(&plan.data_dir).map_err(failed(plan.data_dir.clone()))
 }
 
-/// Takes everything away that would make two devices of one image alike: [`destroy_state`], tokens and certificate in the run
-/// directory, locks. For `edgekeep generalize`; an edgekeep that runs is left alone.
-///
-/// # Errors
-/// [`DestroyError`]; running it again goes on.
-pub fn generalize(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
-    let failed = |path: &Path, cause| DestroyError::Io { path: path.into(), cause };
-    if disk.meta(&plan.data_dir).map_err(|e| failed(&plan.data_dir, e))?.is_some() {
-        destroy_state(disk, plan)?;
-    }
-    for name in ["secrets", delivery::CA_FILE, delivery::ENDPOINT_FILE] {
-        let path = plan.run_dir.join(name);
-        disk.remove_tree(&path).map_err(|e| failed(&path, e))?;
-    }
-    for name in ["lock", "tpm.lock"] {
-        let path = plan.data_dir.join(name);
-        if disk.meta(&path).map_err(|e| failed(&path, e))?.is_some() {
-            disk.remove_file(&path).map_err(|e| failed(&path, e))?;
-        }
-    }
-    Ok(())
+fn failed(path: PathBuf) -> impl FnOnce(io::Error) -> DestroyError {
+    move |cause| DestroyError::Io { path, cause }
 }
 
 /// Zeros over a file's bytes, on the disk before the name goes. What a flash has copied elsewhere by itself stays there.

@@ -7,8 +7,8 @@ use std::time::Duration;
 
 use host::{Clock, Disk, Entropy};
 use seal::{
-    Auth, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource, NoAuth,
-    Part, PcrValues, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed, SlotPublic, SoftwareSource,
+    Auth, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource, Left,
+    NoAuth, Part, PcrValues, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed, SlotPublic, SoftwareSource,
     SourceError, TangSource, TpmNvSource, TpmSource, slot_and_parts,
 };
 use tokio::sync::oneshot;
@@ -167,6 +167,18 @@ pub(super) async fn discard(
     // Also what is a part of another slot.
     let kept: Vec<SlotPublic> = kept.iter().flat_map(slot_and_parts).collect();
     beside(limit, move || source.discard(&slot, &kept.iter().collect::<Vec<_>>(), deadline)).await
+}
+
+/// Asks what is left of a slot that was discarded.
+pub(super) async fn left_of(
+    spec: &SourceSpec,
+    plan: &Plan,
+    env: &Environment,
+    slot: SlotPublic,
+) -> Result<Left, SourceError> {
+    let (mut source, limit) = (source(spec, plan, env), spec.deadline());
+    let deadline = Deadline::after(&*env.clock, limit);
+    beside(limit, move || source.left_of(&slot, deadline)).await
 }
 
 /// Asks for the key material of a slot.

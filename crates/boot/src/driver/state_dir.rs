@@ -6,7 +6,9 @@ use std::path::{Path, PathBuf};
 use host::{Disk, FileKind};
 use serde::{Deserialize, Serialize};
 
-use crate::machine::{Part, Remains};
+use super::destroy;
+use super::erase::{self, Stage};
+use crate::machine::{Ending, Part, Remains};
 use crate::plan::{Plan, RecoverySpec, SourceSpec};
 
 /// The directory in which a first boot makes everything.
@@ -52,7 +54,13 @@ pub(super) fn look(disk: &dyn Disk, plan: &Plan) -> io::Result<Remains> {
     if parts.contains(&Part::Store) || parts.contains(&Part::Shares) {
         parts.retain(|p| *p != Part::Other);
     }
-    Ok(Remains { parts, leftover })
+    let ending = match erase::stage(disk, plan)? {
+        _ if disk.meta(&plan.data_dir.join(destroy::NOTE))?.is_some() => Some(Ending::Destroying),
+        Stage::Erasing => Some(Ending::Erasing),
+        Stage::Erased if parts.is_empty() => Some(Ending::Erased { receipt: plan.data_dir.join(erase::RECEIPT) }),
+        Stage::Erased | Stage::GivenUp | Stage::None => None,
+    };
+    Ok(Remains { parts, leftover, ending })
 }
 
 /// Files outside of the state directory that a first boot is about to make; none of them is there yet. Below the data directory

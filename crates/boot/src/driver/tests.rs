@@ -24,10 +24,13 @@ use crate::testing::demo_plan;
 mod clones;
 mod closing;
 mod cuts;
+mod destroy;
 mod erase;
+mod factory;
 mod month;
 mod predict;
 mod recovery;
+mod reseal;
 mod slots;
 mod sources;
 
@@ -506,4 +509,10 @@ fn recorded(disk: &testkit::CrashDisk, clock: &Arc<FakeClock>, seed: u64) -> (Pl
         engines: engines(),
     };
     (plan, env)
+}
+
+/// Both ends after an event: what a power cut leaves, one way of losing what was not synced at each moment, and what a kill leaves.
+fn ends(disk: &testkit::CrashDisk, at: usize) -> [(bool, testkit::Image); 2] {
+    let (unsynced, names) = (testkit::Unsynced::ALL[at % 4], testkit::NameRule::ALL[at / 4 % 2]);
+    [(false, disk.image(&testkit::Cut { at, unsynced, names, seed: at as u64 })), (true, disk.killed(at))]
 }

@@ -33,6 +33,7 @@ impl Running {
                     continue;
                 }
                 Action::Look => Some(self.look()),
+                Action::FinishErasing => Some(self.finish_erasing().await),
                 Action::ClearLeftover => self.clear_leftover(),
                 Action::Make => Some(self.make().await),
                 Action::Publish => Some(self.publish()),
@@ -249,6 +250,7 @@ impl Running {
         if let Err(e) = state_dir::settle(&*self.env.disk, &self.plan) {
             self.warn(format!("a note of the first boot is left behind: {e}"));
         }
+        self.give_up_erasing();
         if let Some(found) = self.hands.found.take() {
             self.settle_recovery(&found.set);
             self.hands.found = Some(found);

@@ -21,6 +21,8 @@ pub enum Epoch {
 pub enum Action {
     /// Look which parts of the state exist, changing nothing. [`Looked`](crate::machine::Event::Looked).
     Look,
+    /// Go on with an erasure that was cut short. [`Erased`](crate::machine::Event::Erased).
+    FinishErasing,
     /// Remove `data.new` and what its making left outside. No answer; a failure is [`Failed`](crate::machine::Event::Failed).
     ClearLeftover,
     /// Make recovery, slots and store in `data.new`, all of it synced. [`Made`](crate::machine::Event::Made).

@@ -1,5 +1,7 @@
 //! What the driver tells. Each event that proves something is sent only when what it proves is durable.
 
+use std::path::PathBuf;
+
 use crate::machine::{Epoch, Halt, Remains};
 use crate::plan::{GateName, Profile, ServiceName};
 
@@ -10,6 +12,11 @@ pub enum Event {
     Started,
     /// What stands on the disk.
     Looked(Remains),
+    /// Nothing is left of the state, and the receipt is synced.
+    Erased {
+        /// Where it is.
+        receipt: PathBuf,
+    },
     /// `data.new` holds slots, store and audit ring, all synced; the recovery key is where it was wanted.
     Made,
     /// `data` is there, and its directory synced.

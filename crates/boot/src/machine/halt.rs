@@ -1,5 +1,7 @@
 //! Why the boot cannot go on without a person, in two lines: what happened, and what to do.
 
+use std::path::PathBuf;
+
 use crate::machine::{Part, profile_of};
 use crate::plan::Profile;
 
@@ -44,6 +46,18 @@ pub enum Halt {
         /// In the plan.
         asked: Profile,
     },
+    /// A destruction that was cut short.
+    #[error("the destruction of what is here was begun and has not ended: it is neither a device nor nothing")]
+    Destroying,
+    /// An erasure that is under way, or was not done to its end.
+    #[error("this device is being erased, and that has not ended")]
+    Erasing,
+    /// An erasure that was.
+    #[error("this device was erased; the receipt is {}", receipt.display())]
+    Erased {
+        /// Where it is.
+        receipt: PathBuf,
+    },
     /// A part of the boot refused; its own words.
     #[error("{fact}")]
     Refused {
@@ -73,6 +87,15 @@ impl Halt {
             Self::AuditMissing => format!("put audit back from a backup, or find out who removed it{destroys}"),
             Self::OnlyRemains { .. } => {
                 format!("put the state directory back from a backup, or see whose files these are{destroys}")
+            }
+            Self::Destroying => {
+                "repeat what was cut short: edgekeep reprovision, or generalize, --destroys-all-secrets".into()
+            }
+            Self::Erasing => "repeat edgekeep erase --destroys-all-secrets: it goes on, as does the next start".into(),
+            Self::Erased { .. } => {
+                "edgekeep erase --destroys-all-secrets gives the receipt again; edgekeep reprovision \
+                --destroys-all-secrets removes it, and the next start makes another device"
+                    .into()
             }
             Self::Profile { found: Profile::Demo, .. } => {
                 "a demo store is never used in production: give another data_dir, or run: edgekeep up --demo".into()
@@ -104,6 +127,9 @@ mod tests {
             Halt::OnlyRemains { parts: vec![Part::Audit, Part::Other] },
             Halt::Profile { found: Profile::Demo, asked: Profile::Production },
             Halt::Profile { found: Profile::Production, asked: Profile::Demo },
+            Halt::Destroying,
+            Halt::Erasing,
+            Halt::Erased { receipt: "/d/erased.json".into() },
         ];
         let mut facts: Vec<String> = all.iter().map(ToString::to_string).collect();
         assert!(all.iter().all(|h| !h.hint().is_empty()));

@@ -4,6 +4,7 @@
 //! the device into an empty one that trusts him.
 
 use std::fmt;
+use std::path::PathBuf;
 
 use crate::machine::Halt;
 use crate::plan::StoreSpec;
@@ -58,6 +59,20 @@ impl fmt::Display for Part {
     }
 }
 
+/// A way on which a state is going for good, by somebody's word.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ending {
+    /// `reprovision` or `generalize` was cut short.
+    Destroying,
+    /// An erasure was cut short behind the last slot.
+    Erasing,
+    /// The device was erased, and nothing else is there.
+    Erased {
+        /// The receipt.
+        receipt: PathBuf,
+    },
+}
+
 /// What was found.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Remains {
@@ -65,6 +80,8 @@ pub struct Remains {
     pub parts: Vec<Part>,
     /// `data.new` is there: a first boot was cut short.
     pub leftover: bool,
+    /// Somebody has begun, or done, to end this.
+    pub ending: Option<Ending>,
 }
 
 impl Remains {
@@ -104,7 +121,7 @@ mod tests {
         for bits in 0u8..16 {
             let parts: Vec<Part> =
                 Part::WHOLE.iter().enumerate().filter(|(i, _)| bits & (1 << i) != 0).map(|(_, p)| *p).collect();
-            let remains = Remains { parts: parts.clone(), leftover: false };
+            let remains = Remains { parts: parts.clone(), ..Remains::default() };
             let verdict = if remains.is_virgin() { None } else { Some(remains.fault(&StoreSpec::Ours)) };
             let has = |p: Part| parts.contains(&p);
             match verdict {
@@ -121,7 +138,7 @@ mod tests {
 
     #[test]
     fn an_unknown_file_is_not_nothing() {
-        let remains = Remains { parts: vec![Part::Other], leftover: false };
+        let remains = Remains { parts: vec![Part::Other], ..Remains::default() };
         assert!(!remains.is_virgin());
         assert!(matches!(remains.fault(&StoreSpec::Ours), Some(Halt::OnlyRemains { .. })));
     }

@@ -27,7 +27,7 @@ fn run(mut machine: Machine, events: impl IntoIterator<Item = Event>) -> (Machin
 }
 
 fn whole() -> Remains {
-    Remains { parts: Part::WHOLE.to_vec(), leftover: false }
+    Remains { parts: Part::WHOLE.to_vec(), leftover: false, ending: None }
 }
 
 fn until_serving(epoch: Epoch) -> Vec<Event> {
@@ -70,7 +70,7 @@ fn a_partial_wipe_halts_and_touches_nothing() {
     for parts in
         [vec![Part::Store, Part::Audit], vec![Part::SlotsA, Part::SlotsB], vec![Part::Audit], vec![Part::Other]]
     {
-        let remains = Remains { parts, leftover: true };
+        let remains = Remains { parts, leftover: true, ending: None };
         let (machine, actions) = run(Machine::new(plan()), [Event::Started, Event::Looked(remains)]);
         assert!(matches!(machine.state(), State::Halted(_)));
         assert!(matches!(actions[..], [Action::Look, Action::Tell(_)]), "{actions:?}");
@@ -80,7 +80,7 @@ fn a_partial_wipe_halts_and_touches_nothing() {
 #[test]
 fn one_slot_copy_is_healed_only_after_the_head_has_confirmed_the_other() {
     let profile = Profile::Demo;
-    let remains = Remains { parts: vec![Part::SlotsB, Part::Store, Part::Audit], leftover: false };
+    let remains = Remains { parts: vec![Part::SlotsB, Part::Store, Part::Audit], leftover: false, ending: None };
     let events = [Event::Started, Event::Looked(remains), Event::Released, Event::Unlocked { profile, heal: true }];
     let (machine, before) = run(Machine::new(plan()), events);
     assert!(!before.contains(&Action::HealSlots));
@@ -208,7 +208,7 @@ fn any_event() -> impl Strategy<Value = Event> {
     ];
     prop_oneof![
         1 => Just(Event::Started),
-        1 => (parts, any::<bool>()).prop_map(|(parts, leftover)| Event::Looked(Remains { parts, leftover })),
+        1 => (parts, any::<bool>()).prop_map(|(parts, leftover)| Event::Looked(Remains { parts, leftover, ending: None })),
         1 => Just(Event::Made),
         1 => Just(Event::Published),
         2 => Just(Event::Released),
@@ -371,7 +371,7 @@ fn a_store_that_is_away_is_asked_ever_more_slowly_by_a_guest_and_steadily_by_its
         actions.iter().filter_map(pause).collect()
     };
     assert_eq!(pauses(guest(), vec![Event::Started]), [0, 250, 500, 1000, 2000, 4000, 5000, 5000, 5000]);
-    let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false };
+    let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false, ending: None };
     assert_eq!(pauses(keeper(), vec![Event::Started, Event::Looked(state)]), [0, 25, 25, 25, 25, 25, 25, 25, 25]);
 }
 
@@ -393,7 +393,7 @@ fn gates_shut_before_anything_else_when_the_store_is_lost() {
 
 #[test]
 fn a_keeper_asks_its_source_only_for_a_store_that_waits() {
-    let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false };
+    let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false, ending: None };
     let (machine, actions) = run(Machine::new(keeper()), [Event::Started, Event::Looked(state), reached()]);
     assert!(!actions.iter().any(|a| matches!(a, Action::Release { .. })), "it was open: {actions:?}");
     let (machine, actions) = run(machine, [Event::Lost, Event::NotReached, Event::FoundShut]);
@@ -413,10 +413,11 @@ fn a_keepers_state_in_parts_is_refused_by_name() {
         (vec![Part::SlotsA, Part::Store, Part::Audit], Halt::OtherKind { found: Part::Store }),
         (vec![Part::Other], Halt::OnlyRemains { parts: vec![Part::Other] }),
     ] {
-        let remains = Remains { parts, leftover: false };
+        let remains = Remains { parts, leftover: false, ending: None };
         let (machine, actions) = run(Machine::new(keeper()), [Event::Started, Event::Looked(remains)]);
         assert!(matches!(machine.state(), State::Halted(found) if *found == fault), "{actions:?}");
     }
-    let shares = Remains { parts: vec![Part::SlotsA, Part::Store, Part::Audit, Part::Shares], leftover: false };
+    let shares =
+        Remains { parts: vec![Part::SlotsA, Part::Store, Part::Audit, Part::Shares], leftover: false, ending: None };
     assert_eq!(shares.fault(&crate::plan::StoreSpec::Ours), Some(Halt::OtherKind { found: Part::Shares }));
 }

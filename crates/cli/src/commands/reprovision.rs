@@ -48,7 +48,7 @@ fn destroy(plan: &Plan, said: bool) -> Result<(), Failure> {
             .hint("restore a backup if there is one; otherwise repeat with --destroys-all-secrets"));
     }
     let there = |name: &str| matches!(OsDisk.meta(&plan.data_dir.join(name)), Ok(Some(_)));
-    if !there("data") && !there("data.new") {
+    if !["data", "data.new", "destroying", "erasing", "erased.json"].into_iter().any(there) {
         return Err(Failure::usage(format!("there is no store in {dir}")).hint("name its directory with --data-dir"));
     }
     destroy_state(&OsDisk, plan).map_err(|e| match &e {

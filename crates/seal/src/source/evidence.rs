@@ -54,3 +54,12 @@ impl Closed {
         self.0 == Closing::UntilReboot
     }
 }
+
+/// What a source still gives of a slot that was discarded, by asking it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Left {
+    /// Nothing, to nobody: how that was seen.
+    Nothing(String),
+    /// The key material, to whoever has a copy of the slot: what still gives it.
+    Copies(String),
+}

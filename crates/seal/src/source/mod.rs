@@ -40,7 +40,7 @@ pub use auth::{Auth, AuthError, AuthRequest, NoAuth, PinFile};
 pub use credential::{CredentialForm, CredentialName, CredentialNameError, CredentialSource};
 pub use error::{PcrDiff, Remedy, SourceError};
 pub use escrow::{Escrow, EscrowName, EscrowNameError, EscrowSource, Hold, Identity, Login};
-pub use evidence::{Closed, Evidence, Provisioned, Released};
+pub use evidence::{Closed, Evidence, Left, Provisioned, Released};
 pub use exec::conformance::{Check, Conformance, Verdict, conformance};
 pub use exec::{ExecSource, HOOK_LIMIT};
 pub use pkcs11::{Pkcs11Setup, Pkcs11Source};
@@ -125,6 +125,19 @@ pub trait KeySource: Send {
     fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
         let _ = (slot, kept, deadline);
         Ok(())
+    }
+
+    /// Asks, after [`KeySource::discard`], what is left of the slot: whether a copy of it, kept elsewhere, is of use to anybody. Nothing
+    /// is counted. A source that keeps nothing for one slot alone has nothing to destroy.
+    ///
+    /// # Errors
+    /// [`SourceError`]: it must be taken for there then.
+    fn left_of(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Left, SourceError> {
+        let _ = (slot, deadline);
+        Ok(Left::Copies(format!(
+            "a source of kind `{}` keeps nothing for one slot alone, and gives its key on",
+            self.kind()
+        )))
     }
 }
 

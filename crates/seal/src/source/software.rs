@@ -12,7 +12,8 @@ use secret::SecretBytes;
 use zeroize::Zeroizing;
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, Left, PolicyRequest, Provisioned, Released,
+    SourceError,
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
@@ -148,6 +149,15 @@ impl KeySource for SoftwareSource {
 
     fn close(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Closed, SourceError> {
         Ok(Closed::releases_on())
+    }
+
+    /// Whoever destroys the file is not the source: a slot may be gone, and its file be another's.
+    fn left_of(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Left, SourceError> {
+        let what = self.shown();
+        Ok(match self.disk.meta(&self.path).map_err(|e| self.os(e))? {
+            None => Left::Nothing(format!("{what} is not there")),
+            Some(_) => Left::Copies(format!("{what} is there")),
+        })
     }
 }
 

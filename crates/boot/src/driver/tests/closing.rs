@@ -1,16 +1,15 @@
 //! Sources that are closed when the store is open: a real TPM 2.0 in software, and the order of it all.
 
-use std::num::NonZeroU8;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use seal::{Counting, PcrSet, PcrSigning, SlotKek, StoreId};
+use seal::{SlotKek, StoreId};
 use secret::{Kek, Secret};
 use testkit::{Swtpm, is_skipped};
 
 use super::*;
 use crate::driver::{KekKeeper, OnGuard, ReleaseGuard};
-use crate::plan::{AfterClose, SourceSpec, TpmKeeping, TpmSpec};
+use crate::plan::AfterClose;
 
 /// Keeps a KEK as the process would, and writes down what happens.
 #[derive(Clone, Default)]
@@ -70,18 +69,7 @@ impl OnGuard for Beside {
 /// A device that eight releases are agreed for, and that closes its TPM when it is open.
 fn device(tpm: &Swtpm, after: AfterClose) -> Device {
     let mut device = Device::new();
-    device.plan.sources = vec![SourceSpec::Tpm(TpmSpec {
-        device: tpm.socket(),
-        keeping: TpmKeeping::Sealed,
-        pcrs: PcrSet::new([7]).unwrap(),
-        signing: PcrSigning::default(),
-        gate_pcr: 13,
-        counting: Counting::Best,
-        releases_per_boot: NonZeroU8::new(8),
-        window: None,
-        pin_file: None,
-        deadline: Duration::from_secs(30),
-    })];
+    device.plan.sources = vec![crate::testing::counted_tpm(&tpm.socket(), 8)];
     device.plan.release.after_close = Some(after);
     device
 }

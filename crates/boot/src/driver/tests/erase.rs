@@ -3,7 +3,7 @@
 use secret::crypto::{Curve, verify};
 
 use super::*;
-use crate::driver::{Receipt, SignedReceipt};
+use crate::driver::{Beginning, Receipt, SignedReceipt};
 use crate::plan::SourceSpec;
 
 const BY: api::PeerAddress = api::PeerAddress::Unix { uid: 0, pid: 77 };
@@ -24,8 +24,8 @@ async fn an_erased_device_opens_by_nothing_and_its_receipt_is_signed_by_the_devi
     let key = RecoveryKey::parse(&device.ears.key.lock().unwrap().take().unwrap()).unwrap();
     let ca = running.ca().unwrap().der().to_vec();
     let pem = running.ca().unwrap().pem();
-    let SignedReceipt { receipt, signature, certificate } = running.erase(BY).await.unwrap();
-    assert_eq!(certificate, pem);
+    let SignedReceipt { receipt, signature, certificate, begun } = running.erase(BY).await.unwrap();
+    assert_eq!((certificate, begun), (pem, None));
     let signature = hex::decode(signature).unwrap();
     verify(Curve::P256, &point_of(&ca), receipt.as_bytes(), &signature).unwrap();
     let other = receipt.replace("\"format\":1", "\"format\":2");
@@ -33,14 +33,158 @@ async fn an_erased_device_opens_by_nothing_and_its_receipt_is_signed_by_the_devi
     let told: Receipt = serde_json::from_str(&receipt).unwrap();
     assert_eq!(told.slots, ["software", "software", "recovery"]);
     assert!(told.unseal.starts_with("there are no slot files in ") && told.remains.len() == 3, "{told:?}");
+    assert_eq!(told.sources.len(), 2, "{told:?}");
+    assert!(told.sources.iter().all(|s| s.contains(".key is not there; asked for its key: ")), "{told:?}");
 
     assert!(open(&running).is_empty() && running.store().is_none());
-    assert_eq!(OsDisk.list(&device.plan.data_dir).unwrap(), ["lock"]);
+    let mut left = OsDisk.list(&device.plan.data_dir).unwrap();
+    left.sort();
+    assert_eq!(left, ["erased.json", "lock"]);
     assert!(!running.token_directory(&"sensor".parse().unwrap()).exists());
+    assert!(matches!(running.halted(), Some(Halt::Erased { .. })), "{:?}", running.halted());
     running.unseal().await;
-    assert!(running.halted().unwrap().to_string().contains("there are no slot files"), "{:?}", running.halted());
-    running.recover(&key, BY).await.unwrap_err();
-    assert!(running.erase(BY).await.is_err(), "nothing is left to be erased, and no second receipt");
+    assert!(running.store().is_none());
+    let halt = running.recover(&key, BY).await.unwrap_err();
+    assert!(halt.to_string().contains("there are no slot files"), "{halt}");
+    assert_eq!(running.erase(BY).await.unwrap().receipt, receipt, "the receipt of then, and no second one");
+    running.shutdown().await;
+
+    // An erased device makes no other by itself.
+    let running = device.up().await;
+    assert!(matches!(running.halted(), Some(Halt::Erased { .. })), "{:?}", running.halted());
+    running.shutdown().await;
+    destroy_state(&OsDisk, &device.plan).unwrap();
+    let running = device.up().await;
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
+    assert_ne!(running.ca().unwrap().der(), ca);
+}
+
+/// Who has signed, by the certificate alone.
+fn signer(signed: &SignedReceipt, ca: &[u8]) -> Vec<u8> {
+    let Some(begun) = &signed.begun else { return point_of(ca) };
+    verify(Curve::P256, &point_of(ca), begun.beginning.as_bytes(), &hex::decode(&begun.signature).unwrap()).unwrap();
+    let beginning: Beginning = serde_json::from_str(&begun.beginning).unwrap();
+    hex::decode(beginning.receipt_key).unwrap()
+}
+
+/// The device is ended after every event of its erasure, by a cut and by a kill, and started again. While a slot copy can be read it
+/// lives, and takes the command once more; else it goes on by itself. Both end without a slot, a key file or a journal, and with a
+/// receipt that its CA, or whom the CA has named, has signed. No image has a receipt beside something that opens.
+#[tokio::test]
+async fn an_end_at_any_moment_of_an_erasure_leaves_a_device_that_lives_or_a_receipt() {
+    let disk = testkit::CrashDisk::new();
+    let clock = Arc::new(FakeClock::at(0));
+    // Not beside the store: no sync of the data directory syncs its name.
+    disk.create_dir(&disk.path("keys"), 0o700).unwrap();
+    disk.sync_dir(disk.root()).unwrap();
+    let start = |seed| {
+        let (mut plan, env) = recorded(&disk, &clock, seed);
+        plan.sources = vec![SourceSpec::Software { file: disk.path("keys/one.key") }];
+        (plan, env)
+    };
+    let (plan, env) = start(7);
+    let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+    let ca = running.ca().unwrap().der().to_vec();
+    let begun = disk.events();
+    running.erase(BY).await.unwrap();
+    drop(running);
+
+    let (mut lived, mut went_on, mut by_another) = (0, 0, 0);
+    for at in begun..=disk.events() {
+        for (kill, image) in ends(&disk, at) {
+            let when = format!("kill {kill}, event {at} of {begun}..={}", disk.events());
+            disk.restore(&image);
+            if !kill {
+                OsDisk.remove_tree(&plan.run_dir).unwrap();
+            }
+            let (plan, env) = start(1000 + at as u64);
+            let env = Environment { disk: Arc::new(OsDisk), vfs: None, ..env };
+            let receipt = plan.data_dir.join("erased.json");
+            let key = || OsDisk.read(&disk.path("keys/one.key"), 100).is_ok_and(|b| b.iter().any(|b| *b != 0));
+            if receipt.exists() {
+                assert!(!key() && seal::SlotFiles::new(&OsDisk, plan.state_dir()).read().is_err(), "{when}");
+            }
+            let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+            let signed = match running.halted() {
+                None => {
+                    assert_eq!(open(&running), BOTH, "{when}");
+                    assert_eq!(running.ca().unwrap().der(), ca, "{when}: the same device");
+                    assert!(
+                        !receipt.exists() && !plan.data_dir.join("erasing.key").exists(),
+                        "{when}: it was given up"
+                    );
+                    lived += 1;
+                    running.erase(BY).await.unwrap()
+                }
+                Some(Halt::Erased { .. }) => {
+                    went_on += 1;
+                    running.erase(BY).await.unwrap()
+                }
+                other => panic!("{when}: {other:?}"),
+            };
+            by_another += usize::from(signed.begun.is_some());
+            let signature = hex::decode(&signed.signature).unwrap();
+            verify(Curve::P256, &signer(&signed, &ca), signed.receipt.as_bytes(), &signature).unwrap();
+            let told: Receipt = serde_json::from_str(&signed.receipt).unwrap();
+            assert_eq!((told.sources.len(), told.remains.len()), (1, 3), "{when}: {told:?}");
+            let mut left = OsDisk.list(&plan.data_dir).unwrap();
+            left.sort();
+            assert_eq!(left, ["erased.json", "lock"], "{when}");
+            assert!(!key() && OsDisk.list(&disk.path("keys")).unwrap().is_empty(), "{when}");
+        }
+    }
+    assert!(lived > 5 && went_on > 20 && by_another > 10, "{lived} {went_on} {by_another}");
+}
+
+/// What a TPM keeps is destroyed too, by whichever run comes to it, and the TPM is asked again.
+#[tokio::test]
+async fn an_erasure_goes_on_until_the_tpm_keeps_nothing() {
+    if testkit::is_skipped("swtpm") {
+        return;
+    }
+    let tpm = testkit::Swtpm::start();
+    tpm.extend(7, 0x77);
+    let disk = testkit::CrashDisk::new();
+    let clock = Arc::new(FakeClock::at(0));
+    let start = |seed| {
+        let (mut plan, env) = recorded(&disk, &clock, seed);
+        plan.sources = vec![crate::testing::counted_tpm(&tpm.socket(), 3)];
+        (plan, env)
+    };
+    let (plan, env) = start(7);
+    let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
+    // The TPM is away at the moment when it is to destroy what it keeps.
+    let mut away = plan.clone();
+    away.sources = vec![crate::testing::counted_tpm(Path::new("/nonexistent/sock"), 3)];
+    running.adopt_sources(&away);
+    let halt = running.erase(BY).await.unwrap_err();
+    assert!(halt.hint().contains("repeat edgekeep erase when it answers"), "{halt}: {}", halt.hint());
+    assert!(matches!(running.halted(), Some(Halt::Erasing)) && !plan.data_dir.join("erased.json").exists());
+    assert!(running.erase(BY).await.is_err(), "no receipt while the TPM was not asked");
+    drop(running);
+
+    let (_, env) = start(8);
+    let mut running = up(plan, env, Box::new(Quiet)).await.unwrap();
+    assert!(matches!(running.halted(), Some(Halt::Erased { .. })), "{:?}", running.halted());
+    let told: Receipt = serde_json::from_str(&running.erase(BY).await.unwrap().receipt).unwrap();
+    let [said] = &told.sources[..] else { panic!("{told:?}") };
+    assert!(said.contains("has no NV index 0x0180ed") && said.contains("was tampered with"), "{said}");
+    assert_eq!((told.remains.len(), told.slots), (3, vec!["tpm".to_owned()]));
+}
+
+/// A journal that somebody has laid beside a device that lives erases nothing.
+#[tokio::test]
+async fn a_journal_laid_beside_a_whole_device_erases_nothing() {
+    let mut device = Device::new();
+    device.up().await.shutdown().await;
+    OsDisk.write_new(&device.plan.data_dir.join("erasing"), b"{}", 0o600, None).unwrap();
+    OsDisk.write_new(&device.plan.data_dir.join("erased.json"), b"{}", 0o600, None).unwrap();
+    let running = device.up().await;
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
+    assert_eq!(device.ears.heard(|n| matches!(n, Note::Warning(t) if t.contains("ask for it again"))), 1);
+    running.shutdown().await;
+    assert!(!device.plan.data_dir.join("erasing").exists());
 }
 
 /// The bytes of slots and key files are written over before the names go.

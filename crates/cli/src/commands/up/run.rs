@@ -50,7 +50,9 @@ pub(super) async fn run(
             return Err(stopped(&halt));
         }
         crate::failure::report(&stopped(&halt));
-        crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
+        if !matches!(halt, Halt::Erased { .. }) {
+            crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
+        }
     } else if !is_serving(&running) {
         crate::output::error(&waits_for(&running));
     }
@@ -268,8 +270,12 @@ fn waits_for(running: &Running) -> String {
     }
 }
 
-/// Whether a recovery key could help: slots and store are there, and the source is what fails.
+/// Whether there is something to wait for: a recovery key that could help, because slots and store are there and the source is what
+/// fails; or somebody who asks for the receipt of an erased device.
 fn may_be_recovered(running: &Running, halt: &Halt) -> bool {
+    if matches!(halt, Halt::Erased { .. }) {
+        return true;
+    }
     let dir = running.plan().state_dir();
     let there = |name: &str| matches!(OsDisk.meta(&dir.join(name)), Ok(Some(_)));
     let what = if running.plan().store.external().is_some() { "resp-init.json" } else { "store.db" };

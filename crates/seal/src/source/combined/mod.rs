@@ -22,7 +22,7 @@ use std::time::Duration;
 use host::{Clock, Entropy};
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, NoAuth, PolicyRequest, Provisioned, Released,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, Left, NoAuth, PolicyRequest, Provisioned, Released,
     SourceError,
 };
 use crate::ikm::Ikm;
@@ -336,6 +336,20 @@ impl KeySource for CombinedSource {
             }
         }
         failed.map_or(Ok(()), |(at, e)| Err(self.fault(at, e)))
+    }
+
+    /// Nothing, when too few parts give theirs on.
+    fn left_of(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Left, SourceError> {
+        let read = self.read(slot)?;
+        let (mut gone, mut there) = (Vec::new(), Vec::new());
+        for (at, (part, theirs)) in self.parts.iter().zip(&read.parts).enumerate() {
+            let limit = part.deadline(deadline, 1, &*self.clock);
+            match part.with(|source| source.left_of(&theirs.public, limit)).map_err(|e| self.fault(at, e))? {
+                Left::Nothing(how) => gone.push(how),
+                Left::Copies(what) => there.push(what),
+            }
+        }
+        Ok(if there.len() < read.needed() { Left::Nothing(gone.join("; ")) } else { Left::Copies(there.join("; ")) })
     }
 }
 

@@ -118,12 +118,7 @@ impl CombinedSlot {
         head.extend(self.parts.iter().map(|part| u8::from(part.pin)));
         let mut items = vec![(TAG_HEAD, head)];
         items.extend(self.shares.as_ref().map(|shares| (TAG_SALT, shares.salt.to_vec())));
-        for (part, tag) in self.parts.iter().zip(TAG_PART..) {
-            let public = &part.public;
-            let mut bytes = vec![public.kind().number(), public.release_limit().map_or(0, NonZeroU8::get)];
-            bytes.extend(public.item_bytes());
-            items.push((tag, bytes));
-        }
+        items.extend(self.parts.iter().zip(TAG_PART..).map(|(part, tag)| (tag, part.public.to_bytes())));
         let sealed = self.shares.iter().flat_map(|shares| &shares.sealed);
         items.extend(sealed.zip(TAG_SHARE..).map(|(sealed, tag)| (tag, sealed.to_vec())));
         SlotPublic::new(kind, limit, items).map_err(|e| SourceError::TooLarge { kind, defect: e.to_string() })
@@ -138,9 +133,7 @@ impl CombinedSlot {
             return None;
         }
         let part = |(at, pin): (u16, &u8)| {
-            let (&[kind, limit], items) = slot.item(TAG_PART + at)?.split_first_chunk()?;
-            let kind = SourceKind::from_number(kind).filter(|kind| may_be_part(*kind))?;
-            let public = SlotPublic::from_item_bytes(kind, NonZeroU8::new(limit), items)?.ok()?;
+            let public = SlotPublic::from_bytes(slot.item(TAG_PART + at)?).filter(|p| may_be_part(p.kind()))?;
             let pin = match pin {
                 0 => false,
                 1 => true,

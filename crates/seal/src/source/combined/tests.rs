@@ -244,6 +244,21 @@ fn closed_when_too_few_parts_go_on() {
     }
 }
 
+/// One part that is destroyed ends a combination that needs it.
+#[test]
+fn a_combination_is_gone_when_too_few_parts_are_left() {
+    for (rule, gone) in [(Rule::All, true), (Rule::Threshold(2), true), (Rule::Threshold(1), false)] {
+        let (tpm, tang) = (Fake::tpm(), Fake::tang());
+        let mut source = combined(rule, &[&tpm, &tang]);
+        let made = provision(&mut source, &PolicyRequest::default()).unwrap().public;
+        assert!(matches!(source.left_of(&made, soon()), Ok(Left::Copies(_))), "{rule:?}: nothing was destroyed");
+        source.discard(&made, &[], soon()).unwrap();
+        assert_eq!(matches!(source.left_of(&made, soon()).unwrap(), Left::Nothing(_)), gone, "{rule:?}");
+        tpm.becomes(Mood::Away);
+        assert!(source.left_of(&made, soon()).is_err(), "{rule:?}: who does not answer is not gone");
+    }
+}
+
 /// What a TPM keeps for a slot is destroyed with it, unless a slot that stays needs it, by itself or as a part.
 #[test]
 fn what_is_kept_for_a_slot_goes_with_it() {

@@ -31,7 +31,7 @@ use host::{Clock, Disk, Entropy};
 use secret::{Secret, SecretBytes, crypto};
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, Left, PolicyRequest, Provisioned, Released, SourceError,
 };
 use crate::slot::{SlotPublic, SourceKind};
 use chip::Chip;
@@ -390,5 +390,14 @@ impl KeySource for TpmSource {
             gate.and_then(|gate| gate.counter) == Some(index.handle())
         };
         if kept.iter().any(asks) { Ok(()) } else { nv::remove(&self.chip, &sealed.key, &index, deadline) }
+    }
+
+    /// Without its counter the policy of the sealed object is never met again.
+    fn left_of(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Left, SourceError> {
+        let sealed = TpmSlot::read(slot)?;
+        match sealed.policy.gate.and_then(|gate| gate.index()) {
+            Some(index) => nv::left_of(&self.chip, &sealed.key, index.handle(), deadline),
+            None => Ok(Left::Copies(format!("{} unseals a copy of the slot as before", self.chip.faults().what))),
+        }
     }
 }

@@ -20,7 +20,7 @@ use host::{Clock, Disk, Entropy};
 use secret::{Secret, SecretBytes, crypto};
 
 use super::super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, Left, PolicyRequest, Provisioned, Released, SourceError,
 };
 use super::chip::Chip;
 use super::signed::PcrSigning;
@@ -285,6 +285,11 @@ impl KeySource for TpmNvSource {
         }
         remove(&self.chip, &slot.key, &slot.index(), deadline)
     }
+
+    fn left_of(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Left, SourceError> {
+        let slot = NvSlot::read(slot)?;
+        left_of(&self.chip, &slot.key, slot.handle, deadline)
+    }
 }
 
 /// Removes an index of ours from the TPM that has this storage key. Another TPM keeps nothing for us, and another index in the place
@@ -302,6 +307,22 @@ pub(super) fn remove(chip: &Chip, key: &Name, index: &NvIndex, deadline: Deadlin
     match remove() {
         Err(TpmError::Refused { code, .. }) if code.refusal() == Refusal::Handle => Ok(()),
         done => done.map_err(|e: TpmError| chip.faults().tpm(e)),
+    }
+}
+
+/// Whether an index is there, by what the TPM of this storage key says.
+pub(super) fn left_of(chip: &Chip, key: &Name, handle: NvHandle, deadline: Deadline) -> Result<Left, SourceError> {
+    let faults = chip.faults();
+    let mut tpm = chip.open(deadline)?;
+    if tpm.storage_key().map_err(|e| faults.tpm(e))?.name() != *key {
+        return Ok(Left::Copies(format!("{} is not the TPM of the slot, which was not asked", faults.what)));
+    }
+    match tpm.nv_name(handle) {
+        Ok(_) => Ok(Left::Copies(format!("{} has the NV index {handle}", faults.what))),
+        Err(e) if e.refusal() == Some(Refusal::Handle) => {
+            Ok(Left::Nothing(format!("{} has no NV index {handle} any more", faults.what)))
+        }
+        Err(e) => Err(faults.tpm(e)),
     }
 }
 

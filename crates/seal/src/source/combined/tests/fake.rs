@@ -216,6 +216,11 @@ impl KeySource for Source {
         Ok(())
     }
 
+    fn left_of(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Left, SourceError> {
+        let gone = self.0.kind == SourceKind::Tpm && !self.there()?.discarded.is_empty();
+        Ok(if gone { Left::Nothing("an index is gone".into()) } else { Left::Copies("a fake".into()) })
+    }
+
     fn release(&mut self, slot: &SlotPublic, _auth: &dyn Auth, _deadline: Deadline) -> Result<Released, SourceError> {
         let mut state = self.there()?;
         if slot.kind() != self.0.kind || slot.item(1) != Some(b"fake") {

@@ -242,8 +242,17 @@ fn what_is_discarded_is_gone_unless_another_slot_needs_it() {
     other.source().discard(&first, &[], soon()).unwrap();
     assert!(other.release(&theirs).is_ok());
     device.source().discard(&first, &[&second], soon()).unwrap();
-    assert!(there());
+    let left = |of: &Device| of.source().left_of(&first, soon()).unwrap();
+    assert!(there() && matches!(left(&device), Left::Copies(what) if what.contains("has the NV index")));
     device.source().discard(&first, &[], soon()).unwrap();
-    assert!(!there());
+    assert!(!there() && matches!(left(&device), Left::Nothing(how) if how.contains("has no NV index")));
+    assert!(matches!(left(&other), Left::Copies(what) if what.contains("is not the TPM of the slot")));
+    let unlimited = device.provision(&PolicyRequest::default()).unwrap().public;
+    device.source().discard(&unlimited, &[], soon()).unwrap();
+    let left = device.source().left_of(&unlimited, soon()).unwrap();
+    assert!(
+        matches!(left, Left::Copies(what) if what.contains("unseals a copy")),
+        "an object that is on the disk alone"
+    );
     device.source().discard(&first, &[], soon()).expect("what is gone is as good");
 }

@@ -191,7 +191,9 @@ fn another_tpm_and_what_is_discarded() {
     assert!(matches!(release(&other, &slot), Err(SourceError::WrongDevice { .. })));
     source(&device).discard(&slot, &[&slot], soon()).unwrap();
     release(&device, &slot).expect("it is kept while a slot needs it");
+    assert!(matches!(source(&device).left_of(&slot, soon()).unwrap(), Left::Copies(_)));
     source(&device).discard(&slot, &[], soon()).unwrap();
+    assert!(matches!(source(&device).left_of(&slot, soon()).unwrap(), Left::Nothing(_)));
     assert!(matches!(release(&device, &slot), Err(SourceError::IndexChanged { .. })));
     source(&device).discard(&slot, &[], soon()).expect("what is gone is as good");
 }
