@@ -21,6 +21,8 @@ pub(crate) struct Device {
     stderr: Option<Lines<BufReader<ChildStderr>>>,
     /// What stands before the executable: another boot id, another network.
     before: Vec<String>,
+    /// `up` is told not to rest after starts that came to nothing.
+    pub(crate) at_once: bool,
     boots: u32,
 }
 
@@ -41,7 +43,7 @@ impl Device {
         );
         #[allow(clippy::disallowed_methods)]
         std::fs::write(dir.path().join("edgekeep.toml"), text).unwrap();
-        Self { dir, run, ip, child: None, stderr: None, before: Vec::new(), boots: 0 }
+        Self { dir, run, ip, child: None, stderr: None, before: Vec::new(), at_once: false, boots: 0 }
     }
 
     /// A guest in another's store, by these sections alone.
@@ -175,6 +177,7 @@ impl Device {
             .edgekeep()
             .args(["up", "--config"])
             .arg(self.config())
+            .args(self.at_once.then_some("--at-once"))
             .stdin(Stdio::null())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
@@ -204,7 +207,8 @@ impl Device {
     /// Starts `edgekeep up`, and reads what it says on standard error up to the first line that is meant, which is to come.
     pub(crate) fn up_until_it_says(&mut self, meant: impl Fn(&str) -> bool) -> String {
         let mut up = self.edgekeep();
-        up.args(["up", "--config"]).arg(self.config()).stdin(Stdio::null()).stdout(Stdio::null());
+        up.args(["up", "--config"]).arg(self.config()).args(self.at_once.then_some("--at-once"));
+        up.stdin(Stdio::null()).stdout(Stdio::null());
         let mut child = up.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         self.child = Some(child);

@@ -17,12 +17,16 @@ struct Hook {
 
 impl Hook {
     fn new(more: &str) -> Option<Self> {
+        Self::of("tpm", more)
+    }
+
+    fn of(kind: &str, more: &str) -> Option<Self> {
         if is_skipped("swtpm") {
             return None;
         }
         let hook = Self { dir: tempfile::tempdir().unwrap(), tpm: Swtpm::start() };
         hook.tpm.extend(7, 0x77);
-        let text = format!("[source]\nkind = \"tpm\"\ndevice = {:?}\npcrs = [7]\n{more}", hook.tpm.socket());
+        let text = format!("[source]\nkind = \"{kind}\"\ndevice = {:?}\npcrs = [7]\n{more}", hook.tpm.socket());
         hook.write("hook.toml", &text, 0o600);
         Some(hook)
     }
@@ -94,6 +98,24 @@ fn a_hook_prints_its_own_secret_as_often_as_agreed() {
     hook.tpm.reboot();
     hook.tpm.extend(7, 0x78);
     assert!(refused(&hook.print(&slot)).contains("PCR 7 is"), "another firmware");
+}
+
+/// The secret in an index of the TPM: once in a boot, and what is left of that is told without using it up.
+#[test]
+fn a_hook_of_an_index_prints_once_in_a_boot() {
+    let Some(mut hook) = Hook::of("tpm-nv", "releases_per_boot = 1\n") else { return };
+    let slot = hook.provision("nv.slot");
+    let print = |hook: &Hook| hook.ikm(&["tpm-nv", "--slot", slot.to_str().unwrap()]);
+    let status = |hook: &Hook| hook.ikm(&["status", "--slot", slot.to_str().unwrap()]);
+    let told = String::from_utf8(status(&hook).stdout).unwrap();
+    assert!(told.contains("tpm-nv") && told.contains("releases left in this boot: 1"), "{told}");
+    let first = line(&print(&hook));
+    assert_eq!(status(&hook).status.code(), Some(2));
+    assert!(refused(&print(&hook)).contains("was read, or closed, in this boot"));
+    assert!(refused(&hook.print(&slot)).contains("run `edgekeep ikm tpm-nv`"));
+    hook.tpm.reboot();
+    hook.tpm.extend(7, 0x77);
+    assert_eq!(line(&print(&hook)), first);
 }
 
 #[test]

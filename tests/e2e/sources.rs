@@ -113,6 +113,7 @@ fn a_device_waits_for_its_token_and_spends_one_try_on_a_wrong_pin() {
     assert_eq!(device.stop(), Some(0));
 
     write_pin(&pin_file, "00000000");
+    device.at_once = true;
     device.up_until_it_says(|line| line.contains("refuses the PIN"));
     device.kill();
     // Now few tries are left, as the token says; none is spent, be it the right one.

@@ -76,6 +76,61 @@ fn a_device_opens_in_the_state_that_was_agreed_and_as_often_as_agreed() {
     assert_eq!(kept(&device), "1");
 }
 
+/// The store does not open, and edgekeep is started again and again: each start but the first rests before it asks, says so where
+/// somebody would look, and asks at once when somebody says so.
+#[test]
+fn starts_that_come_to_nothing_leave_the_releases_of_a_boot_alone() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    measure(&tpm, 0x77);
+    let mut device = Device::with_services(&["sensor"]);
+    device.replace_section("source", &section(&tpm, "releases_per_boot = 4\n"));
+    device.up();
+    put(&device);
+    assert_eq!(device.stop(), Some(0));
+    let store = device.data_dir().join("data/store.db");
+    let whole = std::fs::read(&store).unwrap();
+    write(&store, b"junk");
+    let status = |device: &Device| {
+        let mut command = device.edgekeep();
+        let output = command.args(["ikm", "status", "--config"]).arg(device.config()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    device.up_until_it_says(|line| line.contains("edgekeep stays sealed"));
+    device.kill();
+    for _ in 0..5 {
+        device.up_until_it_says(|line| {
+            line.contains("the start before ended before the store was served, after a key source had given the key")
+                && line.contains("the key sources are asked in ")
+        });
+        let told = String::from_utf8(device.admin(&["doctor"]).stdout).unwrap();
+        assert!(told.contains("edgekeep is starting") && told.contains("the key sources are asked in "), "{told}");
+        device.kill();
+    }
+    let told = status(&device);
+    assert!(told.contains("releases left in this boot: 2") && told.contains("the next one asks in "), "{told}");
+    device.at_once = true;
+    device.up_until_it_says(|line| line.contains("edgekeep stays sealed"));
+    device.kill();
+    assert!(status(&device).contains("releases left in this boot: 1"));
+    // Another boot of the kernel has its releases, and nobody waits in it.
+    write(&store, &whole);
+    device.at_once = false;
+    tpm.reboot();
+    measure(&tpm, 0x77);
+    device.reboot();
+    device.up();
+    assert_eq!(kept(&device), "1");
+    assert!(!status(&device).contains("in a row"));
+}
+
+fn write(path: &std::path::Path, bytes: &[u8]) {
+    use host::Disk;
+    host::OsDisk.replace(path, bytes, 0o600, None).unwrap();
+}
+
 /// A disk in another device, and a TPM that comes late.
 #[test]
 fn a_device_waits_for_its_own_tpm_and_takes_no_other() {

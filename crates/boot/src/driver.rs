@@ -9,6 +9,7 @@
 //! The driver decides nothing about order. It sends an event that proves something only when that is durable.
 
 mod asking;
+mod backoff;
 mod certificates;
 mod closing;
 mod destroy;
@@ -32,6 +33,7 @@ mod tests;
 mod upkeep;
 mod work;
 
+pub use backoff::{fuzz_tries, tries_before};
 pub use closing::{KekKeeper, OnGuard, ReleaseGuard, close_sources};
 pub use destroy::{DestroyError, destroy_state, generalize};
 pub use environment::{Assemble, Environment, Note, Observer, Quiet};

@@ -160,6 +160,10 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
             (State::Reaching(Reaching { failed: 0 }), seal().into_iter().chain([REACH]).collect())
         }
 
+        // What starts before this one have tried counts on.
+        (State::Releasing(_), Event::Rested { failed, rest }) => {
+            (State::Releasing(Releasing { failed }), vec![Action::Release { after: rest }])
+        }
         (State::Releasing(_), Event::Released) => (State::Unlocking, vec![Action::Unlock]),
         (State::Releasing(r), Event::SourceBusy) if host::in_force("busy-source-asked-again") => {
             let failed = r.failed.saturating_add(1);
@@ -242,8 +246,7 @@ fn reach() -> (State, Vec<Action>) {
 
 fn again(plan: &Plan, failed: u32) -> (State, Vec<Action>) {
     let failed = failed.saturating_add(1);
-    let (first, longest) = plan.store.external().map(ExternalStore::pauses).unwrap_or_default();
-    let after = first.saturating_mul(1 << failed.saturating_sub(1).min(7)).min(longest);
+    let after = doubled(plan.store.external().map(ExternalStore::pauses).unwrap_or_default(), failed);
     (State::Reaching(Reaching { failed }), vec![Action::Reach { after }])
 }
 
@@ -265,11 +268,16 @@ fn halt(fault: Halt, close: bool) -> (State, Vec<Action>) {
 }
 
 /// Doubled each time, up to a longest: 0.1 s ... 10 s for hardware, 1 s ... 60 s for servers.
-fn pause(plan: &Plan, failed: u32) -> Duration {
+pub(crate) fn pause(plan: &Plan, failed: u32) -> Duration {
     // Of several, begun with the pace of the quickest and ended with that of the most patient.
     let pauses = || plan.sources.iter().map(SourceSpec::pauses);
     let first = pauses().map(|(first, _)| first).min().unwrap_or(LEAST_PAUSE);
     let longest = pauses().map(|(_, longest)| longest).max().unwrap_or(LEAST_PAUSE);
+    doubled((first, longest), failed)
+}
+
+/// The pause after so many failures: the first, twice that ..., up to the longest.
+pub(crate) fn doubled((first, longest): (Duration, Duration), failed: u32) -> Duration {
     first.saturating_mul(1 << failed.saturating_sub(1).min(10)).min(longest)
 }
 

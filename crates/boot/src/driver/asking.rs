@@ -116,6 +116,11 @@ impl Asking {
         self.refused.iter().map(|(_, r)| r.remedy()).max_by_key(|r| gravity(*r)) == Some(Remedy::Reboot)
     }
 
+    /// Whether somebody was refused for a reason that a person must look into: to ask him again is in vain, and may be dear.
+    pub(super) fn needs_somebody(&self) -> bool {
+        self.refused.iter().any(|(_, r)| matches!(r.remedy(), Remedy::Operator | Remedy::Alarm))
+    }
+
     /// Nobody is left who might open the store: all reasons, and the remedy of the gravest.
     fn halt(&self, plan: &Plan, set: &SlotSet) -> Halt {
         match &self.refused[..] {

@@ -12,7 +12,7 @@ use store::{NewStore, Store, StoreConfig};
 
 use super::environment::{Environment, Note, Observer};
 use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
-use super::{keeper, kept_keks, source};
+use super::{backoff, keeper, kept_keks, source};
 use crate::machine::Halt;
 use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
 
@@ -65,6 +65,7 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
             source::provision(spec, plan, env).await.map_err(|e| of_source(spec, plan, &e, e.hint()))?;
         slots.push(NewSlot { public, ikm });
     }
+    backoff::prepare(plan, disk, &new).map_err(io("see whether the disk is full"))?;
     let recovery = plan.recovery.as_ref().ok_or(Halt::NoRecovery)?;
     let key = (*recovery != RecoverySpec::None).then(|| RecoveryKey::generate(&*env.entropy));
     if let Some(key) = &key {

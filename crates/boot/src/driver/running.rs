@@ -15,6 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::asking::Asking;
+use super::backoff::Brake;
 use super::certificates::Certificates;
 use super::closing::OnGuard;
 use super::environment::{Environment, Note, Observer};
@@ -47,6 +48,8 @@ pub struct Running {
     pub(super) started: BootTime,
     pub(super) front: Option<Arc<dyn Front>>,
     pub(super) serving: Serving,
+    /// Somebody has said that the sources are to be asked, whatever was tried before.
+    pub(super) at_once: bool,
     /// The sources that were last asked give nothing more in this boot.
     pub(super) used_up: bool,
     ticked: Option<BootTime>,
@@ -67,6 +70,7 @@ pub(super) type Probed = (GateName, usize, Result<(), String>);
 #[derive(Default)]
 pub(super) struct Hands {
     pub(super) asking: Asking,
+    pub(super) brake: Brake,
     /// Slots that have opened.
     pub(super) seen: Seen,
     /// A source has opened the store, and neither the keeper nor the recovery key.
@@ -121,6 +125,13 @@ impl Claimed {
         self.0.gates()
     }
 
+    /// Has the sources asked at once, however many starts before this one came to nothing.
+    #[must_use]
+    pub fn at_once(mut self, at_once: bool) -> Self {
+        self.0.at_once = at_once;
+        self
+    }
+
     /// Does everything that can be done at once. Without a front the device is provided for, and nobody can ask it anything.
     pub async fn start(self, front: Option<Arc<dyn Front>>) -> Running {
         let mut running = self.0;
@@ -168,6 +179,7 @@ pub fn claim(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> R
         started,
         front: None,
         serving: Serving::default(),
+        at_once: false,
         used_up: false,
         ticked: None,
         look_again: false,

@@ -21,6 +21,7 @@ use crate::machine::{Halt, State};
 use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
 use crate::testing::demo_plan;
 
+mod backoff;
 mod clones;
 mod closing;
 mod cuts;

@@ -9,6 +9,7 @@ use seal::{FoundSlots, HeadCheck, Remedy, SlotFiles, SlotId, SourceKind};
 use store::{OpenError, Store};
 
 use super::asking::{self, End, Given, Round};
+use super::backoff::Came;
 use super::environment::Note;
 use super::identity::{self, MachineId, Whose};
 use super::running::{Hands, Running};
@@ -125,13 +126,27 @@ impl Running {
         if let Some(released) = self.ask_keeper() {
             return released;
         }
+        // After the keeper, whose key costs nothing.
+        if let Some(rest) = self.rest_first() {
+            return rest;
+        }
         if let Err(e) = self.post_guard() {
             let hint = "start edgekeep again; without a guard nothing is released while [release] after_close is set";
             return Event::Failed(keys::refused(&e, hint));
         }
+        if let Err(rest) = self.note_try() {
+            return rest;
+        }
         let mut asking = std::mem::take(&mut self.hands.asking);
         let Round { end, told } = asking.round(&self.plan, &self.env).await;
         self.used_up = asking.ends_with_the_boot();
+        self.note_outcome(match &end {
+            End::Given(_) => Came::Given,
+            _ if asking.needs_somebody() => Came::Refused,
+            End::Later => Came::Later,
+            End::Never(_) if self.used_up => Came::Exhausted,
+            End::Never(_) => Came::Refused,
+        });
         self.hands.asking = asking;
         for (remedy, text) in told {
             if remedy == Remedy::Alarm { self.alarm(text) } else { self.warn(text) }
@@ -380,6 +395,7 @@ impl Running {
             };
             self.serving = front.open(core, &certificates.server).await?;
         }
+        self.forget_tries();
         self.publish_endpoint();
         self.phase("serving");
         Ok(())

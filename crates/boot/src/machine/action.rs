@@ -29,8 +29,8 @@ pub enum Action {
     Make,
     /// Rename `data.new` to `data` without displacing anything, and sync. [`Published`](crate::machine::Event::Published).
     Publish,
-    /// Ask the source, after a pause. [`Released`](crate::machine::Event::Released) or
-    /// [`SourceBusy`](crate::machine::Event::SourceBusy).
+    /// Ask the source, after a pause. [`Released`](crate::machine::Event::Released),
+    /// [`SourceBusy`](crate::machine::Event::SourceBusy), or [`Rested`](crate::machine::Event::Rested) to be told again.
     Release {
         /// The pause.
         after: Duration,

@@ -25,6 +25,13 @@ pub enum Event {
     Released,
     /// The source gave none, for a reason that may pass.
     SourceBusy,
+    /// The source is not asked yet: starts before this one have asked it and come to nothing.
+    Rested {
+        /// Failed attempts so far, all these starts together.
+        failed: u32,
+        /// What is left of the pause after the last.
+        rest: std::time::Duration,
+    },
     /// A slot is open: the set is authentic.
     Unlocked {
         /// The profile in the slot.

@@ -118,6 +118,20 @@ fn a_busy_source_is_asked_again_ever_more_slowly() {
 }
 
 #[test]
+fn a_start_rests_first_and_goes_on_at_the_pace_of_those_before() {
+    let rest = std::time::Duration::from_secs(7);
+    let events =
+        [Event::Started, Event::Looked(whole()), Event::Rested { failed: 3, rest }, Event::SourceBusy, Event::Released];
+    let (machine, actions) = run(Machine::new(plan()), events);
+    let pauses: Vec<u64> = actions
+        .iter()
+        .filter_map(|a| if let Action::Release { after } = a { Some(after.as_millis() as u64) } else { None })
+        .collect();
+    assert_eq!(pauses, [0, 7000, 800]);
+    assert!(matches!(machine.state(), State::Unlocking));
+}
+
+#[test]
 fn servers_that_are_away_are_asked_every_minute_for_as_long_as_it_takes() {
     let mut p = (*plan()).clone();
     let server = seal::TangServer {
@@ -213,6 +227,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => Just(Event::Published),
         2 => Just(Event::Released),
         1 => Just(Event::SourceBusy),
+        1 => (0u32..20, 0u64..100).prop_map(|(failed, s)| Event::Rested { failed, rest: std::time::Duration::from_secs(s) }),
         2 => (profile.clone(), any::<bool>()).prop_map(|(profile, heal)| Event::Unlocked { profile, heal }),
         2 => (profile, epoch).prop_map(|(profile, epoch)| Event::Opened { profile, epoch }),
         2 => Just(Event::Certified { ca: [1; 32] }),

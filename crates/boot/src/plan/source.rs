@@ -94,6 +94,17 @@ impl fmt::Display for SourceSpec {
     }
 }
 
+/// What a source loses by being asked in vain.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Cost {
+    /// Nothing: a file is read.
+    Nothing,
+    /// The work of a device, a server or a vendor's program.
+    Asking,
+    /// One of few: a release of the boot, a try of a PIN.
+    Counted,
+}
+
 /// A TPM, and the policy that the key is sealed to when the store is made. Afterwards the slot has the policy.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TpmSpec {
@@ -145,6 +156,18 @@ impl SourceSpec {
                 releases_per_boot: tpm.releases_per_boot,
                 window: tpm.window,
                 pin: tpm.pin_file.is_some(),
+            },
+        }
+    }
+
+    /// What a try costs.
+    pub fn cost(&self) -> Cost {
+        match self {
+            Self::Software { .. } | Self::Credential { .. } => Cost::Nothing,
+            Self::Combined { parts, .. } => parts.iter().map(Self::cost).max().unwrap_or(Cost::Nothing),
+            one => match one.policy() {
+                PolicyRequest { pin: true, .. } | PolicyRequest { releases_per_boot: Some(_), .. } => Cost::Counted,
+                _ => Cost::Asking,
             },
         }
     }

@@ -39,6 +39,8 @@ enum IkmCommand {
     Conformance(Conformance),
     /// Print the secret of a TPM's hook file.
     Tpm(Print),
+    /// ... of an index in a TPM.
+    TpmNv(Print),
     /// ... of a smart card's or HSM's.
     Pkcs11(Print),
     /// ... of Tang servers'.
@@ -113,6 +115,7 @@ pub(super) fn run(ikm: &Ikm) -> Result<(), Failure> {
         IkmCommand::Status(status) => status.run(),
         IkmCommand::Conformance(conformance) => conformance.run(),
         IkmCommand::Tpm(print) => print.run(SourceKind::Tpm),
+        IkmCommand::TpmNv(print) => print.run(SourceKind::TpmNv),
         IkmCommand::Pkcs11(print) => print.run(SourceKind::Pkcs11),
         IkmCommand::Tang(print) => print.run(SourceKind::Tang),
         IkmCommand::Escrow(print) => print.run(SourceKind::Escrow),
@@ -203,7 +206,11 @@ impl Status {
                 let slots = found.set.slots().iter().filter(|slot| slot.public().kind() != SourceKind::Recovery);
                 let slots: Vec<_> = slots.map(|slot| (format!("slot {}", slot.id()), slot.public().clone())).collect();
                 let sources = KeySources { sources: plan.sources.clone(), short_ikm: plan.dangers.short_ikm };
-                Tools::with(sources, plan.data_dir.join("tpm.lock"))?.foresee(&slots)
+                let (mut lines, fit) = Tools::with(sources, plan.data_dir.join("tpm.lock"))?.foresee(&slots);
+                if let Some(before) = boot::driver::tries_before(&OsDisk, &clock()?, &plan) {
+                    lines = format!("{before}\n{lines}");
+                }
+                (lines, fit)
             }
         };
         crate::output::line(&lines);

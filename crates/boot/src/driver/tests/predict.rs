@@ -14,7 +14,7 @@ const NEW: u8 = 0xcc;
 const NEITHER: u8 = 0xdd;
 
 /// The device is started with an image that extends register 11 by `image`, 32 times.
-fn boot(tpm: &mut Swtpm, image: u8) {
+pub(super) fn boot(tpm: &mut Swtpm, image: u8) {
     tpm.reboot();
     tpm.extend(11, image);
 }
@@ -25,7 +25,7 @@ fn values(image: u8) -> PcrValues {
     format!("sha256:11={}", hex::encode(value)).parse().unwrap()
 }
 
-fn source(tpm: &Swtpm, releases: Option<u8>) -> SourceSpec {
+pub(super) fn source(tpm: &Swtpm, releases: Option<u8>) -> SourceSpec {
     SourceSpec::Tpm(TpmSpec {
         device: tpm.socket(),
         keeping: TpmKeeping::Sealed,
@@ -70,6 +70,7 @@ async fn an_update_is_predicted_booted_and_committed() {
 
         for (image, opens) in [(OLD, true), (NEITHER, false), (NEW, true)] {
             boot(&mut tpm, image);
+            device.clock.reboot();
             let running = device.up().await;
             assert_eq!(open(&running) == BOTH, opens, "{image:#x}: {:?}", running.halted());
             running.shutdown().await;
@@ -81,6 +82,7 @@ async fn an_update_is_predicted_booted_and_committed() {
         running.shutdown().await;
         for (image, opens) in [(OLD, false), (NEW, true)] {
             boot(&mut tpm, image);
+            device.clock.reboot();
             let running = device.up().await;
             assert_eq!(open(&running) == BOTH, opens, "{image:#x}: {:?}", running.halted());
             running.shutdown().await;
@@ -146,6 +148,7 @@ async fn a_power_cut_at_any_step_of_an_update_leaves_an_image_that_opens() {
         let mut opens = [false; 2];
         for (image_of, opened) in [OLD, NEW].into_iter().zip(&mut opens) {
             boot(&mut tpm, image_of);
+            clock.reboot();
             disk.restore(&image);
             OsDisk.remove_tree(&plan.run_dir).unwrap();
             let (plan, env) = start(&disk, &tpm, 1000 + at as u64);

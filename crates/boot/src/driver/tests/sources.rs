@@ -108,7 +108,7 @@ async fn a_slot_whose_source_is_not_configured_is_left_alone_and_opens_when_it_i
 }
 
 /// A hook that says each time that it was run, and gives key material until it is told to break.
-fn hook(dir: &Path) -> (SourceSpec, impl Fn() -> usize + use<>, impl Fn(bool) + use<>) {
+pub(super) fn hook(dir: &Path) -> (SourceSpec, impl Fn() -> usize + use<>, impl Fn(bool) + use<>) {
     let (path, runs, broken) = (dir.join("hook"), dir.join("runs"), dir.join("broken"));
     let text = format!("#!/bin/sh\necho run >> {runs:?}\n[ -e {broken:?} ] && echo junk && exit\nprintf %064d 7\n");
     OsDisk.write_new(&path, text.as_bytes(), 0o700, None).unwrap();

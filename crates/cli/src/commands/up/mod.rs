@@ -39,6 +39,9 @@ pub(crate) struct Up {
     /// Where the store is kept, in place of data_dir.
     #[arg(long, value_name = "DIR")]
     data_dir: Option<PathBuf>,
+    /// Ask the key sources at once, however many starts before this one have ended before the store was served.
+    #[arg(long, conflicts_with = "check")]
+    at_once: bool,
     /// Where the demo listens, if 127.0.0.1:8200 is taken.
     #[arg(long, value_name = "ADDRESS:PORT", requires = "demo")]
     listen: Option<String>,
@@ -49,7 +52,8 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
     if up.demo {
         let demo = || demo_plan(up.data_dir.as_deref(), up.listen.as_deref());
         let (plan, note) = demo()?;
-        return on_runtime(run::run(plan, note, None, || demo().map(|(plan, _)| plan)));
+        let start = run::Start { note, guard: None, at_once: up.at_once };
+        return on_runtime(run::run(plan, start, || demo().map(|(plan, _)| plan)));
     }
     let file = config_file(up.config.as_deref());
     let read = || load(&file, up.edgex_config.as_deref(), up.data_dir.as_deref());
@@ -63,7 +67,8 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
     }
     let guard =
         GuardProcess { config: absolute(&file)?, edgex_config: up.edgex_config.clone(), data_dir: up.data_dir.clone() };
-    on_runtime(run::run(config.plan, None, Some(guard), || read().map(|config| config.plan)))
+    let start = run::Start { note: None, guard: Some(guard), at_once: up.at_once };
+    on_runtime(run::run(config.plan, start, || read().map(|config| config.plan)))
 }
 
 /// The demo: what it keeps is in the directory where it is started, what it hands out on a tmpfs.

@@ -21,14 +21,18 @@ use crate::commands::beside::{GuardProcess, KeeperProcess};
 use crate::failure::{Code, Failure};
 use crate::process::Memory;
 
-/// Carries a plan out and serves until it is told to end. `note` is told with what was done; `again` reads the configuration
-/// anew, for SIGHUP.
-pub(super) async fn run(
-    plan: Plan,
-    note: Option<&str>,
-    guard: Option<GuardProcess>,
-    again: impl Fn() -> Result<Plan, Failure>,
-) -> Result<(), Failure> {
+/// How it was called.
+pub(super) struct Start {
+    /// To be told with what was done.
+    pub(super) note: Option<&'static str>,
+    pub(super) guard: Option<GuardProcess>,
+    /// Whatever was tried before.
+    pub(super) at_once: bool,
+}
+
+/// Carries a plan out and serves until it is told to end. `again` reads the configuration anew, for SIGHUP.
+pub(super) async fn run(plan: Plan, start: Start, again: impl Fn() -> Result<Plan, Failure>) -> Result<(), Failure> {
+    let Start { note, guard, at_once } = start;
     // Before anything is made: a port that is taken is the commonest slip.
     front::check_address(&plan)?;
     let memory = crate::process::lock_memory();
@@ -41,7 +45,7 @@ pub(super) async fn run(
     // The lock on the data directory comes first: a second edgekeep must not take the sockets of the one that runs.
     let claimed = boot::driver::claim(plan, environment, Box::new(story.listener())).map_err(|e| not_up(&e))?;
     let front = ServerFront::start(claimed.plan(), port, server::Machine { clock, disk })?;
-    let mut running = claimed.start(Some(Arc::clone(&front) as Arc<dyn Front>)).await;
+    let mut running = claimed.at_once(at_once).start(Some(Arc::clone(&front) as Arc<dyn Front>)).await;
 
     if let Some(halt) = running.halted().cloned() {
         if !may_be_recovered(&running, &halt) {
@@ -237,6 +241,7 @@ fn status(running: &Running, story: &Story, memory: Memory) -> AdminStatus {
         State::Serving(_) => ("unsealed", None),
         State::Reaching(_) => ("starting", running.away().map(str::to_owned)),
         State::Sealed => ("sealed", Some("it was sealed on command; restart edgekeep to unseal".to_owned())),
+        State::Releasing(_) => ("starting", running.resting()),
         State::Halted(halt) => ("sealed", Some(format!("{halt}; {}", halt.hint()))),
         _ => ("starting", None),
     };
@@ -266,7 +271,10 @@ fn waits_for(running: &Running) -> String {
             let why = running.away().map(|why| why.strip_prefix(&format!("{address}: ")).unwrap_or(why).to_owned());
             format!("edgekeep waits for the store at {address}: {}", why.unwrap_or_default())
         }
-        _ => "edgekeep waits for its key source; `edgekeep recover` opens the store without it".to_owned(),
+        _ => {
+            let why = running.resting().map(|why| format!(": {why}")).unwrap_or_default();
+            format!("edgekeep waits for its key source{why}; `edgekeep recover` opens the store without it")
+        }
     }
 }
 
