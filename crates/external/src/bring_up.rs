@@ -1,5 +1,6 @@
 //! From whatever state a store is in to one that serves, with its shares in hand.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use client::{AskError, CallError, Vault};
@@ -10,6 +11,7 @@ use crate::custody::{Custody, CustodyError, OnDisk};
 use crate::health::{Health, health};
 use crate::init::{InitError, Prepared, ShareCounts};
 use crate::patience::Patience;
+use crate::reopen::{Permit, ReopenError, Reunseal};
 use crate::root::RootToken;
 use crate::stop::{Stop, Stopped};
 use crate::unseal::{UnsealError, unseal, unseal_held};
@@ -23,6 +25,8 @@ pub struct Wish {
     pub limit: Duration,
     /// The longest pause between two looks.
     pub longest_pause: Duration,
+    /// How often a sealed store may be unsealed.
+    pub reunseal: Reunseal,
 }
 
 /// A store that serves.
@@ -72,9 +76,62 @@ pub enum BringUpError {
     /// It did not open.
     #[error(transparent)]
     Unseal(UnsealError),
+    /// It was unsealed in this boot already, and that is to be enough.
+    #[error(transparent)]
+    Spent(ReopenError),
+    /// The store died in the middle of its own making.
+    #[error("the store was cut short while it was being made, and cannot go on from there: {told}")]
+    HalfMade {
+        /// What it said.
+        told: String,
+        /// Whose making that was.
+        remains: Remains,
+    },
     /// It cannot be believed.
     #[error("the store cannot be asked")]
     Untrusted(#[source] CallError),
+}
+
+/// What this device knows about a store that is half made.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Remains {
+    /// A run of ours had asked for its making, and has no share of it. A store gives out its shares last of all.
+    OurNote,
+    /// There are shares: it was whole once, and its storage has lost a part.
+    Shares {
+        /// The file.
+        file: PathBuf,
+    },
+    /// Nothing.
+    Nothing,
+}
+
+impl Remains {
+    fn find(custody: &Custody<'_>) -> Result<Self, CustodyError> {
+        Ok(match (custody.has_shares()?, custody.is_noted()?) {
+            (true, _) => Self::Shares { file: custody.file().to_owned() },
+            (false, true) => Self::OurNote,
+            (false, false) => Self::Nothing,
+        })
+    }
+
+    fn hint(&self) -> String {
+        match self {
+            Self::OurNote => {
+                "no key share of it was ever given to anybody, so that nothing can be in it or be lost with it: \
+                delete the store's storage, start the store, and run this again"
+                    .into()
+            }
+            Self::Shares { file } => format!(
+                "{} has shares, so that it was a whole store once: put its storage back from a backup, and delete neither",
+                file.display()
+            ),
+            Self::Nothing => {
+                "if no store was ever in use in its storage, delete that storage, start the store, and run this again"
+                    .into()
+            }
+        }
+    }
 }
 
 impl BringUpError {
@@ -84,16 +141,23 @@ impl BringUpError {
             Self::Stopped(_) => "start it again: it goes on where it stopped".into(),
             Self::Late { .. } => "see the store's own log; look whether host, port and protocol are right".into(),
             Self::Custody(e) | Self::Init(InitError::Custody(e)) => e.hint(),
-            Self::Init(InitError::Ask(AskError::Refused { told, .. })) if told.contains(HALF_MADE) => {
-                "its own making of a store was cut short, and OpenBao cannot go on from there: if no store was ever in use \
-                in its storage, delete that storage and start again"
-                    .into()
-            }
+            Self::HalfMade { remains, .. } => remains.hint(),
             Self::Init(_) => "see the store's own log".into(),
             Self::Unseal(e) => e.hint(),
+            Self::Spent(e) => e.hint(),
             Self::Untrusted(_) => {
                 "name the CA of the store in SecretStore.CaFilePath, and its name in ServerName".into()
             }
+        }
+    }
+}
+
+impl From<ReopenError> for BringUpError {
+    fn from(error: ReopenError) -> Self {
+        match error {
+            ReopenError::Custody(e) => Self::Custody(e),
+            ReopenError::Unseal(e) => Self::Unseal(e),
+            spent @ ReopenError::Spent { .. } => Self::Spent(spent),
         }
     }
 }
@@ -113,6 +177,8 @@ pub async fn bring_up<V: Vault>(
     let claim = custody.claim()?;
     let mut patience = Patience::new(clock, wish.limit, wish.longest_pause);
     let mut made = None;
+    // Asked for once: what is tried again within this run is one unsealing.
+    let mut permit = None;
     let mut done = Done::Nothing;
     loop {
         let last = match stop.or(async { Ok::<_, Stopped>(health(vault).await) }).await? {
@@ -142,9 +208,21 @@ pub async fn bring_up<V: Vault>(
                 }
             }
             Ok(Health::Sealed) => {
+                let boot = clock.boot_id();
                 let outcome = match &made {
-                    Some(kept) => unseal(vault, &kept.shares).await,
-                    None => unseal_held(vault, custody).await,
+                    Some(kept) => {
+                        if permit.is_none() {
+                            permit = Some(Permit::of_new_store(custody, wish.reunseal, boot)?);
+                        }
+                        unseal(vault, &kept.shares).await
+                    }
+                    None => {
+                        let permit = match &permit {
+                            Some(permit) => permit,
+                            None => permit.insert(Permit::ask(custody, wish.reunseal, boot)?),
+                        };
+                        unseal_held(vault, custody, permit).await
+                    }
                 };
                 match outcome {
                     Ok(()) => {
@@ -156,6 +234,13 @@ pub async fn bring_up<V: Vault>(
                     Err(UnsealError::Custody(e)) => return Err(e.into()),
                     Err(e) => return Err(BringUpError::Unseal(e)),
                 }
+            }
+            Ok(Health::HalfMade) if stays_half_made(vault, stop).await? => {
+                let remains = Remains::find(custody)?;
+                return Err(BringUpError::HalfMade {
+                    told: "it has a barrier and no seal configuration".into(),
+                    remains,
+                });
             }
             Ok(other) => other.to_string(),
             Err(e) => passing(e)?,
@@ -179,12 +264,27 @@ async fn make<V: Vault>(
             tracing::warn!(error = %host::with_causes(&e), "no answer to init");
             Ok(None)
         }
+        Err(InitError::HalfMade { told }) => Err(BringUpError::HalfMade { told, remains: Remains::find(custody)? }),
         // The store was being made already, for a run before this one that was killed meanwhile.
         Err(InitError::Ask(AskError::Refused { .. })) if !matches!(health(vault).await, Ok(Health::NotInitialised)) => {
             Ok(None)
         }
         Err(e) => Err(BringUpError::Init(e)),
     }
+}
+
+/// Somebody's init that is at work looks the same for some milliseconds.
+async fn stays_half_made<V: Vault>(vault: &V, stop: &Stop) -> Result<bool, BringUpError> {
+    for _ in 0..HALF_MADE_LOOKS {
+        let again = async {
+            tokio::time::sleep(HALF_MADE_PAUSE).await;
+            Ok::<_, Stopped>(health(vault).await)
+        };
+        if !matches!(stop.or(again).await?, Ok(Health::HalfMade)) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// What may pass is told; what never passes is an error.
@@ -196,8 +296,9 @@ fn passing(error: AskError) -> Result<String, BringUpError> {
     }
 }
 
-/// How OpenBao's raft storage says that an earlier `sys/init` ended half-way: its caller hung up, or it was killed.
-const HALF_MADE: &str = "cluster already has state";
+/// Two seconds in all.
+const HALF_MADE_LOOKS: u32 = 10;
+const HALF_MADE_PAUSE: Duration = Duration::from_millis(200);
 
 #[cfg(test)]
 mod tests;

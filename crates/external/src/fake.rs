@@ -32,6 +32,10 @@ pub(crate) struct State {
     pub(crate) open_door: bool,
     /// No generate-root-token, as in Vault.
     pub(crate) no_login_door: bool,
+    /// It died in the middle of its own making: for so many more looks at its health.
+    pub(crate) half_made: u32,
+    /// Init is refused with these words.
+    pub(crate) refuse_init: Option<&'static str>,
     /// The reply of init is lost on the wire.
     pub(crate) lose_init: bool,
     /// All requests to a path that begins so are refused with this status.
@@ -115,6 +119,11 @@ impl State {
         let body: Value = request.body.parse().unwrap();
         let text = |key: &str| body[key].as_str().unwrap_or_default().to_owned();
         Ok(match path.as_str() {
+            "sys/health" if self.half_made > 0 => Reply::raw(Status(500), &json!({ "errors": [] })),
+            "sys/seal-status" if self.half_made > 0 => {
+                self.half_made -= 1;
+                Reply::error(Status(500), "core: barrier reports initialized but no seal configuration found")
+            }
             "sys/health" => {
                 let status = match (self.shares.is_empty(), self.sealed, self.standby) {
                     (true, ..) => 501,
@@ -128,6 +137,7 @@ impl State {
             "sys/seal-status" => raw(
                 &json!({ "sealed": self.sealed, "t": self.threshold, "n": self.shares.len(), "progress": self.given.len(), "type": "shamir" }),
             ),
+            "sys/init" if self.refuse_init.is_some() => Reply::error(Status(400), self.refuse_init.unwrap_or_default()),
             "sys/init" => {
                 let n = body["secret_shares"].as_u64().unwrap();
                 self.threshold = usize::try_from(body["secret_threshold"].as_u64().unwrap()).unwrap();

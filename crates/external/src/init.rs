@@ -56,6 +56,12 @@ pub enum InitError {
     /// The place is not fit.
     #[error(transparent)]
     Custody(#[from] CustodyError),
+    /// An init before this one ended half-way.
+    #[error("the store was cut short while it was being made, and cannot go on from there: {told}")]
+    HalfMade {
+        /// What the store said.
+        told: String,
+    },
     /// It said no, or nothing.
     #[error("the store was not initialised")]
     Ask(#[from] AskError),
@@ -92,7 +98,10 @@ impl<'c, 'a> Prepared<'c, 'a> {
                 if e.status().is_some() && !self.noted_before {
                     self.custody.withdraw_intent()?;
                 }
-                return Err(e.into());
+                return Err(match e {
+                    AskError::Refused { told, .. } if told.contains(HALF_MADE) => InitError::HalfMade { told },
+                    e => e.into(),
+                });
             }
         };
         let text = text_of(&reply).ok_or_else(|| AskError::answer(PATH, "it is empty"))?;
@@ -143,6 +152,8 @@ impl std::fmt::Debug for Fresh<'_, '_> {
 }
 
 const PATH: &str = "sys/init";
+/// How OpenBao's raft storage says that an earlier `sys/init` ended before there was a barrier.
+const HALF_MADE: &str = "cluster already has state";
 /// With pauses of 0.1 to 12.8 s in between: somebody who watches the log can make room in 25 s.
 const SAVES: u32 = 9;
 const FIRST_PAUSE: std::time::Duration = std::time::Duration::from_millis(100);

@@ -39,7 +39,7 @@ mod wiped;
 #[cfg(test)]
 mod fake;
 
-pub use bring_up::{BringUpError, Done, Opened, Wish, bring_up};
+pub use bring_up::{BringUpError, Done, Opened, Remains, Wish, bring_up};
 pub use custody::{Custody, CustodyError, Encrypted, Held, INTENT as INTENT_FILE, Keeping, OnDisk};
 pub use door::{CUSTODY_MOUNT, CUSTODY_POLICY, keep_login};
 pub use health::{Health, health};
@@ -55,4 +55,4 @@ pub use scoped::{Access, AccessError, Life, Scoped};
 pub use services::{Regenerate, ServiceGround, ServiceWish, issue, regenerate};
 pub use stop::{Halt, Stop, Stopped, stop};
 pub use sweep::{Sweep, Swept};
-pub use unseal::{UnsealError, unseal, unseal_held};
+pub use unseal::{UnsealError, unseal};

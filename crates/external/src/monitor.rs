@@ -3,7 +3,8 @@
 //! ```text
 //! serving   looked at once a second, and at once when the connection breaks
 //! away      looked at every 25 ms: within a tenth of a second of its answering it has its shares
-//! sealed    custody, and with it the key material, is asked for now and let go after; then as `reopen` allows
+//! sealed    custody, and with it the key material, is asked for now and let go after; then as `reopen` allows. What comes to nothing is
+//!           tried again after pauses that grow: a hook, and the hardware behind it, is not run forty times a second
 //! ```
 //! What cannot get better by itself (another store's shares, once a boot and spent) is told once; no share is given again until
 //! the store has served in between.
@@ -54,20 +55,26 @@ pub async fn monitor<'c, V: Wired>(
     let mut last = None;
     // A refusal that does not pass: it holds until the store has served.
     let mut refused = None;
+    let mut effort = FIRST_EFFORT;
     loop {
         stop.check()?;
+        let mut tried = false;
         let standing = match health(vault).await {
             Ok(Health::Serving) => {
                 refused = None;
+                effort = FIRST_EFFORT;
                 Standing::Serving
             }
             Ok(Health::Sealed) => match &refused {
                 Some(refusal) => Clone::clone(refusal),
                 // Not dropped by a signal: shares that were begun are given.
-                None => match custody().await {
-                    Ok(custody) => after(reopen(vault, &custody, rule, boot).await),
-                    Err(why) => Standing::Waiting(why),
-                },
+                None => {
+                    tried = true;
+                    match custody().await {
+                        Ok(custody) => after(reopen(vault, &custody, rule, boot).await),
+                        Err(why) => Standing::Waiting(why),
+                    }
+                }
             },
             Ok(other) => Standing::Waiting(other.to_string()),
             Err(AskError::Call(e @ CallError::Untrusted { .. })) => Standing::Stranger(host::with_causes(&e)),
@@ -80,6 +87,11 @@ pub async fn monitor<'c, V: Wired>(
             tell(&standing);
         }
         let pause = match &standing {
+            Standing::Waiting(_) if tried => {
+                let pause = effort;
+                effort = (effort * 2).min(LONGEST_EFFORT);
+                pause
+            }
             Standing::Serving | Standing::Refused { .. } => WATCH,
             Standing::Unsealed | Standing::Waiting(_) | Standing::Stranger(_) => PRESS,
         };
@@ -106,6 +118,9 @@ fn after(outcome: Result<Reopened, ReopenError>) -> Standing {
 
 const WATCH: Duration = Duration::from_secs(1);
 const PRESS: Duration = Duration::from_millis(25);
+/// After an unsealing that came to nothing.
+const FIRST_EFFORT: Duration = Duration::from_millis(100);
+const LONGEST_EFFORT: Duration = Duration::from_secs(60);
 
 #[cfg(test)]
 mod tests {
@@ -200,6 +215,27 @@ mod tests {
             if fact.contains("once in this boot")),
             "{told:?}"
         );
+    }
+
+    /// A hook that fails, or hardware that is away, is asked again, and not as often as the store is.
+    #[tokio::test(start_paused = true)]
+    async fn key_material_that_is_not_to_be_had_is_asked_for_ever_more_rarely() {
+        let (clock, line) = (FakeClock::at(0), Line(FakeStore::made(&SHARES, true)));
+        let (halt, stop) = stop();
+        let asked = std::cell::Cell::new(0);
+        let begun = tokio::time::Instant::now();
+        let hook = async || {
+            asked.set(asked.get() + 1);
+            if begun.elapsed() >= Duration::from_secs(600) {
+                halt.say();
+            }
+            Err::<Custody<'_>, _>("the hook is away".to_owned())
+        };
+        let mut told = Vec::new();
+        let watching = monitor(&line, hook, Reunseal::Always, clock.boot_id(), &stop, |s| told.push(s.clone()));
+        watching.await.unwrap_err();
+        assert_eq!(told, [Standing::Waiting("the hook is away".into())], "it is told once");
+        assert!((10..25).contains(&asked.get()), "{} times in ten minutes", asked.get());
     }
 
     #[tokio::test(start_paused = true)]

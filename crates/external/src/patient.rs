@@ -4,7 +4,7 @@
 use std::time::Duration;
 
 use api::{Payload, Reply, Request};
-use client::{CallError, Vault};
+use client::{CallError, Vault, Wired};
 use secret::Token;
 use zeroize::Zeroizing;
 
@@ -24,6 +24,12 @@ impl<V: Vault> Vault for Patient<V> {
             pause = (pause * 2).min(LONGEST_PAUSE);
         }
         self.0.call(request).await
+    }
+}
+
+impl<V: Wired> Wired for Patient<V> {
+    async fn hung_up(&self) {
+        self.0.hung_up().await;
     }
 }
 

@@ -64,7 +64,8 @@ impl ReopenError {
     pub fn hint(&self) -> String {
         match self {
             Self::Spent { .. } => {
-                "find out who sealed it, or why it crashed; then restart the device, or set reunseal = \"always\""
+                "find out who sealed it, or why it crashed; then restart the device, or set reunseal = \"always\" \
+                (for EdgeX's set-up: EDGEKEEP_REUNSEAL=always)"
                     .into()
             }
             Self::Custody(e) => e.hint(),
@@ -88,18 +89,47 @@ pub async fn reopen<V: Vault>(
     if !is_sealed(vault).await.map_err(UnsealError::Ask)? && host::in_force("one-unsealer") {
         return Ok(Reopened::WasOpen);
     }
-    let noted = custody.unsealed_in()?;
-    if rule == Reunseal::OncePerBoot
-        && noted.as_deref() == Some(&boot.to_string())
-        && host::in_force("unsealed-once-a-boot")
-    {
-        return Err(ReopenError::Spent { note: custody.unsealed_note() });
-    }
-    // Opened before it is noted: shares that do not open must not use the one time up.
-    custody.load()?;
-    custody.note_unseal(boot)?;
-    unseal_held(vault, custody).await?;
+    let permit = Permit::ask(custody, rule, boot)?;
+    unseal_held(vault, custody, &permit).await?;
     Ok(Reopened::Unsealed)
+}
+
+/// The store may be unsealed from here now, and the disk says that it was.
+pub(crate) struct Permit(());
+
+impl Permit {
+    /// For shares that are on the disk. Asked under the claim.
+    ///
+    /// # Errors
+    /// [`ReopenError::Spent`], or that the shares do not open, or that it cannot be noted.
+    pub(crate) fn ask(custody: &Custody<'_>, rule: Reunseal, boot: BootId) -> Result<Self, ReopenError> {
+        let noted = custody.unsealed_in()?;
+        if rule == Reunseal::OncePerBoot
+            && noted.as_deref() == Some(&boot.to_string())
+            && host::in_force("unsealed-once-a-boot")
+        {
+            return Err(ReopenError::Spent { note: custody.unsealed_note() });
+        }
+        // Opened before it is noted: shares that do not open must not use the one time up.
+        custody.load()?;
+        Ok(Self::of_new_store(custody, rule, boot)?)
+    }
+
+    /// For a store that was made just now: it was never unsealed before.
+    ///
+    /// # Errors
+    /// [`CustodyError::Disk`], where it counts.
+    pub(crate) fn of_new_store(custody: &Custody<'_>, rule: Reunseal, boot: BootId) -> Result<Self, CustodyError> {
+        match custody.note_unseal(boot) {
+            Ok(()) => Ok(Self(())),
+            // A full disk keeps no store shut that may be opened at any time.
+            Err(e) if rule == Reunseal::Always => {
+                tracing::warn!(error = %host::with_causes(&e), "the store is unsealed, and that is not noted");
+                Ok(Self(()))
+            }
+            Err(e) => Err(e),
+        }
+    }
 }
 
 #[derive(Deserialize)]

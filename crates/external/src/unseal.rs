@@ -6,6 +6,7 @@ use serde::Deserialize;
 use zeroize::Zeroizing;
 
 use crate::custody::{Custody, CustodyError};
+use crate::reopen::Permit;
 
 /// Why a store did not open.
 #[derive(Debug, thiserror::Error)]
@@ -71,7 +72,7 @@ struct Status {
 ///
 /// # Errors
 /// [`UnsealError`].
-pub async fn unseal_held<V: Vault>(vault: &V, custody: &Custody<'_>) -> Result<(), UnsealError> {
+pub(crate) async fn unseal_held<V: Vault>(vault: &V, custody: &Custody<'_>, _: &Permit) -> Result<(), UnsealError> {
     match unseal(vault, &custody.load()?.shares).await {
         Err(refused @ UnsealError::NotItsShares { .. }) => {
             let next = custody.next()?.ok_or(refused)?;

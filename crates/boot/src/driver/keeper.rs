@@ -131,10 +131,9 @@ async fn make(
     let of_init = |e: InitError| match e {
         InitError::Ask(e @ AskError::Call(_)) => ask(&e),
         InitError::Custody(e) => never(&e, &e.hint()),
-        e => never(
-            &e,
-            "see the store's own log; if no store was ever in use in its storage, delete that storage and start again",
-        ),
+        // Whoever deletes that storage need not start us again.
+        InitError::HalfMade { .. } => NotYet::Later(Health::HalfMade.to_string()),
+        e => never(&e, "see the store's own log"),
     };
     let _claim = custody.claim().map_err(|e| NotYet::Later(told("it is not made yet", &e)))?;
     let prepared = Prepared::new(custody).map_err(|e| never(&e, &e.hint()))?;

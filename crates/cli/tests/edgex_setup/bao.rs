@@ -191,13 +191,22 @@ impl Bao {
         self.call("GET", "sys/health", None, None).0
     }
 
+    /// Until it answers so.
+    pub(crate) fn until(&self, wanted: &[u16]) {
+        let begun = std::time::Instant::now();
+        while !wanted.contains(&self.health()) {
+            assert!(begun.elapsed().as_secs() < 120, "its health is {}", self.health());
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     /// Whether a token is alive.
     pub(crate) fn knows(&self, token: &str) -> bool {
         self.call("GET", "auth/token/lookup-self", Some(token), None).0 == 200
     }
 
     fn connect(&self) -> Box<dyn Wire> {
-        for _ in 0..1200 {
+        for _ in 0..12_000 {
             match TcpStream::connect((self.ip.as_str(), 8200)) {
                 Ok(stream) => {
                     return match &self.setup.authority {
@@ -205,10 +214,21 @@ impl Bao {
                         None => Box::new(stream),
                     };
                 }
-                Err(_) => std::thread::sleep(std::time::Duration::from_millis(50)),
+                Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
             }
         }
         panic!("OpenBao does not listen: {}", self.said());
+    }
+
+    /// Until this stands in its log.
+    pub(crate) fn until_it_says(&self, text: &str) {
+        for _ in 0..6000 {
+            if self.said().contains(text) {
+                return;
+            }
+            std::thread::sleep(std::time::Duration::from_millis(10));
+        }
+        panic!("OpenBao does not say {text:?}: {}", self.said());
     }
 
     fn said(&self) -> String {

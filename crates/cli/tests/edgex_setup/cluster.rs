@@ -28,15 +28,6 @@ fn storage_in_memory_and_one_node_of_raft_with_the_switches_of_old_on_and_off() 
     }
 }
 
-/// Until a node answers so.
-fn until(node: &Bao, wanted: &[u16]) {
-    let begun = std::time::Instant::now();
-    while !wanted.contains(&node.health()) {
-        assert!(begun.elapsed().as_secs() < 120, "its health is {}", node.health());
-        std::thread::sleep(std::time::Duration::from_millis(100));
-    }
-}
-
 /// Three nodes behind TLS. The set-up works through a standby; the leader is killed at moments spread over it, another one leads, and the same
 /// command, as a container's restart gives it, ends provisioned.
 #[test]
@@ -54,10 +45,10 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
     for _ in 0..2 {
         let node = Bao::with(Setup { join: join.clone(), ..setup.clone() });
         // It has joined when it knows that it is sealed; the set-up that finds it so unseals it.
-        until(&node, &[503]);
+        node.until(&[503]);
         place = place.with("SECRETSTORE_HOST", &node.ip);
         place.must_set_up();
-        until(&node, &[429, 200]);
+        node.until(&[429, 200]);
         nodes.push(node);
     }
     // A node that has just joined has no vote for some seconds.
@@ -98,10 +89,10 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
         only_our_root(&place, node);
         // It comes back sealed, and a set-up that is pointed at it opens it.
         nodes[leader].restart();
-        until(&nodes[leader], &[503]);
+        nodes[leader].until(&[503]);
         place = place.with("SECRETSTORE_HOST", &nodes[leader].ip);
         place.must_set_up();
-        until(&nodes[leader], &[429, 200]);
+        nodes[leader].until(&[429, 200]);
         all_vote(&place, &nodes[leader]);
     }
 }

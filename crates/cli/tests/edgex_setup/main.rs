@@ -16,3 +16,4 @@ mod refusals;
 mod runs;
 mod tls;
 mod tokens;
+mod watch;

@@ -116,12 +116,31 @@ impl Place {
         said
     }
 
+    /// The set-up, begun; [`Place::said`] tells what it says.
     pub(crate) fn begin(&self) -> Child {
         self.start("security-secretstore-setup", SETUP)
     }
 
     pub(crate) fn start(&self, face: &str, arguments: &[&str]) -> Child {
-        self.command(face, arguments).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
+        let log = std::fs::File::create(self.path(LOG)).unwrap();
+        self.command(face, arguments).stdout(Stdio::null()).stderr(log).spawn().unwrap()
+    }
+
+    /// What the run that was begun last has said until now.
+    pub(crate) fn said(&self) -> String {
+        std::fs::read_to_string(self.path(LOG)).unwrap()
+    }
+
+    pub(crate) fn until_said(&self, text: &str) {
+        let begun = std::time::Instant::now();
+        while !self.said().contains(text) {
+            assert!(begun.elapsed().as_secs() < 60, "it does not say {text:?}: {}", self.said());
+            std::thread::sleep(std::time::Duration::from_millis(5));
+        }
+    }
+
+    pub(crate) fn has_shares(&self) -> bool {
+        self.path("assets/resp-init.json").exists()
     }
 
     /// The file of the shares, as text.
@@ -195,4 +214,5 @@ fn sample(name: &str) -> Vec<u8> {
     std::fs::read(&path).unwrap_or_else(|e| panic!("the sample {} is missing: {e}", path.display()))
 }
 
+const LOG: &str = "run.log";
 const SETUP: &[&str] = &["--secretStoreInterval=1", "-configDir", "res"];

@@ -73,6 +73,8 @@ fn a_way_that_nothing_protects_is_refused() {
     // OpenBao here speaks no TLS: what answers is not believed.
     let place = Place::small(&bao).with("SECRETSTORE_HOST", "192.0.2.1").with("EDGEKEEP_DANGER_PLAIN_HTTP", "maybe");
     refused(&place, &bao, &["set it to true or false"]);
+    let place = Place::small(&bao).with("EDGEKEEP_REUNSEAL", "sometimes");
+    refused(&place, &bao, &["EDGEKEEP_REUNSEAL", "set it to always or once-per-boot"]);
 }
 
 /// B5, from outside: the hook is turned on for a file in clear, and off for a wrapped one.

@@ -3,7 +3,7 @@
 
 use std::path::{Path, PathBuf};
 
-use boot::plan::{CredentialPlan, Plan, ServicePlan};
+use boot::plan::{CredentialPlan, Plan, Reunseal, ServicePlan};
 use host::{Disk, Owner};
 
 use super::credentials::{Asked, Bus, PASSED_OVER};
@@ -109,6 +109,8 @@ pub struct SetupFace {
     pub require_encryption: bool,
     /// `EDGEKEEP_DANGER_SHORT_IKM`.
     pub danger_short_ikm: bool,
+    /// `EDGEKEEP_REUNSEAL`: how often a sealed store is unsealed.
+    pub reunseal: Reunseal,
     /// Where services ask for another token (`--longRun`).
     pub regenerate: RegenerateAt,
     /// Settings without effect here, a line each.
@@ -209,6 +211,7 @@ impl Face<'_> {
             hook: hook.map(str::to_owned),
             require_encryption: self.switch("EDGEKEEP_REQUIRE_ENCRYPTION", &faults),
             danger_short_ikm: self.switch("EDGEKEEP_DANGER_SHORT_IKM", &faults),
+            reunseal: self.reunseal(&faults),
             regenerate,
             notes,
         };
@@ -371,6 +374,19 @@ impl Face<'_> {
 
     fn path_or(&self, section: &mut Section<'_>, key: &'static str, default: &str) -> PathBuf {
         self.path(section, key).unwrap_or_else(|| self.directory.join(default))
+    }
+
+    fn reunseal(&self, faults: &Collector) -> Reunseal {
+        match self.environment.overriding("EDGEKEEP_REUNSEAL") {
+            None | Some("" | "always") => Reunseal::Always,
+            Some("once-per-boot") => Reunseal::OncePerBoot,
+            Some(other) => {
+                let place = Place::Variable("EDGEKEEP_REUNSEAL".into());
+                faults.add(&place, format!("is {}", shown(other)), "set it to always or once-per-boot");
+                // The stricter of the two, in a configuration that is refused.
+                Reunseal::OncePerBoot
+            }
+        }
     }
 
     /// One of our own, which EdgeX's files have no place for.

@@ -35,7 +35,12 @@ fn us() -> u32 {
 }
 
 fn wish(limit: Duration) -> Wish {
-    Wish { counts: ShareCounts { shares: 3, threshold: 2 }, limit, longest_pause: Duration::from_millis(5) }
+    Wish {
+        counts: ShareCounts { shares: 3, threshold: 2 },
+        limit,
+        longest_pause: Duration::from_millis(5),
+        reunseal: Reunseal::Always,
+    }
 }
 
 struct Place {
@@ -259,6 +264,54 @@ async fn a_note_of_an_earlier_run_outlives_a_refusal() {
     assert!(matches!(told, BringUpError::Custody(CustodyError::Missing { cut_short: true, .. })));
 }
 
+/// OpenBao that dies in the middle of its own init: its health is 500 for ever.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_died_while_it_was_made_is_told_in_seconds_by_what_is_known_of_it() {
+    let half = || {
+        let store = FakeStore::default();
+        store.state().half_made = u32::MAX;
+        store
+    };
+    let (noted, holding) = (Place::new(), Place::wrapped());
+    noted.custody(hooked()).prepare().unwrap();
+    let file = holding.dir.join(FILE);
+    for (place, wanted, advice) in [
+        (noted, Remains::OurNote, "no key share of it was ever given to anybody"),
+        (Place::new(), Remains::Nothing, "if no store was ever in use in its storage"),
+        (holding, Remains::Shares { file }, "delete neither"),
+    ] {
+        let (store, begun) = (half(), tokio::time::Instant::now());
+        let told = place.up(&store, hooked()).await.err().unwrap();
+        assert!(matches!(&told, BringUpError::HalfMade { remains, .. } if *remains == wanted), "{told:?}");
+        assert!(told.hint().contains(advice), "{}", told.hint());
+        assert!(begun.elapsed() < Duration::from_secs(3), "{:?}", begun.elapsed());
+        assert!(!store.was_asked("sys/init") && !store.was_asked("sys/unseal"));
+    }
+}
+
+/// So does one that somebody else's init is at work in.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_is_half_made_for_a_moment_is_waited_for() {
+    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, true));
+    store.state().half_made = 5;
+    assert_eq!(place.up(&store, hooked()).await.unwrap().done, Done::Unsealed);
+}
+
+/// And one that raft has a state of, and no barrier is in: a run before this one had asked for its making, or nobody of here.
+#[tokio::test]
+async fn a_store_that_died_before_it_had_a_barrier_is_told_by_its_answer_to_init() {
+    let answer = "could not bootstrap clustered storage: error bootstrapping cluster: cluster already has state";
+    for (noted, wanted) in [(true, Remains::OurNote), (false, Remains::Nothing)] {
+        let (place, store) = (Place::new(), FakeStore::default());
+        if noted {
+            place.custody(hooked()).prepare().unwrap();
+        }
+        store.state().refuse_init = Some(answer);
+        let told = place.up(&store, hooked()).await.err().unwrap();
+        assert!(matches!(&told, BringUpError::HalfMade { remains, .. } if *remains == wanted), "{told:?}");
+    }
+}
+
 #[tokio::test]
 async fn shares_of_another_store_are_never_displaced() {
     let (place, store) = (Place::wrapped(), FakeStore::default());
@@ -407,16 +460,4 @@ async fn waiting_has_an_end_and_hears_a_signal() {
     halt.say();
     let stopped = bring_up(&store, &custody, wish(Duration::from_secs(3600)), &clock, &stop).await;
     assert!(matches!(stopped, Err(BringUpError::Stopped(_))));
-}
-
-/// What OpenBao 2.7.2 says when an earlier `sys/init` ended with its caller.
-#[test]
-fn a_store_that_was_half_made_by_itself_is_told_with_its_remedy() {
-    let told = "could not bootstrap clustered storage: error bootstrapping cluster: cluster already has state";
-    let refused =
-        |told: &str| AskError::Refused { verb: "POST", path: "sys/init".into(), status: 400, told: told.into() };
-    let hint = BringUpError::Init(InitError::Ask(refused(told))).hint();
-    assert!(hint.contains("delete that storage"), "{hint}");
-    let other = BringUpError::Init(InitError::Ask(refused("no"))).hint();
-    assert!(!other.contains("delete"), "nothing is to be deleted for another reason: {other}");
 }

@@ -100,7 +100,7 @@ impl<'a> Custody<'a> {
     /// [`CustodyError`]; nothing was changed, and no salt was made.
     pub fn load(&self) -> Result<Held, CustodyError> {
         let Some(meta) = self.meta(&self.file)? else {
-            let cut_short = self.meta(&self.intent())?.is_some();
+            let cut_short = self.is_noted()?;
             return Err(CustodyError::Missing { file: self.file.clone(), cut_short });
         };
         if meta.kind != FileKind::File {
@@ -158,7 +158,7 @@ impl<'a> Custody<'a> {
     /// [`CustodyError`]; above all if there is a file already: it may be the only key of another store.
     pub fn prepare(&self) -> Result<bool, CustodyError> {
         self.make_dir()?;
-        if self.meta(&self.file)?.is_some() {
+        if self.has_shares()? {
             return Err(CustodyError::OtherStores { file: self.file.clone() });
         }
         if let Keeping::Wrapped(_) = self.keeping {
@@ -166,7 +166,7 @@ impl<'a> Custody<'a> {
         }
         // As large as the file can become for 255 shares of 33 bytes, in either form: what fits now fits then.
         let intent = self.intent();
-        let noted_before = self.meta(&intent)?.is_some();
+        let noted_before = self.is_noted()?;
         self.disk
             .replace(&intent, &vec![b' '; MAX_INIT_FILE_BYTES], 0o600, None)
             .map_err(|source| self.failed("write", &intent, source))?;
@@ -265,6 +265,16 @@ impl<'a> Custody<'a> {
             .remove_file(file)
             .and_then(|()| self.disk.sync_dir(&self.dir))
             .map_err(|source| self.failed("remove", file, source))
+    }
+
+    /// Whether there is a file, whatever is in it.
+    pub(crate) fn has_shares(&self) -> Result<bool, CustodyError> {
+        Ok(self.meta(&self.file)?.is_some())
+    }
+
+    /// Whether a run of ours asked for shares, and did not get as far as to have them on the disk.
+    pub(crate) fn is_noted(&self) -> Result<bool, CustodyError> {
+        Ok(self.meta(&self.intent())?.is_some())
     }
 
     /// Init was asked for and refused: nothing was begun.

@@ -3,17 +3,17 @@
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
-use host::{Disk, OsDisk};
+use host::{Clock as _, Disk, OsDisk};
 use seal::Ikm;
 use seal::edgex::PlainSharesAllowed;
 use secret::SecretBytes;
-use testkit::{CrashDisk, Cut, Fault, NameRule, SeededEntropy, Unsynced};
+use testkit::{CrashDisk, Cut, FakeClock, Fault, NameRule, SeededEntropy, Unsynced};
 
 use super::*;
 use crate::custody::{Encrypted, Keeping};
 use crate::fake::FakeStore;
+use crate::reopen::{Reunseal, reopen};
 use crate::root::{RootError, RootToken};
-use crate::unseal::unseal_held;
 
 const FILE: &str = "resp-init.json";
 const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
@@ -193,7 +193,8 @@ async fn losses(recording: &Recording) -> usize {
 async fn goes_on(place: &Place, in_force: &[&str]) -> bool {
     let store = FakeStore::made(in_force, true);
     let custody = place.custody(hooked());
-    if custody.encrypt_existing(None).is_err() || unseal_held(&store, &custody).await.is_err() {
+    let boot = FakeClock::at(0).boot_id();
+    if custody.encrypt_existing(None).is_err() || reopen(&store, &custody, Reunseal::Always, boot).await.is_err() {
         return false;
     }
     let Ok(new) = run(&custody, &store).await else { return false };

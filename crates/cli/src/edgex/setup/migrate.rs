@@ -85,6 +85,7 @@ async fn replaced(face: &SetupFace, custody: &Custody<'_>, stop: &Stop) -> Resul
         counts: ShareCounts { shares: face.shares, threshold: face.threshold },
         limit: LIMIT,
         longest_pause: Duration::from_secs(1),
+        reunseal: face.reunseal,
     };
     let clock = OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?;
     let opened = bring_up(&vault, custody, wish, &clock, stop)

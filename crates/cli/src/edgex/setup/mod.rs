@@ -16,6 +16,7 @@ mod migrate;
 mod provider;
 mod proxy;
 mod regenerate;
+mod watch;
 
 pub(crate) use migrate::{decrypt, encrypt};
 
@@ -92,6 +93,7 @@ async fn set_up(arguments: Arguments, stop: Stop) -> Result<(), Failure> {
         counts: ShareCounts { shares: face.shares, threshold: face.threshold },
         limit: LIMIT,
         longest_pause: Duration::from_secs(arguments.interval.clamp(1, 3600)),
+        reunseal: face.reunseal,
     };
     let clock = OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?;
     let opened = bring_up(&vault, &custody, wish, &clock, &stop)

@@ -25,6 +25,7 @@ use server::{Doorbell, Ring, RingReply};
 use tokio::sync::Mutex;
 
 use super::provider::Provider;
+use super::watch::watch;
 use super::{custody_failed, hook};
 use crate::edgex::face::{self, Ground, Where};
 use crate::edgex::token_provider;
@@ -51,8 +52,9 @@ pub(super) async fn long_run(ground: &Ground, at: &Where, stop: &Stop) -> Result
         window.answer(&ring).await
     };
     let serving = socket.serve(answer, stop.said());
+    let watching = watch(&face, ground, &vault, &clock, stop);
     let Some((host, port)) = &face.regenerate.danger_open else {
-        serving.await;
+        tokio::join!(serving, watching);
         return Ok(());
     };
     let open = Doorbell::danger_at_address(host, *port)
@@ -63,7 +65,7 @@ pub(super) async fn long_run(ground: &Ground, at: &Where, stop: &Stop) -> Result
         port,
         "whoever reaches this port may have tokens that have ended made anew (EDGEKEEP_DANGER_OPEN_REGENERATE)"
     );
-    tokio::join!(serving, open.serve(answer, stop.said()));
+    tokio::join!(serving, watching, open.serve(answer, stop.said()));
     Ok(())
 }
 
