@@ -28,7 +28,10 @@ pub use demo::{Demo, demo};
 pub use edgex::bootstrapper::{
     Bootstrapper, DatabaseFiles, Mosquitto, SecretStore, StageGates, bootstrapper, go_duration,
 };
-pub use edgex::{Bus, Face, Kuiper, Program, ProviderFace, ProxyCertificate, RegenerateAt, SetupFace, StoreAt};
+pub use edgex::{
+    Admits, Bus, Face, Kuiper, Program, ProviderFace, ProxyCertificate, RegenerateAt, RegeneratePort, SetupFace,
+    StoreAt,
+};
 pub use environment::Environment;
 pub use fault::{Fault, Faults, Place};
 

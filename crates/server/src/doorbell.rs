@@ -3,11 +3,12 @@
 //! ```text
 //! connection -> head read, under a deadline, side by side -> Ring -> answered in turn -> closed
 //! ```
-//! Who rings at a socket is the kernel's word. Connections beyond [`MAX_CONNECTIONS`] wait in the kernel's queue.
+//! Who rings at a socket is the kernel's word; at a port behind mutual TLS it is that of an authority. Connections beyond [`MAX_CONNECTIONS`] wait in the kernel's queue.
 
 use std::convert::Infallible;
+use std::fmt;
 use std::path::Path;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use host::Disk;
@@ -23,6 +24,7 @@ use tokio::net::{TcpListener, UnixListener};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::head;
+use crate::mutual::{Certified, Mutual};
 use crate::sockets::{self, Reach, SocketError, UnixPeer};
 
 /// The door.
@@ -32,14 +34,36 @@ pub struct Doorbell(Listener);
 #[derive(Debug)]
 enum Listener {
     Socket(UnixListener),
+    Mutual(TcpListener, Mutual),
     Tcp(TcpListener),
+}
+
+/// Who is at the other end.
+#[derive(Debug)]
+pub enum Caller {
+    /// Of a socket: this user.
+    User(u32),
+    /// Of mutual TLS: whoever has the key of this certificate.
+    Certified(Certified),
+    /// Of plain TCP: nobody knows.
+    Nobody,
+}
+
+impl fmt::Display for Caller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::User(uid) => write!(f, "user {uid}"),
+            Self::Certified(certified) => write!(f, "{certified:?}"),
+            Self::Nobody => f.write_str("nobody known"),
+        }
+    }
 }
 
 /// What was asked, and by whom.
 #[derive(Debug)]
 pub struct Ring {
-    /// The user at the other end of a socket; nobody knows of TCP.
-    pub uid: Option<u32>,
+    /// Who asked.
+    pub caller: Caller,
     /// The method.
     pub method: String,
     /// The path, as it was sent.
@@ -66,6 +90,14 @@ impl Doorbell {
         sockets::bind(disk, path, Reach::Everyone).map(|socket| Self(Listener::Socket(socket)))
     }
 
+    /// At an address, where a caller shows a certificate.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub async fn at_address(host: &str, port: u16, mutual: Mutual) -> std::io::Result<Self> {
+        Ok(Self(Listener::Mutual(TcpListener::bind((host, port)).await?, mutual)))
+    }
+
     /// At an address, where nobody can be told from anybody.
     ///
     /// # Errors
@@ -88,14 +120,30 @@ impl Doorbell {
                         let Ok((stream, _)) = socket.accept().await else { continue };
                         let Ok(peer) = UnixPeer::of(&stream) else { continue };
                         tokio::spawn(async move {
-                            connection(stream, Some(peer.uid), rings).await;
+                            connection(stream, Caller::User(peer.uid), rings).await;
+                            drop(permit);
+                        });
+                    }
+                    Listener::Mutual(tcp, mutual) => {
+                        let Ok((stream, _)) = tcp.accept().await else { continue };
+                        let handshake = mutual.acceptor().accept(stream);
+                        tokio::spawn(async move {
+                            match tokio::time::timeout(HANDSHAKE, handshake).await {
+                                Ok(Ok(stream)) => {
+                                    if let Some(certified) = Certified::of(stream.get_ref().1) {
+                                        connection(stream, Caller::Certified(certified), rings).await;
+                                    }
+                                }
+                                Ok(Err(e)) => tracing::warn!(error = %e, "a caller was not let in"),
+                                Err(_) => tracing::debug!("a caller was too slow"),
+                            }
                             drop(permit);
                         });
                     }
                     Listener::Tcp(tcp) => {
                         let Ok((stream, _)) = tcp.accept().await else { continue };
                         tokio::spawn(async move {
-                            connection(stream, None, rings).await;
+                            connection(stream, Caller::Nobody, rings).await;
                             drop(permit);
                         });
                     }
@@ -118,32 +166,36 @@ impl Doorbell {
 
 async fn connection<S: AsyncRead + AsyncWrite + Unpin>(
     stream: S,
-    uid: Option<u32>,
+    caller: Caller,
     rings: mpsc::Sender<(Ring, oneshot::Sender<RingReply>)>,
 ) {
+    // One request a connection: whoever it is, he asks once.
+    let caller = Mutex::new(Some(caller));
     let service = service_fn(|request: http::Request<Incoming>| {
         let rings = rings.clone();
-        async move { Ok::<_, Infallible>(http(ring(request, uid, &rings).await)) }
+        let caller = caller.lock().unwrap_or_else(PoisonError::into_inner).take();
+        async move { Ok::<_, Infallible>(http(ring(request, caller, &rings).await)) }
     });
     let mut builder = http1::Builder::new();
     builder.keep_alive(false).max_buf_size(8192).max_headers(32).auto_date_header(false);
     // All of it, the wait for one's turn included.
     let served = tokio::time::timeout(LIMIT, builder.serve_connection(TokioIo::new(stream), service));
     if !matches!(served.await, Ok(Ok(()))) {
-        tracing::debug!(uid, "a caller left, or was too slow");
+        tracing::debug!("a caller left, or was too slow");
     }
 }
 
 async fn ring(
     request: http::Request<Incoming>,
-    uid: Option<u32>,
+    caller: Option<Caller>,
     rings: &mpsc::Sender<(Ring, oneshot::Sender<RingReply>)>,
 ) -> RingReply {
     let busy = || RingReply { status: 503, json: "{}".into() };
-    let Ok(token) = head::token(request.headers()) else {
+    let (Ok(token), Some(caller)) = (head::token(request.headers()), caller) else {
         return RingReply { status: 400, json: "{}".into() };
     };
-    let ring = Ring { uid, method: request.method().as_str().to_owned(), path: request.uri().path().to_owned(), token };
+    let ring =
+        Ring { caller, method: request.method().as_str().to_owned(), path: request.uri().path().to_owned(), token };
     let (sender, receiver) = oneshot::channel();
     if rings.try_send((ring, sender)).is_err() {
         return busy();
@@ -164,6 +216,7 @@ fn http(reply: RingReply) -> Response<Full<Bytes>> {
 pub const MAX_CONNECTIONS: usize = 64;
 /// A caller may wait for the turns of others; EdgeX's services give up sooner.
 const LIMIT: Duration = Duration::from_secs(60);
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 #[cfg(test)]
 mod tests {
@@ -188,7 +241,7 @@ mod tests {
         let us = rustix::process::geteuid().as_raw();
         let (halt, halted) = oneshot::channel::<()>();
         let answer = async |ring: Ring| {
-            assert_eq!(ring.uid, Some(us));
+            assert!(matches!(ring.caller, Caller::User(uid) if uid == us), "{:?}", ring.caller);
             let token = ring.token.map_or("none", |t| if t.expose() == "s.x" { "s.x" } else { "other" });
             RingReply { status: 200, json: format!("\"{} {} {token}\"", ring.method, ring.path) }
         };

@@ -5,6 +5,7 @@ use std::fmt;
 use std::sync::{Arc, RwLock};
 
 use rustls::ServerConfig;
+use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group, sign};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
@@ -117,16 +118,21 @@ impl ResolvesServerCert for Shown {
     }
 }
 
-/// An acceptor that shows what `shown` holds at each handshake.
-pub(crate) fn acceptor(shown: Arc<Shown>, versions: TlsVersions) -> TlsAcceptor {
+/// Key exchanges and ciphers of every server.
+pub(crate) fn provider() -> CryptoProvider {
     let mut provider = aws_lc_rs::default_provider();
     // Recorded traffic must stay closed to a quantum computer of later years; the plain curves are for older clients.
     provider.kx_groups = vec![kx_group::X25519MLKEM768, kx_group::X25519, kx_group::SECP256R1, kx_group::SECP384R1];
+    provider
+}
+
+/// An acceptor that shows what `shown` holds at each handshake.
+pub(crate) fn acceptor(shown: Arc<Shown>, versions: TlsVersions) -> TlsAcceptor {
     let versions: &[_] = match versions {
         TlsVersions::Tls13 if host::in_force("tls-1.3-only") => &[&rustls::version::TLS13],
         _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
     };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider))
+    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
         .with_protocol_versions(versions)
         .expect("the provider has ciphers and groups for both versions")
         .with_no_client_auth()

@@ -9,7 +9,8 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use host::{Clock, OsClock};
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+use crate::site_ca::{Pair, SiteCa};
 
 /// A server in memory, unsealed; gone when it is dropped.
 pub struct Bao {
@@ -29,8 +30,8 @@ impl Bao {
     pub fn start() -> Self {
         let dir = crate::scratch_dir();
         let (ip, ca) = (loopback(), SiteCa::new());
-        let (certificate, key) = ca.server(&ip);
-        for (name, text) in [("ca.pem", &ca.pem), ("server.pem", &certificate), ("server.key", &key)] {
+        let Pair { certificate, key } = ca.server(&ip);
+        for (name, text) in [("ca.pem", ca.pem()), ("server.pem", &certificate), ("server.key", &key)] {
             fs::write(dir.path().join(name), text).expect("a test's directory takes files");
         }
         let at = |name: &str| dir.path().join(name).display().to_string();
@@ -80,7 +81,8 @@ impl Bao {
 
     /// A certificate of the site's CA for this device: PEM, and its private key.
     pub fn device(&self, name: &str) -> (String, String) {
-        self.ca.device(name)
+        let Pair { certificate, key } = self.ca.device(name);
+        (certificate, key)
     }
 
     /// Runs the real command as root, with this text on its standard input; what it printed.
@@ -157,41 +159,6 @@ impl Bao {
 impl Drop for Bao {
     fn drop(&mut self) {
         self.stop();
-    }
-}
-
-/// A certificate authority of a site.
-struct SiteCa {
-    issuer: Issuer<'static, KeyPair>,
-    pem: String,
-}
-
-impl SiteCa {
-    fn new() -> Self {
-        let mut params = CertificateParams::default();
-        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-        params.distinguished_name.push(DnType::CommonName, "site");
-        let key = KeyPair::generate().expect("a key can be made");
-        let pem = params.self_signed(&key).expect("a CA signs itself").pem();
-        Self { issuer: Issuer::new(params, key), pem }
-    }
-
-    fn server(&self, ip: &str) -> (String, String) {
-        let params = CertificateParams::new(vec![ip.to_owned()]).expect("an address is a name");
-        self.sign(params, ExtendedKeyUsagePurpose::ServerAuth)
-    }
-
-    fn device(&self, name: &str) -> (String, String) {
-        let mut params = CertificateParams::default();
-        params.distinguished_name.push(DnType::CommonName, name);
-        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
-    }
-
-    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> (String, String) {
-        params.extended_key_usages.push(usage);
-        let key = KeyPair::generate().expect("a key can be made");
-        let certificate = params.signed_by(&key, &self.issuer).expect("a CA signs");
-        (certificate.pem(), key.serialize_pem())
     }
 }
 

@@ -3,6 +3,7 @@
 use std::process::{Child, Command};
 
 use serde_json::{Value, json};
+use testkit::{Pair, SiteCa};
 
 use crate::bao::{Bao, is_skipped};
 use crate::place::Place;
@@ -178,4 +179,100 @@ fn at_the_open_port_only_a_token_that_has_ended_is_made_anew() {
     assert!(bao.knows(&second));
     end_token(&place, &bao, &second);
     assert_eq!(curl(&["-X", "PUT", &url]).0, 429, "not as often as somebody likes");
+}
+
+/// Mutual TLS, for callers who come over a network and have lost the token that they had.
+#[test]
+fn behind_mutual_tls_a_certificate_of_the_service_is_let_in_and_no_other() {
+    if is_skipped() {
+        return;
+    }
+    let bao = Bao::new();
+    let place = Place::small(&bao);
+    let socket = place.path("run/regenerate.sock");
+    let (site, other) = (SiteCa::new(), SiteCa::new());
+    place.lay("callers.pem", site.pem().as_bytes());
+    let lay = |name: &str, pair: &Pair| {
+        place.lay(&format!("{name}.crt"), pair.certificate.as_bytes());
+        place.lay(&format!("{name}.key"), pair.key.as_bytes());
+    };
+    lay("door", &site.server(&bao.ip));
+    for (name, pair) in [
+        ("mine", site.client("core-data")),
+        ("anothers", site.client("core-metadata")),
+        ("ended", site.client_of_the_past("core-data")),
+        ("of-another-site", other.client("core-data")),
+        ("for-servers", site.server("core-data")),
+        ("by-common-name", site.device("core-data")),
+    ] {
+        lay(name, &pair);
+    }
+    let at = |name: &str| place.path(name).display().to_string();
+    let variables = [
+        ("EDGEKEEP_REGENERATE_SOCKET", at("run/regenerate.sock")),
+        ("EDGEKEEP_REGENERATE_CLIENT_CA", at("callers.pem")),
+        ("EDGEKEEP_REGENERATE_CERT", at("door.crt")),
+        ("EDGEKEEP_REGENERATE_KEY", at("door.key")),
+        ("SERVICE_HOST", bao.ip.clone()),
+    ];
+    let place = variables.into_iter().fold(place, |place, (name, value)| place.with(name, &value));
+    place.must_set_up();
+    let _run = LongRun::start(&place, &socket);
+    let token = place.token("core-data");
+    let path = format!("{}:59843/api/v3/token/entityId/{}", bao.ip, entity(&place, "core-data"));
+    let https = format!("https://{path}");
+    let file = |name: &str| place.path(name).display().to_string();
+    let by = |name: &str| {
+        let (certificate, key) = (file(&format!("{name}.crt")), file(&format!("{name}.key")));
+        curl(&["-X", "PUT", "--cacert", &file("callers.pem"), "--cert", &certificate, "--key", &key, &https]).0
+    };
+    assert_eq!(by("mine"), 400, "it lives");
+    end_token(&place, &bao, &token);
+    // The handshake ends there: no status.
+    assert_eq!(curl(&["-X", "PUT", "--cacert", &file("callers.pem"), &https]).0, 0, "without a certificate");
+    assert_eq!(curl(&["-X", "PUT", &format!("http://{path}")]).0, 0, "in clear");
+    for refused in ["ended", "of-another-site", "for-servers"] {
+        assert_eq!(by(refused), 0, "{refused}");
+    }
+    for refused in ["anothers", "by-common-name"] {
+        assert_eq!(by(refused), 403, "{refused}");
+    }
+    assert_eq!(place.token("core-data"), token, "nothing was made until now");
+    assert_eq!(by("mine"), 200);
+    let second = place.token("core-data");
+    assert!(second != token && bao.knows(&second));
+    only_our_root(&place, &bao);
+}
+
+#[test]
+fn half_of_mutual_tls_or_a_key_that_others_read_opens_no_port() {
+    if is_skipped() {
+        return;
+    }
+    let bao = Bao::new();
+    let place = Place::small(&bao);
+    let site = SiteCa::new();
+    let door = site.server(&bao.ip);
+    for (name, text) in [("callers.pem", site.pem()), ("door.crt", &door.certificate), ("door.key", &door.key)] {
+        place.lay(name, text.as_bytes());
+    }
+    let refused = |place: &Place, wanted: &str| {
+        let output = place.run("security-secretstore-setup", &["-configDir", "res", "--longRun=true"]);
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(1) && said.contains(wanted), "{said}");
+    };
+    let at = |name: &str| place.path(name).display().to_string();
+    let (socket, ca, certificate, key) = (at("run/regenerate.sock"), at("callers.pem"), at("door.crt"), at("door.key"));
+    let place = place.with("EDGEKEEP_REGENERATE_SOCKET", &socket).with("SERVICE_HOST", &bao.ip);
+    let place = place.with("EDGEKEEP_REGENERATE_CLIENT_CA", &ca);
+    refused(&place, "half of what mutual TLS needs");
+    let place = place.with("EDGEKEEP_REGENERATE_CERT", &certificate).with("EDGEKEEP_REGENERATE_KEY", &key);
+    let place = place.with("EDGEKEEP_DANGER_OPEN_REGENERATE", "true");
+    refused(&place, "the port is open to anybody besides");
+    let place = place.without("EDGEKEEP_DANGER_OPEN_REGENERATE");
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    refused(&place, "others may read the private key");
+    let place = place.with("EDGEKEEP_REGENERATE_CLIENT_CA", &key);
+    std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    refused(&place, "there is no authority in it");
 }

@@ -95,6 +95,7 @@ impl Place {
             .env_clear()
             .env("PATH", format!("{}:/usr/bin:/bin", self.dir.path().display()))
             .envs(&self.variables)
+            .envs(std::env::var_os("EDGEKEEP_BITE").map(|name| ("EDGEKEEP_BITE", name)))
             .stdin(Stdio::null());
         command
     }

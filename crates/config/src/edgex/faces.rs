@@ -122,8 +122,35 @@ pub struct SetupFace {
 pub struct RegenerateAt {
     /// `EDGEKEEP_REGENERATE_SOCKET`: the socket, whose peers the kernel names.
     pub socket: PathBuf,
-    /// `EDGEKEEP_DANGER_OPEN_REGENERATE`: host and port for callers who show nothing, as EdgeX's own do.
-    pub danger_open: Option<(String, u16)>,
+    /// `Service.Host` and `Service.Port`, if they are to be open.
+    pub port: Option<RegeneratePort>,
+}
+
+/// An address at which services ask for another token.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RegeneratePort {
+    /// A name, or an address.
+    pub host: String,
+    /// The port.
+    pub port: u16,
+    /// Who is let in.
+    pub admits: Admits,
+}
+
+/// Who is let in at an address.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Admits {
+    /// `EDGEKEEP_REGENERATE_CLIENT_CA`, `_CERT` and `_KEY`: whoever shows a certificate of these authorities.
+    Certified {
+        /// The authorities of the services' certificates.
+        client_ca: PathBuf,
+        /// What is shown to them.
+        certificate: PathBuf,
+        /// Its key.
+        key: PathBuf,
+    },
+    /// `EDGEKEEP_DANGER_OPEN_REGENERATE`: callers who show nothing, as EdgeX's own do.
+    DangerAnybody,
 }
 
 /// `security-file-token-provider`.
@@ -361,10 +388,35 @@ impl Face<'_> {
         let socket = self.environment.overriding("EDGEKEEP_REGENERATE_SOCKET").filter(|path| !path.is_empty());
         let host = section.text("Host").map(|h| h.value).filter(|h| !h.is_empty());
         let port = section.number("Port", 1..=65535).and_then(|p| u16::try_from(p.value).ok());
+        let port = self.admits(faults).map(|admits| RegeneratePort {
+            host: host.unwrap_or_else(|| "localhost".into()),
+            port: port.unwrap_or(59843),
+            admits,
+        });
+        let socket = self.directory.join(socket.unwrap_or("/run/edgex/regenerate.sock"));
+        RegenerateAt { socket, port }
+    }
+
+    fn admits(&self, faults: &Collector) -> Option<Admits> {
+        let file = |name| {
+            let path = self.environment.overriding(name).filter(|path| !path.is_empty());
+            path.map(|path| self.directory.join(path))
+        };
         let open = self.switch("EDGEKEEP_DANGER_OPEN_REGENERATE", faults);
-        RegenerateAt {
-            socket: self.directory.join(socket.unwrap_or("/run/edgex/regenerate.sock")),
-            danger_open: open.then(|| (host.unwrap_or_else(|| "localhost".into()), port.unwrap_or(59843))),
+        let fault = |what: &str, remedy| {
+            faults.add(&Place::Variable(CLIENT_CA.into()), what, remedy);
+            None
+        };
+        match [CLIENT_CA, "EDGEKEEP_REGENERATE_CERT", "EDGEKEEP_REGENERATE_KEY"].map(file) {
+            [None, None, None] => open.then_some(Admits::DangerAnybody),
+            [Some(_), Some(_), Some(_)] if open => {
+                fault("the port is open to anybody besides", "unset EDGEKEEP_DANGER_OPEN_REGENERATE")
+            }
+            [Some(client_ca), Some(certificate), Some(key)] => Some(Admits::Certified { client_ca, certificate, key }),
+            _ => fault(
+                "half of what mutual TLS needs",
+                "give EDGEKEEP_REGENERATE_CLIENT_CA, EDGEKEEP_REGENERATE_CERT and EDGEKEEP_REGENERATE_KEY, or none of them",
+            ),
         }
     }
 
@@ -401,6 +453,8 @@ impl Face<'_> {
         }
     }
 }
+
+const CLIENT_CA: &str = "EDGEKEEP_REGENERATE_CLIENT_CA";
 
 fn program(section: &mut Section<'_>, key: &'static str, arguments: &'static str) -> Option<Program> {
     let arguments = section.texts(arguments).unwrap_or_default().into_iter().map(|a| a.value).collect();

@@ -13,7 +13,9 @@ mod provider;
 mod token_config;
 
 pub use credentials::Bus;
-pub use faces::{Face, Kuiper, Program, ProviderFace, ProxyCertificate, RegenerateAt, SetupFace, StoreAt};
+pub use faces::{
+    Admits, Face, Kuiper, Program, ProviderFace, ProxyCertificate, RegenerateAt, RegeneratePort, SetupFace, StoreAt,
+};
 
 use std::path::{Path, PathBuf};
 

@@ -2,7 +2,8 @@
 //!
 //! ```text
 //! PUT /api/v3/token/entityId/ID      at a socket, with the token that has ended
-//!   who:    the user of the token's file, as the kernel says, and the token is the one in that file
+//!   who:    the user of the token's file, as the kernel says, and the token is the one in that file; or, at a port behind mutual TLS,
+//!           whoever has a certificate of the service
 //!   need:   the store knows the token no more
 //!   then:   shares -> root -> issuing token -> a token of the service's role -> its file
 //! ```
@@ -11,17 +12,18 @@
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::time::Duration;
 
 use boot::plan::ServicePlan;
 use client::{AskError, Calls, Remote};
-use config::{ProviderFace, SetupFace};
+use config::{Admits, ProviderFace, RegeneratePort, SetupFace};
 use external::{Custody, Health, IssuingToken, Patient, Regenerate, RootToken, Stop, health, with_root};
 use host::{BootTime, Clock, Disk, OsClock, OsDisk, OsEntropy};
 use secret::Token;
 use serde::Deserialize;
 use serde_json::{Value, json};
-use server::{Doorbell, Ring, RingReply};
+use server::{Caller, Doorbell, Identity, Mutual, Ring, RingReply};
 use tokio::sync::Mutex;
 
 use super::provider::Provider;
@@ -53,20 +55,50 @@ pub(super) async fn long_run(ground: &Ground, at: &Where, stop: &Stop) -> Result
     };
     let serving = socket.serve(answer, stop.said());
     let watching = watch(&face, ground, &vault, &clock, stop);
-    let Some((host, port)) = &face.regenerate.danger_open else {
+    let Some(port) = &face.regenerate.port else {
         tokio::join!(serving, watching);
         return Ok(());
     };
-    let open = Doorbell::danger_at_address(host, *port)
-        .await
-        .map_err(|e| Failure::new(Code::Refused, format!("cannot listen at {host}:{port}: {e}")))?;
-    tracing::warn!(
-        host,
-        port,
-        "whoever reaches this port may have tokens that have ended made anew (EDGEKEEP_DANGER_OPEN_REGENERATE)"
-    );
-    tokio::join!(serving, watching, open.serve(answer, stop.said()));
+    let door = open(port).await?;
+    tokio::join!(serving, watching, door.serve(answer, stop.said()));
     Ok(())
+}
+
+async fn open(at: &RegeneratePort) -> Result<Doorbell, Failure> {
+    let RegeneratePort { host, port, admits } = at;
+    let opened = match admits {
+        Admits::Certified { client_ca, certificate, key } => {
+            let mutual = mutual(client_ca, certificate, key)?;
+            tracing::info!(host, port, "services with a certificate may ask for another token here");
+            Doorbell::at_address(host, *port, mutual).await
+        }
+        Admits::DangerAnybody => {
+            tracing::warn!(
+                host,
+                port,
+                "whoever reaches this port may have tokens that have ended made anew (EDGEKEEP_DANGER_OPEN_REGENERATE)"
+            );
+            Doorbell::danger_at_address(host, *port).await
+        }
+    };
+    opened.map_err(|e| Failure::new(Code::Refused, format!("cannot listen at {host}:{port}: {e}")))
+}
+
+fn mutual(client_ca: &Path, certificate: &Path, key: &Path) -> Result<Mutual, Failure> {
+    let read = |path: &Path| {
+        OsDisk
+            .read(path, MAX_PEM_BYTES)
+            .map_err(|e| Failure::new(Code::Refused, format!("cannot read {}: {e}", path.display())))
+    };
+    let open_to_others = OsDisk.meta(key).ok().flatten().is_some_and(|meta| meta.mode & 0o077 != 0);
+    if open_to_others {
+        return Err(Failure::new(Code::Refused, format!("others may read the private key {}", key.display()))
+            .hint("close it: chmod 0600"));
+    }
+    let identity = Identity::from_pem(&read(certificate)?, &read(key)?)
+        .map_err(|e| Failure::of(Code::Refused, &e).hint("see EDGEKEEP_REGENERATE_CERT and EDGEKEEP_REGENERATE_KEY"))?;
+    Mutual::new(identity, &read(client_ca)?)
+        .map_err(|e| Failure::of(Code::Refused, &e).hint("see EDGEKEEP_REGENERATE_CLIENT_CA"))
 }
 
 struct Window<'w> {
@@ -90,9 +122,9 @@ impl Window<'_> {
             Err(Refusal(status, message)) => (*status, *message),
         };
         match &outcome {
-            Ok(service) => tracing::info!(service, uid = ring.uid, "another token was delivered"),
+            Ok(service) => tracing::info!(service, caller = %ring.caller, "another token was delivered"),
             Err(_) => {
-                tracing::warn!(uid = ring.uid, path = %printable(&ring.path), status, message, "no token was made")
+                tracing::warn!(caller = %ring.caller, path = %printable(&ring.path), status, message, "no token was made")
             }
         }
         let json = match message {
@@ -144,7 +176,7 @@ impl Window<'_> {
             if entity_in(&text)? != id {
                 return None;
             }
-            is_of(ring, meta.owner.uid, &token).then_some((service, token))
+            is_of(ring, service.name.as_str(), meta.owner.uid, &token).then_some((service, token))
         })
     }
 
@@ -176,11 +208,15 @@ impl Window<'_> {
     }
 }
 
-/// Whether it rings who owns the file, and shows what lies in it. At the open port, where that was asked for, nobody can be told.
-fn is_of(ring: &Ring, owner: u32, token: &Token) -> bool {
-    let Some(uid) = ring.uid else { return true };
+/// Whether it rings who may have the service's token: who owns its file, and shows what lies in it; or who has a certificate of that name. At the
+/// open port, where that was asked for, nobody can be told.
+fn is_of(ring: &Ring, service: &str, owner: u32, token: &Token) -> bool {
     let shown = |t: &Token| secret::crypto::ct_eq(t.expose().as_bytes(), token.expose().as_bytes());
-    let known = (uid == owner || uid == 0) && ring.token.as_ref().is_some_and(shown);
+    let known = match &ring.caller {
+        Caller::User(uid) => (*uid == owner || *uid == 0) && ring.token.as_ref().is_some_and(shown),
+        Caller::Certified(certified) => certified.is_named(service),
+        Caller::Nobody => true,
+    };
     known || !host::in_force("regenerate-authenticated")
 }
 
@@ -202,6 +238,7 @@ fn printable(text: &str) -> String {
 }
 
 const PATH: &str = "/api/v3/token/entityId/";
+const MAX_PEM_BYTES: usize = 1024 * 1024;
 const MAX_TOKEN_FILE_BYTES: usize = 64 * 1024;
 /// Each has the store make a root token.
 const PAUSE: Duration = Duration::from_secs(10);
@@ -215,15 +252,15 @@ mod tests {
     fn b10_another_user_or_another_token_is_nobody() {
         let token = Token::parse("s.mine").unwrap();
         let ring = |uid, shown: Option<&str>| Ring {
-            uid: Some(uid),
+            caller: Caller::User(uid),
             method: "PUT".into(),
             path: PATH.into(),
             token: shown.map(|t| Token::parse(t).unwrap()),
         };
-        assert!(is_of(&ring(2002, Some("s.mine")), 2002, &token));
-        assert!(is_of(&ring(0, Some("s.mine")), 2002, &token), "root may read the file");
+        assert!(is_of(&ring(2002, Some("s.mine")), "mine", 2002, &token));
+        assert!(is_of(&ring(0, Some("s.mine")), "mine", 2002, &token), "root may read the file");
         for stranger in [ring(2003, Some("s.mine")), ring(2002, Some("s.other")), ring(2002, None), ring(0, None)] {
-            assert!(!is_of(&stranger, 2002, &token), "{stranger:?}");
+            assert!(!is_of(&stranger, "mine", 2002, &token), "{stranger:?}");
         }
     }
 }

@@ -1,0 +1,71 @@
+//! A certificate authority of a site, and what it signs, in PEM.
+
+use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+
+/// The authority.
+pub struct SiteCa {
+    issuer: Issuer<'static, KeyPair>,
+    pem: String,
+}
+
+/// A certificate, and its private key.
+pub struct Pair {
+    /// PEM.
+    pub certificate: String,
+    /// PEM, PKCS #8.
+    pub key: String,
+}
+
+impl SiteCa {
+    /// Another one.
+    #[allow(clippy::new_without_default)] // two are never the same
+    pub fn new() -> Self {
+        let mut params = CertificateParams::default();
+        params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+        params.distinguished_name.push(DnType::CommonName, "site");
+        let key = KeyPair::generate().expect("a key can be made");
+        let pem = params.self_signed(&key).expect("a CA signs itself").pem();
+        Self { issuer: Issuer::new(params, key), pem }
+    }
+
+    /// Its own certificate.
+    pub fn pem(&self) -> &str {
+        &self.pem
+    }
+
+    /// For a server at this address, or of this name.
+    pub fn server(&self, name: &str) -> Pair {
+        self.sign(named(name), ExtendedKeyUsagePurpose::ServerAuth)
+    }
+
+    /// For a client of this DNS name.
+    pub fn client(&self, name: &str) -> Pair {
+        self.sign(named(name), ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// The same, for a year that is over.
+    pub fn client_of_the_past(&self, name: &str) -> Pair {
+        let mut params = named(name);
+        params.not_before = rcgen::date_time_ymd(2020, 1, 1);
+        params.not_after = rcgen::date_time_ymd(2021, 1, 1);
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// For a client that is known by the common name of its certificate.
+    pub fn device(&self, common_name: &str) -> Pair {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Pair {
+        params.extended_key_usages.push(usage);
+        let key = KeyPair::generate().expect("a key can be made");
+        let certificate = params.signed_by(&key, &self.issuer).expect("a CA signs").pem();
+        Pair { certificate, key: key.serialize_pem() }
+    }
+}
+
+fn named(name: &str) -> CertificateParams {
+    CertificateParams::new(vec![name.to_owned()]).expect("it is a name or an address")
+}
