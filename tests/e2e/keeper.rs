@@ -48,7 +48,10 @@ fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
         assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
     }
     let socket = device.run_dir().join("admin/keeper.sock");
-    assert!(socket.exists());
+    let keeper = std::os::unix::net::UnixStream::connect(&socket).unwrap();
+    let keeper = rustix::net::sockopt::socket_peercred(&keeper).unwrap().pid.as_raw_nonzero();
+    let errors = std::fs::read_link(format!("/proc/{keeper}/fd/2")).unwrap();
+    assert_eq!(errors.to_str(), Some("/dev/null"), "a pipe behind `up` ends with `up`");
     let sealed = device.admin(&["seal"]);
     assert!(sealed.status.success(), "{sealed:?}");
     assert!(std::os::unix::net::UnixStream::connect(&socket).is_err(), "sealed is sealed: the keeper is gone");

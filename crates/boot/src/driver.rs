@@ -34,7 +34,7 @@ mod upkeep;
 mod work;
 
 pub use backoff::{fuzz_tries, tries_before};
-pub use closing::{KekKeeper, OnGuard, ReleaseGuard, close_sources};
+pub use closing::{KekKeeper, OnGuard, ReleaseGuard, Watch, close_sources};
 pub use destroy::{DestroyError, destroy_state, generalize};
 pub use environment::{Assemble, Environment, Note, Observer, Quiet};
 pub use erase::{Beginning, Receipt, SignedBeginning, SignedReceipt};

@@ -4,7 +4,8 @@
 //! guard starts -> source releases -> store opens -> KEK with the keeper -> sources are closed -> guard is told
 //! ```
 //! The guard is another process: if this one dies in between, or the store does not open in time, it closes the sources, so that no
-//! release is left for whoever comes after. The KEK goes to the keeper before they are closed: a cut between the two leaves sources
+//! release is left for whoever comes after. It is looked after: before a release another takes the place of one that was killed, and
+//! behind it the sources are closed before anything else is done. The KEK goes to the keeper before they are closed: a cut between the two leaves sources
 //! that the next start closes; the other way round it would leave a device that needs a restart.
 
 use std::io;
@@ -52,8 +53,22 @@ pub trait ReleaseGuard: Send + Sync {
 
 /// A guard at its post. Dropped without a word, it closes the sources.
 pub trait OnGuard: Send {
+    /// Whether it is there still.
+    fn watch(&mut self) -> Watch;
+
     /// The sources are closed: it may go.
     fn dismiss(self: Box<Self>);
+}
+
+/// What has become of a guard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Watch {
+    /// It stands there.
+    Stands,
+    /// It has closed the sources, and is gone.
+    Closed,
+    /// It was ended before it could.
+    Killed,
 }
 
 /// Closes every slot of a state directory that a source of the plan can close. What was closed, and what was not and why.
@@ -97,10 +112,16 @@ impl Running {
         Some(Event::Released)
     }
 
-    /// Before anything is released: whoever is to close the sources should this process not come to it.
+    /// Before anything is released: whoever is to close the sources should this process not come to it. One that is gone has another in
+    /// its place.
     pub(super) fn post_guard(&mut self) -> io::Result<()> {
-        if self.plan.release.after_close.is_none() || self.hands.on_guard.is_some() {
-            return Ok(());
+        match self.hands.on_guard.as_mut().map(|guard| guard.watch()) {
+            _ if self.plan.release.after_close.is_none() => return Ok(()),
+            Some(Watch::Stands) => return Ok(()),
+            Some(Watch::Killed) => {
+                self.alarm("the guard of the key sources was ended by somebody; another takes its place".into());
+            }
+            Some(Watch::Closed) | None => {}
         }
         if let Some(guard) = &self.env.guard
             && host::in_force("release-guarded")
@@ -108,6 +129,16 @@ impl Running {
             self.hands.on_guard = Some(guard.start(self.plan.release.guard)?);
         }
         Ok(())
+    }
+
+    /// Before what was released is used. With nobody on guard a crash from here on would leave releases: so the sources are closed now,
+    /// and what is in hand is the last that anybody gets in this boot.
+    pub(super) async fn see_to_guard(&mut self) {
+        let watch = self.hands.on_guard.as_mut().map(|guard| guard.watch());
+        if watch == Some(Watch::Killed) && host::in_force("guard-watched") {
+            self.alarm("the guard of the key sources was ended by somebody: they are closed at once".into());
+            self.close_sources(None).await;
+        }
     }
 
     /// The store is open: the sources have done what they are for.

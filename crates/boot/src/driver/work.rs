@@ -161,6 +161,7 @@ impl Running {
                 self.hands.found = Some(found);
                 self.hands.ikm = Some((kind, ikm));
                 self.hands.last_release = last;
+                self.see_to_guard().await;
                 self.phase("released");
                 Event::Released
             }

@@ -8,7 +8,7 @@ use secret::{Kek, Secret};
 use testkit::{Swtpm, is_skipped};
 
 use super::*;
-use crate::driver::{KekKeeper, OnGuard, ReleaseGuard};
+use crate::driver::{KekKeeper, OnGuard, ReleaseGuard, Watch};
 use crate::plan::AfterClose;
 
 /// Keeps a KEK as the process would, and writes down what happens.
@@ -16,6 +16,15 @@ use crate::plan::AfterClose;
 struct Beside {
     story: Arc<Mutex<Vec<&'static str>>>,
     kept: Arc<Mutex<Option<Kept>>>,
+    /// When somebody ends the guard.
+    killed: Arc<Mutex<Option<Killed>>>,
+}
+
+/// Before a source is asked, or while it is.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    Before,
+    Meanwhile,
 }
 
 /// Store, slot and KEK.
@@ -61,6 +70,19 @@ impl ReleaseGuard for Beside {
 }
 
 impl OnGuard for Beside {
+    fn watch(&mut self) -> Watch {
+        let mut killed = self.killed.lock().unwrap();
+        match *killed {
+            None => Watch::Stands,
+            // The next one is left alone.
+            Some(Killed::Before) => {
+                *killed = None;
+                Watch::Killed
+            }
+            Some(Killed::Meanwhile) => Watch::Killed,
+        }
+    }
+
     fn dismiss(self: Box<Self>) {
         self.note("dismissed");
     }
@@ -130,6 +152,58 @@ async fn what_a_keeper_has_that_opens_nothing_is_no_way_in_and_no_way_out() {
     let running = start(&mut device, &beside).await;
     assert_eq!(open(&running), BOTH, "the TPM was asked");
     running.shutdown().await;
+}
+
+/// Somebody ends the guard while the TPM is asked, and the store does not open: the TPM is closed all the same, by whoever is left.
+#[tokio::test]
+async fn sources_are_closed_before_a_release_is_used_when_the_guard_is_gone() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::StaySealed), Beside::default());
+    start(&mut device, &beside).await.shutdown().await;
+    tpm.reboot();
+    tpm.extend(7, 0x77);
+    let whole = OsDisk.read(&device.state("store.db"), 1 << 24).unwrap().to_vec();
+    OsDisk.replace(&device.state("store.db"), b"no database", 0o600, None).unwrap();
+    *beside.killed.lock().unwrap() = Some(Killed::Meanwhile);
+    let running = start(&mut device, &beside).await;
+    assert!(!is_used_up(&running) && running.halted().is_some(), "{:?}", running.halted());
+    let alarm = |n: &Note| matches!(n, Note::Alarm(t) if t.contains("was ended by somebody"));
+    assert_eq!(device.ears.heard(alarm), 1);
+    drop(running);
+    OsDisk.replace(&device.state("store.db"), &whole, 0o600, None).unwrap();
+    *beside.killed.lock().unwrap() = None;
+    let running = start(&mut device, &beside).await;
+    assert!(is_used_up(&running), "seven releases are left by count: {:?}", running.halted());
+}
+
+/// Ended while a source is waited for: nothing is released before another stands there.
+#[tokio::test]
+async fn a_guard_that_was_ended_is_replaced_before_anything_is_released() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::StaySealed), Beside::default());
+    start(&mut device, &beside).await.shutdown().await;
+    tpm.reboot();
+    tpm.extend(7, 0x77);
+    let mut elsewhere = device.plan.clone();
+    elsewhere.sources = vec![crate::testing::counted_tpm(Path::new("/nonexistent/sock"), 8)];
+    let here = std::mem::replace(&mut device.plan, elsewhere);
+    beside.told();
+    let mut running = start(&mut device, &beside).await;
+    assert_eq!((running.halted(), beside.told()), (None, vec!["on guard"]));
+    *beside.killed.lock().unwrap() = Some(Killed::Before);
+    running.adopt_sources(&here);
+    device.clock.advance(Duration::from_secs(10));
+    running.tick().await;
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
+    assert_eq!(beside.told(), ["on guard", "dismissed"]);
 }
 
 #[tokio::test]

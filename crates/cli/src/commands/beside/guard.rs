@@ -1,15 +1,17 @@
 //! The guard: closes the key sources unless it is told in time that they are closed.
 //!
 //! Its standard input is a pipe from `up`. One byte says that it may go; the end of the pipe (`up` has died), a signal to end, or the deadline
-//! has it close them. Whoever kills it first, and then `up`, has what releases are left: it narrows a window, and shuts none against root.
+//! has it close them. `up` looks after it in turn: before a release another takes the place of one that was killed, and
+//! behind it the sources are closed at once. Whoever kills both in one moment has what releases are left: a window is narrowed, and none
+//! is shut against root.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::path::PathBuf;
-use std::process::{Child, ChildStdin};
+use std::process::{Child, ChildStdin, Stdio};
 use std::time::Duration;
 
-use boot::driver::{OnGuard, ReleaseGuard, close_sources};
+use boot::driver::{OnGuard, ReleaseGuard, Watch, close_sources};
 use clap::Args;
 use server::Signals;
 
@@ -51,7 +53,7 @@ impl ReleaseGuard for GuardProcess {
             }
         }
         arguments.extend(["--within".into(), limit.as_secs().to_string().into()]);
-        let mut child = start("guard", &arguments)?;
+        let mut child = start("guard", &arguments, Stdio::inherit())?;
         let word = child.stdin.take().ok_or(io::ErrorKind::BrokenPipe)?;
         Ok(Box::new(Posted { word, child: Some(child) }))
     }
@@ -64,6 +66,15 @@ struct Posted {
 }
 
 impl OnGuard for Posted {
+    /// It ends well only when it has closed everything.
+    fn watch(&mut self) -> Watch {
+        match self.child.as_mut().map(Child::try_wait) {
+            Some(Ok(None)) => Watch::Stands,
+            Some(Ok(Some(status))) if status.success() => Watch::Closed,
+            _ => Watch::Killed,
+        }
+    }
+
     fn dismiss(mut self: Box<Self>) {
         if let Err(e) = self.word.write_all(b"d") {
             tracing::warn!("the guard of the key sources ended before it was told to: {e}");
@@ -104,11 +115,15 @@ pub(in crate::commands) async fn run(guard: Guard) -> Result<(), Failure> {
     };
     let closed = close_sources(&config.plan, &environment).await;
     let closed = closed.map_err(|e| Failure::new(Code::NotReady, format!("the key sources are not closed: {e}")))?;
+    let mut open = 0;
     for source in closed {
         match source {
             Ok(source) => tracing::warn!("{why}: {source} gives nothing more in this boot"),
-            Err(fault) => tracing::error!("{why}, and a key source is not closed: {fault}"),
+            Err(fault) => {
+                open += 1;
+                tracing::error!("{why}, and a key source is not closed: {fault}");
+            }
         }
     }
-    Ok(())
+    if open == 0 { Ok(()) } else { Err(Failure::new(Code::NotReady, format!("{open} key sources are not closed"))) }
 }

@@ -12,6 +12,7 @@ use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
+use std::process::Stdio;
 use std::time::Duration;
 
 use boot::driver::KekKeeper;
@@ -65,7 +66,7 @@ impl KekKeeper for KeeperProcess {
             Some(stream) => stream,
             None => {
                 let arguments = [OsString::from("--socket"), self.socket.clone().into()];
-                reap(start("keeper", &arguments)?);
+                reap(start("keeper", &arguments, errors())?);
                 self.connect()?.ok_or(io::ErrorKind::ConnectionRefused)?
             }
         };
@@ -108,7 +109,12 @@ struct Kept {
 pub(in crate::commands) fn run(keeper: &Keeper) -> Result<(), Failure> {
     crate::process::log("warn");
     crate::process::lock_memory();
-    let failed = |e: io::Error| Failure::fault(format!("the keeper cannot listen on {}: {e}", keeper.socket.display()));
+    let failed = |e: io::Error| {
+        let failure = Failure::fault(format!("the keeper cannot listen on {}: {e}", keeper.socket.display()));
+        // Whoever started it hears this alone.
+        crate::output::line(&failure.fact);
+        failure
+    };
     // What lies there belongs to a keeper that has ended: a live one would have been asked and not started again.
     match std::fs::remove_file(&keeper.socket) {
         Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed(e)),
@@ -127,6 +133,17 @@ pub(in crate::commands) fn run(keeper: &Keeper) -> Result<(), Failure> {
     }
     drop(kept);
     std::fs::remove_file(&keeper.socket).map_err(failed)
+}
+
+/// Where the keeper complains. It outlives whoever started it, so that a pipe behind `up` would end only with the keeper; the journal of
+/// systemd is nobody's pipe.
+fn errors() -> Stdio {
+    let variables = crate::locate::environment();
+    let journal = variables.value("JOURNAL_STREAM").and_then(|text| {
+        let stat = rustix::fs::fstat(io::stderr()).ok()?;
+        (text == format!("{}:{}", stat.st_dev, stat.st_ino)).then_some(Stdio::inherit())
+    });
+    journal.unwrap_or_else(Stdio::null)
 }
 
 /// One request. `false`: it was the last.

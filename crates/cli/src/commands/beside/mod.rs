@@ -17,26 +17,26 @@ pub(crate) use keeper::{Keeper, KeeperProcess};
 pub(super) use {guard::run as run_guard, keeper::run as run_keeper};
 
 /// Starts this executable as `command` and waits until it says that it is ready.
-fn start(command: &str, arguments: &[OsString]) -> io::Result<Child> {
+fn start(command: &str, arguments: &[OsString], errors: Stdio) -> io::Result<Child> {
     // The file that runs, even if another has its name by now: half of an upgrade is no version.
     let mut child = Command::new("/proc/self/exe")
         .arg(command)
         .args(arguments)
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())
+        .stderr(errors)
         .spawn()?;
     let stdout = child.stdout.take().ok_or(io::ErrorKind::BrokenPipe)?;
     let (said, hears) = sync_channel(1);
     std::thread::Builder::new().name(command.to_owned()).spawn(move || {
         let mut line = String::new();
-        let read = BufReader::new(io::Read::take(stdout, 64)).read_line(&mut line);
+        let read = BufReader::new(io::Read::take(stdout, 256)).read_line(&mut line);
         drop(said.send(read.map(|_| line)));
     })?;
     let fault = match hears.recv_timeout(READY) {
         Ok(Ok(line)) if line.trim_end() == READY_WORD => return Ok(child),
-        Ok(Ok(_)) | Err(RecvTimeoutError::Disconnected) => {
-            io::Error::other(format!("{command} ended before it was ready"))
-        }
+        Ok(Ok(line)) => io::Error::other(format!("{command} ended before it was ready: {}", line.trim_end())),
+        Err(RecvTimeoutError::Disconnected) => io::Error::other(format!("{command} ended before it was ready")),
         Ok(Err(e)) => e,
         Err(RecvTimeoutError::Timeout) => {
             io::Error::new(io::ErrorKind::TimedOut, format!("{command} does not get ready"))
