@@ -176,6 +176,7 @@ async fn sources_are_closed_before_a_release_is_used_when_the_guard_is_gone() {
     drop(running);
     OsDisk.replace(&device.state("store.db"), &whole, 0o600, None).unwrap();
     *beside.killed.lock().unwrap() = None;
+    device.clock.advance(Duration::from_secs(3600));
     let running = start(&mut device, &beside).await;
     assert!(is_used_up(&running), "seven releases are left by count: {:?}", running.halted());
 }
