@@ -50,7 +50,7 @@ pub struct DangerPlainVault(Wire);
 
 /// Says that a store without TLS may be on a private network (RFC 1918, RFC 4193, RFC 3927), as in EdgeX's own compose files. A name that
 /// leads anywhere else is refused when it is looked up, before anything is sent.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainNetworkAllowed(());
 
 impl PlainNetworkAllowed {

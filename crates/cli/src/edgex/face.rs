@@ -102,17 +102,20 @@ fn reach(store: &StoreAt) -> Result<Remote, Failure> {
     })
 }
 
-/// A store without TLS: on this machine; on a private network only where somebody asked for it, who is told each time.
-pub(super) fn plain(host: &str, port: u16, danger_allowed: bool) -> Result<DangerPlainVault, PlainRefused> {
-    match DangerPlainVault::new(host, port, Deadlines::default()) {
-        Err(_) if danger_allowed => {
+/// A store without TLS: on this machine; on a private network only where the configuration asked for it, whose author is told each time.
+pub(super) fn plain(
+    host: &str,
+    port: u16,
+    allowed: Option<PlainNetworkAllowed>,
+) -> Result<DangerPlainVault, PlainRefused> {
+    match (DangerPlainVault::new(host, port, Deadlines::default()), allowed) {
+        (Err(_), Some(allowed)) => {
             crate::output::error(&format!(
                 "warning: tokens and secrets cross the network to {host} in clear (EDGEKEEP_DANGER_PLAIN_HTTP)"
             ));
-            let allowed = PlainNetworkAllowed::danger_plain_network();
             Ok(DangerPlainVault::on_private_network(host, port, Deadlines::default(), allowed))
         }
-        known => known,
+        (known, _) => known,
     }
 }
 

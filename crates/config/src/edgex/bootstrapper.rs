@@ -10,6 +10,7 @@ use std::num::{NonZeroU16, NonZeroU32};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use client::PlainNetworkAllowed;
 use host::Disk;
 
 use crate::document::{self, Node, Value};
@@ -84,7 +85,7 @@ pub struct SecretStore {
     /// The part of the store that is ours, where it does not have our name.
     pub store_name: Option<String>,
     /// `EDGEKEEP_DANGER_PLAIN_HTTP`: without TLS on a private network.
-    pub danger_plain_http: bool,
+    pub danger_plain_http: Option<PlainNetworkAllowed>,
 }
 
 /// `DatabaseConfig`.
@@ -207,11 +208,11 @@ impl Keys<'_> {
             store_name: self.optional("SecretStore.StoreName", SEGMENT, segment),
             danger_plain_http: self
                 .variable("EDGEKEEP_DANGER_PLAIN_HTTP", "set it to true or false", |t| match t {
-                    "true" => Some(true),
-                    "false" | "" => Some(false),
+                    "true" => Some(Some(PlainNetworkAllowed::danger_plain_network())),
+                    "false" | "" => Some(None),
                     _ => None,
                 })
-                .unwrap_or(false),
+                .flatten(),
         }
     }
 

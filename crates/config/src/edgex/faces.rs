@@ -4,6 +4,7 @@
 use std::path::{Path, PathBuf};
 
 use boot::plan::{CredentialPlan, Plan, Reunseal, ServicePlan};
+use client::PlainNetworkAllowed;
 use host::{Disk, Owner};
 
 use super::credentials::{Asked, Bus, PASSED_OVER};
@@ -42,7 +43,7 @@ pub struct StoreAt {
     /// The authorities to believe.
     pub ca_file: Option<PathBuf>,
     /// `EDGEKEEP_DANGER_PLAIN_HTTP`: without TLS on a private network.
-    pub danger_plain_http: bool,
+    pub danger_plain_http: Option<PlainNetworkAllowed>,
 }
 
 /// A program with its arguments.
@@ -350,7 +351,9 @@ impl Face<'_> {
             port: port.unwrap_or(8200),
             server_name: section.text("ServerName").map(|n| n.value).filter(|n| !n.is_empty()),
             ca_file,
-            danger_plain_http: self.switch("EDGEKEEP_DANGER_PLAIN_HTTP", section.source().faults),
+            danger_plain_http: self
+                .switch("EDGEKEEP_DANGER_PLAIN_HTTP", section.source().faults)
+                .then(PlainNetworkAllowed::danger_plain_network),
         }
     }
 
