@@ -21,6 +21,7 @@ mod pace;
 mod port;
 mod probe;
 mod server;
+mod watch;
 
 pub use answer::{Answer, AnswerError, GateState, MAX_ANSWER_BYTES, MAX_QUESTION_BYTES, Question, QuestionError, Verb};
 pub use board::{Board, Evidence};
@@ -31,5 +32,6 @@ pub use file::{FileWatch, Incomplete};
 pub use hint::{HintAlarm, Hints};
 pub use pace::{GaveUp, Pace, persist};
 pub use port::{OpenPort, PortError};
-pub use probe::{ProbeFailure, probe_once, probe_until};
+pub use probe::{ProbeFailure, lapse_of, probe_once, probe_until};
 pub use server::{BindError, GateSocket};
+pub use watch::{Standing, Watch, until_lapsed};

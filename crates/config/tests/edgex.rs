@@ -163,6 +163,6 @@ fn compose_finds_its_hosts_and_gates() {
     assert!(plan.listen.names.contains(&"edgex-secret-store".to_owned()));
     let hints: Vec<u16> = plan.gates.iter().filter_map(|g| g.hint).map(|h| h.port()).collect();
     assert_eq!(hints, [54321, 54322, 54330]);
-    let database = Need::Probe(Probe::Tcp { host: "db".into(), port: 5432 });
+    let database = Need::Probe(Probe::Postgres { host: "db".into(), port: 5432 });
     assert!(plan.gates[2].needs.contains(&database));
 }

@@ -63,8 +63,16 @@ pub struct Running {
     _lock: Box<dyn Send>,
 }
 
-/// A probe's end: which, and what was seen if it was given up.
-pub(super) type Probed = (GateName, usize, Result<(), String>);
+/// News of a probe: of which gate, which of its needs, and what.
+pub(super) type Probed = (GateName, usize, ProbeNews);
+
+/// What is told of a probe, with what was seen in words.
+#[derive(Debug)]
+pub(super) enum ProbeNews {
+    Passed,
+    Lapsed(String),
+    GivenUp(String),
+}
 
 /// What the machine's states stand for. Sealed means that none of it is there.
 #[derive(Default)]
@@ -290,10 +298,16 @@ impl Running {
     /// Does what is due by now: retries, ended probes, renewals, upkeep of the store, a seal that was asked for through the API. To be
     /// run to its end.
     pub async fn tick(&mut self) {
-        while let Ok((gate, at, seen)) = self.probes.1.try_recv() {
-            match seen {
-                Ok(()) => self.feed(Event::ProbePassed { gate, at }).await,
-                Err(e) => self.alarm(format!("the gate {gate} stays shut: its need {} was given up: {e}", at + 1)),
+        while let Ok((gate, at, news)) = self.probes.1.try_recv() {
+            match news {
+                ProbeNews::Passed => self.feed(Event::ProbePassed { gate, at }).await,
+                ProbeNews::Lapsed(seen) => {
+                    self.feed(Event::ProbeLapsed { gate: gate.clone(), at }).await;
+                    self.alarm(format!("the gate {gate} is shut: its need {} has lapsed: {seen}", at + 1));
+                }
+                ProbeNews::GivenUp(seen) => {
+                    self.alarm(format!("the gate {gate} stays shut: its need {} was given up: {seen}", at + 1));
+                }
             }
         }
         let now = self.env.clock.boottime();

@@ -12,11 +12,11 @@ use super::asking::{self, End, Given, Round};
 use super::backoff::Came;
 use super::environment::Note;
 use super::identity::{self, MachineId, Whose};
-use super::running::{Hands, Running};
+use super::running::{Hands, ProbeNews, Running};
 use super::seam::Seam;
 use super::upkeep::Watched;
 use super::{certificates, keys, source, state_dir};
-use crate::gate::{Evidence, probe_until};
+use crate::gate::{Evidence, ProbeFailure, lapse_of, probe_until};
 use crate::join::join_all;
 use crate::machine::{Action, Epoch, Event, Halt};
 use crate::plan::{AuditSync, GateName, MountKind, Need, ServiceName};
@@ -500,9 +500,22 @@ impl Running {
         };
         let (disk, send) = (Arc::clone(&self.env.disk), self.probes.0.clone());
         self.probing.push(tokio::spawn(async move {
-            let seen = probe_until(&*disk, &probe, deadline).await.map_err(|e| format!("{probe}: {e}"));
-            if send.send((gate, at, seen)).await.is_err() {
-                tracing::debug!("a probe ended after its device");
+            let told = |e: &ProbeFailure| format!("{probe}: {}", host::with_causes(e));
+            let tell = async |news| send.send((gate.clone(), at, news)).await.is_ok();
+            // What was there once is waited for without an end: somebody has stopped it, and starts it again.
+            let mut within = deadline;
+            loop {
+                let standing = match probe_until(&*disk, &probe, within.take()).await {
+                    Ok(standing) => standing,
+                    Err(e) => {
+                        tell(ProbeNews::GivenUp(told(&e))).await;
+                        return;
+                    }
+                };
+                let lapse = async { tell(ProbeNews::Lapsed(told(&lapse_of(&*disk, &probe, standing).await))).await };
+                if !(tell(ProbeNews::Passed).await && lapse.await) {
+                    return tracing::debug!("a probe ended after its device");
+                }
             }
         }));
     }

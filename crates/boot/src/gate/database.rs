@@ -7,6 +7,8 @@ use std::path::Path;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
+use super::Standing;
+
 /// What is expected to listen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Database {
@@ -33,7 +35,7 @@ impl Database {
     ///
     /// # Errors
     /// [`NotReady`].
-    pub async fn accepts_queries(self, host: &str, port: u16) -> Result<(), NotReady> {
+    pub async fn accepts_queries(self, host: &str, port: u16) -> Result<Standing, NotReady> {
         self.ask(TcpStream::connect((host, port)).await?).await
     }
 
@@ -41,14 +43,17 @@ impl Database {
     ///
     /// # Errors
     /// [`NotReady`].
-    pub async fn accepts_queries_at(self, socket: &Path) -> Result<(), NotReady> {
+    pub async fn accepts_queries_at(self, socket: &Path) -> Result<Standing, NotReady> {
         self.ask(UnixStream::connect(socket).await?).await
     }
 
-    async fn ask(self, mut stream: impl AsyncRead + AsyncWrite + Unpin) -> Result<(), NotReady> {
+    async fn ask<S>(self, mut stream: S) -> Result<Standing, NotReady>
+    where
+        S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
+    {
         let (question, judge): (&[u8], Judge) = match self {
-            _ if !host::in_force("gate-asks-the-database") => return Ok(()),
-            Self::Unknown => return Ok(()),
+            _ if !host::in_force("gate-asks-the-database") => return Ok(Standing::unknown()),
+            Self::Unknown => return Ok(Standing::unknown()),
             Self::Postgres => (STARTUP, postgres_verdict),
             Self::Redis => (b"PING\r\n", redis_verdict),
         };
@@ -56,13 +61,27 @@ impl Database {
         let (mut answer, mut filled) = ([0; MAX_ANSWER_BYTES], 0);
         loop {
             if let Some(verdict) = judge(&answer[..filled]) {
-                return verdict;
+                // PostgreSQL ends what it refuses by itself: that tells nothing.
+                let lasts = (self, answer[0]) != (Self::Postgres, b'E');
+                return verdict.map(|()| if lasts { Standing::at(stream) } else { Standing::unknown() });
             }
             match stream.read(&mut answer[filled..]).await? {
                 // Ended, or no room left for an end.
                 0 => return Err(NotReady::Foreign),
                 n => filled += n,
             }
+        }
+    }
+}
+
+impl NotReady {
+    /// Whether it is certain that nobody takes queries there: nobody listens, or who does says so. Anything else may be a full
+    /// queue, or a name that is looked up again in a moment.
+    pub fn is_certain(&self) -> bool {
+        match self {
+            Self::Io(e) => e.kind() == io::ErrorKind::ConnectionRefused,
+            Self::Starting { .. } => true,
+            Self::Foreign => false,
         }
     }
 }

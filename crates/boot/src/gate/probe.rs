@@ -7,24 +7,25 @@ use host::Disk;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpStream, UnixStream};
 
-use crate::gate::{Pace, persist};
+use crate::gate::{Database, NotReady, Pace, Standing, Watch, persist, until_lapsed};
 use crate::plan::{HttpUrl, Probe};
 
 /// One attempt, cut off after [`ATTEMPT`].
 ///
 /// # Errors
 /// [`ProbeFailure`] says what was seen instead.
-pub async fn probe_once(disk: &dyn Disk, probe: &Probe) -> Result<(), ProbeFailure> {
+pub async fn probe_once(disk: &dyn Disk, probe: &Probe) -> Result<Standing, ProbeFailure> {
     let attempt = async {
         match probe {
-            Probe::Tcp { host, port } => {
-                TcpStream::connect((host.as_str(), *port)).await.map(drop).map_err(ProbeFailure::Io)
-            }
-            Probe::Unix(path) => UnixStream::connect(path).await.map(drop).map_err(ProbeFailure::Io),
+            Probe::Postgres { host, port } => return Ok(Database::Postgres.accepts_queries(host, *port).await?),
+            Probe::Redis { host, port } => return Ok(Database::Redis.accepts_queries(host, *port).await?),
+            Probe::Tcp { host, port } => TcpStream::connect((host.as_str(), *port)).await.map(drop)?,
+            Probe::Unix(path) => UnixStream::connect(path).await.map(drop)?,
             // Looked at, not opened: a pipe would block and a device might act.
-            Probe::File(path) => disk.meta(path)?.map(drop).ok_or(ProbeFailure::Missing),
-            Probe::Http(url) => http(url).await,
+            Probe::File(path) => disk.meta(path)?.map(drop).ok_or(ProbeFailure::Missing)?,
+            Probe::Http(url) => http(url).await?,
         }
+        Ok(Standing::unknown())
     };
     tokio::time::timeout(ATTEMPT, attempt).await.unwrap_or(Err(ProbeFailure::NoAnswer))
 }
@@ -33,10 +34,16 @@ pub async fn probe_once(disk: &dyn Disk, probe: &Probe) -> Result<(), ProbeFailu
 ///
 /// # Errors
 /// The last failure, when the deadline has passed.
-pub async fn probe_until(disk: &dyn Disk, probe: &Probe, deadline: Option<Duration>) -> Result<(), ProbeFailure> {
+pub async fn probe_until(disk: &dyn Disk, probe: &Probe, deadline: Option<Duration>) -> Result<Standing, ProbeFailure> {
     // probe_once has a deadline of its own, and says what it saw when it passes.
     let pace = Pace { attempt: 2 * ATTEMPT, pause: PAUSE, total: deadline };
     persist(pace, || probe_once(disk, probe)).await.map_err(|gave_up| gave_up.last.unwrap_or(ProbeFailure::NoAnswer))
+}
+
+/// Looks on after a success; returns, with what is seen instead, when it is over.
+pub async fn lapse_of(disk: &dyn Disk, probe: &Probe, standing: Standing) -> ProbeFailure {
+    let seen = until_lapsed(WATCH, standing, || probe_once(disk, probe), ProbeFailure::is_certain).await;
+    seen.unwrap_or(ProbeFailure::NoAnswer)
 }
 
 /// What was seen instead of readiness.
@@ -51,12 +58,27 @@ pub enum ProbeFailure {
     /// Nothing within the attempt's time.
     #[error("no answer within 5 s")]
     NoAnswer,
+    /// It takes no queries.
+    #[error(transparent)]
+    Database(#[from] NotReady),
     /// Another status than 2xx, or no HTTP.
     #[error("answered {status:?} instead of 2xx")]
     Status {
         /// The first line, escaped and cut.
         status: String,
     },
+}
+
+impl ProbeFailure {
+    /// Whether it is certainly over, and no answer that may be another in a moment.
+    fn is_certain(&self) -> bool {
+        match self {
+            Self::Io(e) => matches!(e.kind(), io::ErrorKind::ConnectionRefused | io::ErrorKind::NotFound),
+            Self::Missing => true,
+            Self::Database(e) => e.is_certain(),
+            Self::NoAnswer | Self::Status { .. } => false,
+        }
+    }
 }
 
 /// GET by HTTP/1.0, of which only the status line is read. No redirect is followed: it would lead to who knows where.
@@ -83,6 +105,9 @@ async fn http(url: &HttpUrl) -> Result<(), ProbeFailure> {
 const ATTEMPT: Duration = Duration::from_secs(5);
 /// EdgeX's own pace.
 const PAUSE: Duration = Duration::from_secs(1);
+/// PostgreSQL starts a process for each question; a stop that closes its connections is seen at once.
+const WATCH: Watch =
+    Watch { attempt: Duration::from_secs(2 * ATTEMPT.as_secs()), pause: PAUSE, calm: Duration::from_secs(10) };
 
 #[cfg(test)]
 mod tests {

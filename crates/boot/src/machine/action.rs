@@ -75,7 +75,8 @@ pub enum Action {
         /// The pause before.
         after: Duration,
     },
-    /// Begin to probe for a gate. [`ProbePassed`](crate::machine::Event::ProbePassed).
+    /// Begin to probe for a gate, and go on for as long as the store is open. [`ProbePassed`](crate::machine::Event::ProbePassed),
+    /// [`ProbeLapsed`](crate::machine::Event::ProbeLapsed).
     Probe {
         /// The gate.
         gate: GateName,

@@ -96,6 +96,13 @@ pub enum Event {
         /// Which of its needs.
         at: usize,
     },
+    /// It no longer is.
+    ProbeLapsed {
+        /// For which gate.
+        gate: GateName,
+        /// Which of its needs.
+        at: usize,
+    },
     /// Somebody with the right to it asks to seal.
     SealAsked,
     /// Somebody with the right to it asks to unseal from the sources.

@@ -100,6 +100,10 @@ impl Serving {
             Event::ProbePassed { gate, at } if self.probing.contains(&(gate.clone(), at)) => {
                 self.facts.probes.insert((gate, at));
             }
+            // Looked for on and on by whoever was told to probe.
+            Event::ProbeLapsed { gate, at } => {
+                self.facts.probes.remove(&(gate, at));
+            }
             _ => {}
         }
         // The gates before the work: a gate that must shut does not wait until its reason is mended.

@@ -207,6 +207,10 @@ fn probes_begin_when_the_rest_holds() {
     let ready = [early.clone(), Event::CredentialsKept, provided("sensor"), provided("uploader")];
     let (machine, actions) = run(machine, ready);
     assert_eq!((probes(&actions), open(&actions).len()), (1, 2), "an answer that nobody asked for opens nothing");
+    let (machine, actions) = run(machine, [early.clone()]);
+    assert_eq!(open(&actions).len(), 3);
+    let (machine, actions) = run(machine, [Event::ProbeLapsed { gate: "db".parse().unwrap(), at: 1 }]);
+    assert_eq!((probes(&actions), open(&actions).len()), (0, 2), "shut again, and the probe goes on");
     let (_, actions) = run(machine, [early]);
     assert_eq!(open(&actions).len(), 3);
 }
@@ -239,6 +243,7 @@ fn any_event() -> impl Strategy<Value = Event> {
         1 => name.clone().prop_map(|service| Event::NotProvided { service }),
         1 => name.prop_map(|service| Event::Lapsed { service }),
         2 => Just(Event::ProbePassed { gate: "probed".parse().unwrap(), at: 0 }),
+        1 => Just(Event::ProbeLapsed { gate: "probed".parse().unwrap(), at: 0 }),
         1 => Just(Event::SealAsked),
         2 => Just(Event::UnsealAsked),
     ]
@@ -262,6 +267,7 @@ impl Proven {
             Event::Provided { service, .. } => drop(self.services.insert(service.to_string())),
             Event::NotProvided { service } | Event::Lapsed { service } => drop(self.services.remove(service.as_str())),
             Event::ProbePassed { .. } => self.probed = true,
+            Event::ProbeLapsed { .. } => self.probed = false,
             Event::SealAsked => *self = Self::default(),
             _ => {}
         }

@@ -47,6 +47,20 @@ pub enum Probe {
         /// Port.
         port: u16,
     },
+    /// `postgres://host:port`: it takes queries, by its own word.
+    Postgres {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
+    /// `redis://host:port`: the same.
+    Redis {
+        /// Name or address.
+        host: String,
+        /// Port.
+        port: u16,
+    },
     /// `unix:///path`: a connection is accepted.
     Unix(PathBuf),
     /// `file:///path`: something is there.
@@ -82,11 +96,14 @@ impl FromStr for Probe {
             let plain = rest.starts_with('/') && rest.len() > 1 && rest.len() <= 4096;
             if plain { Ok(PathBuf::from(rest)) } else { Err(fault("the path is not absolute")) }
         };
+        let at = || {
+            let (host, port) = host_and_port(rest).ok_or_else(|| fault("it needs host:port"))?;
+            Ok((host, port.ok_or_else(|| fault("it needs a port"))?))
+        };
         match scheme {
-            "tcp" | "tcp4" | "tcp6" => {
-                let (host, port) = host_and_port(rest).ok_or_else(|| fault("it needs host:port"))?;
-                Ok(Self::Tcp { host, port: port.ok_or_else(|| fault("it needs a port"))? })
-            }
+            "tcp" | "tcp4" | "tcp6" => at().map(|(host, port)| Self::Tcp { host, port }),
+            "postgres" => at().map(|(host, port)| Self::Postgres { host, port }),
+            "redis" => at().map(|(host, port)| Self::Redis { host, port }),
             "unix" => path().map(Self::Unix),
             "file" => path().map(Self::File),
             "http" => {
@@ -95,7 +112,7 @@ impl FromStr for Probe {
                 let path = if path.is_empty() { "/" } else { path }.to_owned();
                 Ok(Self::Http(HttpUrl { host, port: port.unwrap_or(80), path }))
             }
-            _ => Err(fault("the scheme is not tcp, unix, file or http")),
+            _ => Err(fault("the scheme is not tcp, postgres, redis, unix, file or http")),
         }
     }
 }
@@ -105,6 +122,8 @@ impl std::fmt::Display for Probe {
         let bracketed = |h: &str| if h.contains(':') { format!("[{h}]") } else { h.to_owned() };
         match self {
             Self::Tcp { host, port } => write!(f, "tcp:{}:{port}", bracketed(host)),
+            Self::Postgres { host, port } => write!(f, "postgres:{}:{port}", bracketed(host)),
+            Self::Redis { host, port } => write!(f, "redis:{}:{port}", bracketed(host)),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
             Self::File(path) => write!(f, "file:{}", path.display()),
             Self::Http(u) => write!(f, "http://{}:{}{}", bracketed(&u.host), u.port, u.path),
@@ -157,6 +176,8 @@ mod tests {
             ("tcp://edgex-postgres:5432", "tcp:edgex-postgres:5432"),
             ("tcp:127.0.0.1:6379", "tcp:127.0.0.1:6379"),
             ("tcp6://[::1]:6379", "tcp:[::1]:6379"),
+            ("postgres://db:5432", "postgres:db:5432"),
+            ("redis:[::1]:6379", "redis:[::1]:6379"),
             ("file:///run/ready", "file:/run/ready"),
             ("unix:/run/x.sock", "unix:/run/x.sock"),
             ("http://host/health?x=1", "http://host:80/health?x=1"),
@@ -173,6 +194,8 @@ mod tests {
             "tcp",
             "tcp:",
             "tcp:host",
+            "redis:host",
+            "postgres:host:0",
             "tcp:host:0",
             "tcp:host:70000",
             "tcp:host:+1",

@@ -25,7 +25,8 @@ pub(super) fn read(mut section: Section<'_>, places: &mut Places) -> Option<Gate
             Err(e) => section.fault(
                 &probe.place,
                 e.to_string(),
-                "write \"tcp:host:port\", \"unix:/path\", \"file:/path\" or \"http://host:port/path\"",
+                "write \"postgres:host:port\", \"redis:host:port\", \"tcp:host:port\", \"unix:/path\", \"file:/path\" or \
+                 \"http://host:port/path\"",
             ),
         }
     }

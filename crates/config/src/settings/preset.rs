@@ -3,6 +3,7 @@
 
 use std::net::{Ipv4Addr, SocketAddr};
 
+use boot::gate::Database;
 use boot::plan::{GatePlan, ListenPlan, Need, Plan, Probe};
 
 use crate::environment::Environment;
@@ -46,7 +47,12 @@ pub(super) fn gates(preset: Option<Preset>, source: Source<'_>, written: Vec<Gat
         source.faults.add(&place, format!("{} is no host", shown(host)), "set it to a host name or an address");
         "edgex-postgres"
     };
-    let database = Probe::Tcp { host: host.to_owned(), port: port("STAGEGATE_DATABASE_READYPORT", 5432) };
+    let (host, at) = (host.to_owned(), port("STAGEGATE_DATABASE_READYPORT", 5432));
+    let database = match Database::named(None, at) {
+        Some(Database::Postgres) => Probe::Postgres { host, port: at },
+        Some(Database::Redis) => Probe::Redis { host, port: at },
+        Some(Database::Unknown) | None => Probe::Tcp { host, port: at },
+    };
     let gate = |name: &str, needs, at: u16| GatePlan {
         name: name.parse().expect("names in this file are names"),
         needs,

@@ -1,16 +1,15 @@
 //! `gate`: the start port at once, the ready-to-run port while the database takes queries.
 //!
 //! ```text
-//! start port open -> database asked -> takes queries: ready-to-run port open -> asked again and again
-//!                         ^---------- takes none, twice: closed ----------------------'
+//! start port open -> database asked -> takes queries: ready-to-run port open -> watched
+//!                         ^---------- takes none any more: closed --------------'
 //! ```
 
 use std::cell::RefCell;
 use std::time::Duration;
 
-use boot::gate::{Database, NotReady, Pace, persist};
+use boot::gate::{Database, NotReady, Pace, Standing, Watch, persist, until_lapsed};
 use config::StageGates;
-use tokio::time::{sleep, timeout};
 
 use super::listen::bind;
 use super::signals::unless_told;
@@ -30,14 +29,15 @@ async fn serve(gates: &StageGates) -> Result<(), Failure> {
     let database = DatabaseGate::new(gates)?;
     let rounds = async {
         loop {
-            database.until_ready().await;
+            let standing = database.until_ready().await;
             // The port lives no longer than the watch.
             let ready = bind(&gates.host, gates.to_run_port).await?;
-            tokio::select! {
-                () = ready.serve() => {}
-                () = database.until_lapsed() => {}
-            }
-            output::error(&format!("closed: {} takes no queries any more", database.name()));
+            let seen = tokio::select! {
+                () = ready.serve() => return Err(Failure::fault("the ready-to-run port closed by itself")),
+                seen = database.until_lapsed(standing) => seen,
+            };
+            let seen = seen.as_ref().map_or_else(|| "no answer".to_owned(), |e| host::with_causes(e));
+            output::error(&format!("closed: {} takes no queries any more: {seen}", database.name()));
         }
     };
     tokio::select! {
@@ -66,11 +66,11 @@ impl<'g> DatabaseGate<'g> {
         format!("{}:{}", self.gates.database_host, self.gates.database_ready_port)
     }
 
-    async fn ask(&self) -> Result<(), NotReady> {
+    async fn ask(&self) -> Result<Standing, NotReady> {
         self.kind.accepts_queries(&self.gates.database_host, self.gates.database_ready_port.get()).await
     }
 
-    async fn until_ready(&self) {
+    async fn until_ready(&self) -> Standing {
         let pace = Pace { attempt: ATTEMPT, pause: PAUSE, total: None };
         let attempt = || async {
             let answer = self.ask().await;
@@ -79,16 +79,16 @@ impl<'g> DatabaseGate<'g> {
             }
             answer
         };
-        // Without an end it does not give up.
-        persist(pace, attempt).await.ok();
+        loop {
+            // Without an end it does not give up.
+            if let Ok(standing) = persist(pace, attempt).await {
+                return standing;
+            }
+        }
     }
 
-    async fn until_lapsed(&self) {
-        let mut missed = 0;
-        while missed < 2 {
-            sleep(WATCH).await;
-            missed = if matches!(timeout(ATTEMPT, self.ask()).await, Ok(Ok(()))) { 0 } else { missed + 1 };
-        }
+    async fn until_lapsed(&self, standing: Standing) -> Option<NotReady> {
+        until_lapsed(WATCH, standing, || self.ask(), NotReady::is_certain).await
     }
 
     fn tell(&self, seen: String) {
@@ -101,5 +101,5 @@ impl<'g> DatabaseGate<'g> {
 /// EdgeX's own.
 const ATTEMPT: Duration = Duration::from_secs(5);
 const PAUSE: Duration = Duration::from_secs(1);
-/// A restart of the database is over in less; waiting services ask once a second.
-const WATCH: Duration = Duration::from_secs(10);
+/// PostgreSQL starts a process for each question; a stop that closes its connections is seen at once.
+const WATCH: Watch = Watch { attempt: ATTEMPT, pause: PAUSE, calm: Duration::from_secs(10) };

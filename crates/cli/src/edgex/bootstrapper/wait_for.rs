@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-use boot::gate::{FileWatch, Pace, persist};
+use boot::gate::{Database, FileWatch, Pace, persist};
 use boot::plan::Probe;
 use client::{Trust, WebUrl};
 use host::OsDisk;
@@ -19,6 +19,8 @@ use crate::failure::{Code, Failure};
 pub(super) enum Condition {
     /// A connection is accepted.
     Port { host: String, port: u16, family: Family },
+    /// It takes queries.
+    Database { kind: Database, host: String, port: u16 },
     /// A connection is accepted.
     Socket(PathBuf),
     /// It is complete, as far as its length tells.
@@ -49,6 +51,8 @@ impl FromStr for Condition {
         };
         match text.parse().map_err(|e: boot::plan::ProbeError| e.to_string())? {
             Probe::Tcp { host, port } => Ok(Self::Port { host, port, family }),
+            Probe::Postgres { host, port } => Ok(Self::Database { kind: Database::Postgres, host, port }),
+            Probe::Redis { host, port } => Ok(Self::Database { kind: Database::Redis, host, port }),
             Probe::Unix(path) => Ok(Self::Socket(path)),
             Probe::File(path) => Ok(Self::File(path)),
             Probe::Http(_) => Err(format!("{text:?} needs two slashes behind its scheme")),
@@ -59,8 +63,9 @@ impl FromStr for Condition {
 impl std::fmt::Display for Condition {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
-            Self::Port { host, port, .. } if host.contains(':') => write!(f, "tcp://[{host}]:{port}"),
-            Self::Port { host, port, .. } => write!(f, "tcp://{host}:{port}"),
+            Self::Port { host, port, .. } => write!(f, "tcp://{}:{port}", bracketed(host)),
+            Self::Database { kind: Database::Redis, host, port } => write!(f, "redis://{}:{port}", bracketed(host)),
+            Self::Database { host, port, .. } => write!(f, "postgres://{}:{port}", bracketed(host)),
             Self::Socket(path) => write!(f, "unix://{}", path.display()),
             Self::File(path) => write!(f, "file://{}", path.display()),
             Self::Web(url) => url.fmt(f),
@@ -114,6 +119,9 @@ async fn one(condition: Condition, trust: Option<Trust>, patience: Patience) -> 
             (Condition::Port { host, port, family }, _) => {
                 dial(host, *port, *family).await.map_err(|e| host::with_causes(&e))
             }
+            (Condition::Database { kind, host, port }, _) => {
+                kind.accepts_queries(host, *port).await.map(drop).map_err(|e| host::with_causes(&e))
+            }
             (Condition::Socket(path), _) => {
                 UnixStream::connect(path).await.map(drop).map_err(|e| host::with_causes(&e))
             }
@@ -128,6 +136,10 @@ async fn one(condition: Condition, trust: Option<Trust>, patience: Patience) -> 
     persist(pace, attempt)
         .await
         .map_err(|gave_up| format!("{condition} ({})", gave_up.last.as_deref().unwrap_or("no answer")))
+}
+
+fn bracketed(host: &str) -> String {
+    if host.contains(':') { format!("[{host}]") } else { host.to_owned() }
 }
 
 async fn dial(host: &str, port: u16, family: Family) -> std::io::Result<()> {
@@ -157,6 +169,8 @@ mod tests {
         for (text, shown) in [
             ("tcp://edgex-postgres:5432", "tcp://edgex-postgres:5432"),
             ("tcp6://[::1]:5432", "tcp://[::1]:5432"),
+            ("postgres://edgex-postgres:5432", "postgres://edgex-postgres:5432"),
+            ("redis://[::1]:6379", "redis://[::1]:6379"),
             ("file:///run/redis/conf/redis.conf", "file:///run/redis/conf/redis.conf"),
             ("unix:///run/x.sock", "unix:///run/x.sock"),
             ("https://a/health", "https://a:443/health"),
