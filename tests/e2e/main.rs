@@ -8,12 +8,14 @@
 mod device;
 mod ikm;
 mod part;
+mod server;
 
 mod bootstrapper;
 mod clients;
 mod clock;
 mod combined;
 mod credentials;
+mod entry;
 mod external;
 mod factory;
 mod keeper;

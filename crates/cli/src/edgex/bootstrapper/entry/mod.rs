@@ -6,6 +6,8 @@
 //! Nothing of a step is done before the one in front of it is done whole: a program never runs ahead of its gate, with half a
 //! configuration, or as root by mistake. Killed in between, it begins anew.
 
+mod child;
+mod initdb;
 mod postgres;
 mod privileges;
 
@@ -131,7 +133,7 @@ impl Start<'_> {
             Role::ProxySetup => {
                 on_runtime(self.gate())?;
                 self.drop_privileges()?;
-                run_to_its_end(program)?;
+                on_runtime(signals::or_stopped(child::run(&mut command_of(program)?)))?;
                 // Only now: whoever waits for this port needs what the program has made.
                 let gates = &self.config.gates;
                 on_runtime(listen::run(&gates.proxy_host, gates.proxy_port))
@@ -225,31 +227,19 @@ async fn by_evidence(socket: PathBuf, gate: GateName, timeout: std::time::Durati
 
 /// The program takes the place of this process: its number, its signals, its files.
 fn exec(program: Vec<OsString>) -> Result<(), Failure> {
+    let mut command = command_of(program)?;
+    let cause = command.exec();
+    Err(child::not_run(command.get_program(), &cause))
+}
+
+fn command_of(program: Vec<OsString>) -> Result<Command, Failure> {
     let mut words = program.into_iter();
-    let Some(name) = words.next() else { return Err(no_program()) };
-    let cause = Command::new(&name).args(words).exec();
-    Err(not_run(&name, &cause))
-}
-
-/// Runs a program as a child; it must end well.
-fn run_to_its_end(program: Vec<OsString>) -> Result<(), Failure> {
-    let mut words = program.into_iter();
-    let Some(name) = words.next() else { return Err(no_program()) };
-    let status = Command::new(&name).args(words).status().map_err(|e| not_run(&name, &e))?;
-    if status.success() {
-        return Ok(());
-    }
-    Err(Failure::new(Code::Refused, format!("{} ended with {status}", name.display()))
-        .hint("its own words stand above; the gate behind it stays shut"))
-}
-
-fn no_program() -> Failure {
-    Failure::usage("no program was given").hint("write it behind --: edgekeep entry ready-to-run -- /core-data")
-}
-
-fn not_run(name: &OsString, cause: &std::io::Error) -> Failure {
-    Failure::new(Code::Usage, format!("{} cannot be run: {cause}", name.display()))
-        .hint("name a program that is in this image and that this user may run")
+    let name = words.next().ok_or_else(|| {
+        Failure::usage("no program was given").hint("write it behind --: edgekeep entry ready-to-run -- /core-data")
+    })?;
+    let mut command = Command::new(name);
+    command.args(words);
+    Ok(command)
 }
 
 fn owner(text: &str) -> Result<Owner, &'static str> {
