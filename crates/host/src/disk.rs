@@ -89,7 +89,8 @@ pub trait Disk: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Sets owner of an existing directory or file, not following links.
     fn chown(&self, path: &Path, owner: Owner) -> io::Result<()>;
-    /// Takes an exclusive lock that lives as long as the returned value; `None` when another process holds it.
+    /// Takes an exclusive lock on a file, which is made if it is not there; it lives as long as the returned value. `None` when
+    /// another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>>;
 
     /// Which file system a path lies on (`st_dev`), links followed: two places with one number are lost together.
@@ -273,11 +274,13 @@ impl Disk for OsDisk {
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>> {
-        let fd = rustix::fs::open(
-            path,
-            OFlags::RDWR | OFlags::CREATE | OFlags::NOFOLLOW | OFlags::CLOEXEC,
-            Mode::from_raw_mode(0o600),
-        )?;
+        let open =
+            |flags| rustix::fs::open(path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
+        let fd = match open(OFlags::RDWR | OFlags::CREATE) {
+            // What is mounted read-only can be locked all the same, if it is there.
+            Err(rustix::io::Errno::ROFS) => open(OFlags::RDONLY)?,
+            opened => opened?,
+        };
         // A child that the holder was just starting has the lock until it has become another program, if the holder dies meanwhile.
         for left in (0..FORK_TRIES).rev() {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {

@@ -259,7 +259,9 @@ impl Tools {
             terminal: false,
         };
         let sources = config::load_sources(&inputs).map_err(|faults| super::up::faulty(&faults))?;
-        Self::with(sources, beside.with_extension("lock"))
+        // A file that is there is its own lock: in a container nothing beside it could be written.
+        let there = OsDisk.meta(beside).is_ok_and(|m| m.is_some());
+        Self::with(sources, if there { beside.to_owned() } else { beside.with_extension("lock") })
     }
 
     fn with(sources: KeySources, tpm_lock: PathBuf) -> Result<Self, Failure> {
