@@ -15,7 +15,8 @@ const USAGE: &str = "\
 cargo xtask floors               a crate uses only the floors below it
 cargo xtask threats [LOG]        every threat is tested (by tests that passed in LOG), accepted or open
 cargo xtask threats --bite [ID]  the same tests with their mitigation switched off: each must fail
-cargo xtask release [TARGET]     the static executable, checked for size and for what it must not hold
+cargo xtask release [TARGET]     the static executable and the helper ikm-pkcs11, checked for size and for what they must not hold:
+                                 --root DIR lays out a package or image, --check runs it in containers FROM scratch
 cargo xtask bench boot [OPTIONS] first and later boots beside a bare TLS server: --rounds N, --quick, --strict,
                                  --dir DIR (on the disk to be measured), --artefact FILE --hello FILE
 cargo xtask bench calls --artefact FILE --against FILE
@@ -30,7 +31,7 @@ fn main() -> ExitCode {
         ["floors"] => floors::check(),
         ["threats", "--bite", rest @ ..] => threats::bite(rest.first().copied()),
         ["threats", rest @ ..] => threats::check(rest.first().copied()),
-        ["release", rest @ ..] => release::build(rest.first().copied()),
+        ["release", rest @ ..] => release::release(rest),
         ["bench", "boot", rest @ ..] => bench::boot(rest),
         ["bench", "calls", rest @ ..] => bench::calls(rest),
         ["bench", bench::AES_RATE] => bench::aes_rate(),

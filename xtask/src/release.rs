@@ -1,6 +1,11 @@
-//! The release artefact: one static executable, checked for what it claims.
+//! The release artefacts: one static executable, and the dynamic helper beside it; checked for what they claim.
+//!
+//! ```text
+//! edgekeep     TARGET, mostly musl    static: any kernel, no library, also FROM scratch
+//! ikm-pkcs11   the same, by glibc     dynamic: it loads a vendor's module, which is made for glibc
+//! ```
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use anyhow::{Context, Result, bail, ensure};
@@ -8,19 +13,66 @@ use anyhow::{Context, Result, bail, ensure};
 /// design: the executable is at most 12 MB.
 pub(crate) const MAX_BYTES: u64 = 12 * 1000 * 1000;
 
-/// Builds the artefact for `target`, and fails if it is dynamic, too large, or can switch mitigations off.
-pub(crate) fn build(target: Option<&str>) -> Result<()> {
-    let target = target.unwrap_or("x86_64-unknown-linux-musl");
+/// `release [TARGET] [--root DIR] [--check]`
+pub(crate) fn release(words: &[&str]) -> Result<()> {
+    let (mut target, mut root, mut check) = ("x86_64-unknown-linux-musl", None, false);
+    let mut words = words.iter();
+    while let Some(word) = words.next() {
+        match *word {
+            "--root" => root = Some(words.next().context("--root needs a directory")?),
+            "--check" => check = true,
+            word if word.starts_with('-') => bail!("{word} is unknown: release [TARGET] [--root DIR] [--check]"),
+            word => target = word,
+        }
+    }
+    let (executable, helper) = (executable(target)?, helper(target)?);
+    if let Some(root) = root {
+        let layout = crate::root().join("packaging/layout.sh");
+        let status = Command::new(layout).arg(root).arg(&executable).arg(&helper).status().context("layout.sh")?;
+        ensure!(status.success(), "{root} could not be laid out");
+    }
+    if check { in_containers(&executable) } else { Ok(()) }
+}
+
+/// Builds the executable, and fails if it is dynamic, too large, or can switch mitigations off.
+fn executable(target: &str) -> Result<PathBuf> {
     let artefact = artefact(target)?;
-    let bytes = std::fs::read(&artefact)?;
-    ensure!(is_static(&bytes), "{} asks for a dynamic loader", artefact.display());
-    ensure!(
-        !bytes.windows(13).any(|w| w == b"EDGEKEEP_BITE"),
-        "{} was built with the test-only feature `bite`",
-        artefact.display()
-    );
+    let bytes = read(&artefact)?;
+    ensure!(!is_dynamic(&bytes), "{} asks for a dynamic loader", artefact.display());
     ensure!(bytes.len() as u64 <= MAX_BYTES, "{} bytes, more than {MAX_BYTES}", bytes.len());
     println!("release: {} {} bytes, static", artefact.display(), bytes.len());
+    Ok(artefact)
+}
+
+/// Builds the helper, and fails if it could load no module, or can switch mitigations off.
+fn helper(target: &str) -> Result<PathBuf> {
+    let helper = dist(
+        &target.replace("-musl", "-gnu"),
+        &["--package", "edgekeep-ikm-pkcs11", "--bin", "ikm-pkcs11"],
+        "ikm-pkcs11",
+    )?;
+    let bytes = read(&helper)?;
+    ensure!(is_dynamic(&bytes), "{} is static: it could not load a vendor's module", helper.display());
+    let glibc = newest_glibc(&bytes).context("a dynamic helper names no version of glibc")?;
+    println!("release: {} {} bytes, dynamic, glibc 2.{glibc} or later", helper.display(), bytes.len());
+    Ok(helper)
+}
+
+/// A file of what is released; one that knows how to switch mitigations off is none.
+fn read(artefact: &Path) -> Result<Vec<u8>> {
+    let bytes = std::fs::read(artefact).with_context(|| artefact.display().to_string())?;
+    let bites = bytes.windows(13).any(|w| w == b"EDGEKEEP_BITE");
+    ensure!(!bites, "{} was built with the test-only feature `bite`", artefact.display());
+    Ok(bytes)
+}
+
+/// Runs the tests of containers with what was built, in place of the executable of the tests.
+fn in_containers(executable: &Path) -> Result<()> {
+    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
+    let mut tests = Command::new(cargo);
+    tests.current_dir(crate::root()).args(["test", "--package", "edgekeep", "--test", "e2e", "containers::"]);
+    let status = tests.env("EDGEKEEP_ARTEFACT", executable).status().context("cargo test")?;
+    ensure!(status.success(), "{} does not do in a container what it should", executable.display());
     Ok(())
 }
 
@@ -55,12 +107,24 @@ pub(crate) fn dist(target: &str, what: &[&str], made: &str) -> Result<PathBuf> {
     Ok(folder.join(target).join("dist").join(made))
 }
 
-/// Whether an ELF file has no PT_INTERP segment (System V gABI, program header type 3).
-fn is_static(elf: &[u8]) -> bool {
+/// Whether an ELF file has a PT_INTERP segment (System V gABI, program header type 3).
+fn is_dynamic(elf: &[u8]) -> bool {
     let word =
         |at: usize, n: usize| elf.get(at..at + n).map(|b| b.iter().rev().fold(0usize, |v, x| v << 8 | usize::from(*x)));
-    let (Some(table), Some(size), Some(count)) = (word(32, 8), word(54, 2), word(56, 2)) else { return false };
-    elf.starts_with(b"\x7fELF\x02\x01") && (0..count).all(|i| word(table + i * size, 4).is_some_and(|kind| kind != 3))
+    // Of another class or byte order than 64-bit little-endian the table lies elsewhere: 32-bit ones have it at 28, 42, 44.
+    let wide = elf.get(4) == Some(&2);
+    let [table, size, count] =
+        if wide { [word(32, 8), word(54, 2), word(56, 2)] } else { [word(28, 4), word(42, 2), word(44, 2)] };
+    let (Some(table), Some(size), Some(count)) = (table, size, count) else { return false };
+    elf.starts_with(b"\x7fELF") && (0..count).any(|i| word(table + i * size, 4) == Some(3))
+}
+
+/// The newest 2.N of glibc of which an ELF file asks for symbols.
+fn newest_glibc(elf: &[u8]) -> Option<u32> {
+    const NAME: &[u8] = b"GLIBC_2.";
+    let digits = |at: usize| elf[at + NAME.len()..].iter().take_while(|b| b.is_ascii_digit()).map(|b| char::from(*b));
+    let named = elf.windows(NAME.len()).enumerate().filter(|(_, window)| *window == NAME);
+    named.filter_map(|(at, _)| digits(at).collect::<String>().parse().ok()).max()
 }
 
 #[cfg(test)]
@@ -70,7 +134,9 @@ mod tests {
     #[test]
     fn this_dynamic_test_is_not_static() {
         let me = std::fs::read(std::env::current_exe().unwrap()).unwrap();
-        assert!(!is_static(&me));
-        assert!(!is_static(b"#!/bin/sh"));
+        assert!(is_dynamic(&me));
+        assert!(!is_dynamic(b"#!/bin/sh"));
+        assert!(newest_glibc(&me).is_some_and(|minor| minor >= 17), "Rust's own least");
+        assert_eq!(newest_glibc(b"GLIBC_2.4\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE"), Some(34));
     }
 }
