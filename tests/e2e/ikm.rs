@@ -10,13 +10,13 @@ use crate::device::EDGEKEEP;
 use crate::part;
 
 /// A directory with the configuration of a hook.
-struct Hook {
+pub(crate) struct Hook {
     dir: tempfile::TempDir,
-    tpm: Swtpm,
+    pub(crate) tpm: Swtpm,
 }
 
 impl Hook {
-    fn new(more: &str) -> Option<Self> {
+    pub(crate) fn new(more: &str) -> Option<Self> {
         Self::of("tpm", more)
     }
 
@@ -31,11 +31,11 @@ impl Hook {
         Some(hook)
     }
 
-    fn path(&self, name: &str) -> PathBuf {
+    pub(crate) fn path(&self, name: &str) -> PathBuf {
         self.dir.path().join(name)
     }
 
-    fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
+    pub(crate) fn write(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         use host::Disk;
         host::OsDisk.replace(&self.path(name), text.as_bytes(), mode, None).unwrap();
         self.path(name)
@@ -47,19 +47,19 @@ impl Hook {
         command.env_clear().stdin(Stdio::null()).output().unwrap()
     }
 
-    fn provision(&self, name: &str) -> PathBuf {
+    pub(crate) fn provision(&self, name: &str) -> PathBuf {
         let out = self.path(name);
         let output = self.ikm(&["provision", "--as-hook", "--out", out.to_str().unwrap()]);
         assert!(output.status.success(), "{output:?}");
         out
     }
 
-    fn print(&self, slot: &Path) -> Output {
+    pub(crate) fn print(&self, slot: &Path) -> Output {
         self.ikm(&["tpm", "--slot", slot.to_str().unwrap()])
     }
 }
 
-fn line(output: &Output) -> String {
+pub(crate) fn line(output: &Output) -> String {
     assert!(output.status.success(), "{output:?}");
     let text = String::from_utf8(output.stdout.clone()).unwrap();
     let digits = text.strip_suffix('\n').unwrap();
@@ -67,7 +67,7 @@ fn line(output: &Output) -> String {
     digits.to_owned()
 }
 
-fn refused(output: &Output) -> String {
+pub(crate) fn refused(output: &Output) -> String {
     assert!(!output.status.success() && output.stdout.is_empty(), "{output:?}");
     String::from_utf8(output.stderr.clone()).unwrap()
 }
@@ -162,9 +162,7 @@ fn a_container_that_has_nothing_else_runs_it() {
     for dir in ["etc/edgekeep", "proc", "tpm"] {
         std::fs::create_dir_all(root.join(dir)).unwrap();
     }
-    let linked = String::from_utf8(part::must(Command::new("ldd").arg(EDGEKEEP)).stdout).unwrap();
-    let libraries = linked.split_whitespace().filter(|word| word.starts_with('/')).map(PathBuf::from);
-    for file in libraries {
+    for file in part::linked_with(Path::new(EDGEKEEP)) {
         let to = root.join(file.strip_prefix("/").unwrap());
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
         std::fs::copy(&file, to).unwrap();

@@ -14,6 +14,7 @@ mod bootstrapper;
 mod clients;
 mod clock;
 mod combined;
+mod containers;
 mod credentials;
 mod entry;
 mod external;

