@@ -21,6 +21,8 @@ pub(crate) struct Device {
     stderr: Option<Lines<BufReader<ChildStderr>>>,
     /// What stands before the executable: another boot id, another network.
     before: Vec<String>,
+    /// Who starts it, in systemd's place.
+    manager: Option<testkit::ServiceManager>,
     /// `up` is told not to rest after starts that came to nothing.
     pub(crate) at_once: bool,
     boots: u32,
@@ -43,7 +45,7 @@ impl Device {
         );
         #[allow(clippy::disallowed_methods)]
         std::fs::write(dir.path().join("edgekeep.toml"), text).unwrap();
-        Self { dir, run, ip, child: None, stderr: None, before: Vec::new(), at_once: false, boots: 0 }
+        Self { dir, run, ip, child: None, stderr: None, before: Vec::new(), manager: None, at_once: false, boots: 0 }
     }
 
     /// A guest in another's store, by these sections alone.
@@ -178,7 +180,7 @@ impl Device {
             .args(["up", "--config"])
             .arg(self.config())
             .args(self.at_once.then_some("--at-once"))
-            .stdin(Stdio::null())
+            .stdin(self.handed())
             .stdout(log.try_clone().unwrap())
             .stderr(log)
             .spawn()
@@ -208,7 +210,7 @@ impl Device {
     pub(crate) fn up_until_it_says(&mut self, meant: impl Fn(&str) -> bool) -> String {
         let mut up = self.edgekeep();
         up.args(["up", "--config"]).arg(self.config()).args(self.at_once.then_some("--at-once"));
-        up.stdin(Stdio::null()).stdout(Stdio::null());
+        up.stdin(self.handed()).stdout(Stdio::null());
         let mut child = up.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
         self.child = Some(child);
@@ -269,10 +271,26 @@ impl Device {
 
     /// The executable, in this device's boot and network.
     pub(crate) fn edgekeep(&self) -> Command {
-        let mut words = self.before.iter().map(String::as_str).chain([EDGEKEEP]);
+        let managed = self.manager.as_ref().map(testkit::ServiceManager::words).unwrap_or_default();
+        let mut words = self.before.iter().chain(&managed).map(String::as_str).chain([EDGEKEEP]);
         let mut command = Command::new(words.next().expect("the executable at least"));
         command.args(words).env_clear().env("PATH", PATH);
         command
+    }
+
+    /// From now on it is started by a service manager.
+    pub(crate) fn managed_by(&mut self, manager: testkit::ServiceManager) {
+        self.manager = Some(manager);
+    }
+
+    pub(crate) fn manager(&self) -> &testkit::ServiceManager {
+        self.manager.as_ref().expect("there is one")
+    }
+
+    /// What the service manager hands to the next start.
+    fn handed(&self) -> Stdio {
+        let kept = self.manager.as_ref().map(testkit::ServiceManager::kept).unwrap_or_default();
+        kept.into_iter().next().map_or_else(Stdio::null, |(_, fd)| fd.into())
     }
 
     /// The recovery key goes to this file.

@@ -2,7 +2,7 @@
 
 use std::process::{Command, Stdio};
 
-use testkit::{Swtpm, is_skipped};
+use testkit::{ServiceManager, Swtpm, is_skipped};
 
 use crate::device::{Device, EDGEKEEP};
 
@@ -64,6 +64,69 @@ fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
     assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
     // So that nothing of this test stays behind.
     assert!(device.admin(&["seal"]).status.success());
+}
+
+/// The same with the descriptor store of a service manager in the place of the process: at one release in a boot, neither a crash nor a
+/// restart needs a second one; and what is forgotten is gone from the manager too.
+#[test]
+fn a_service_manager_keeps_what_a_single_release_gave_over_crash_and_restart() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let mut device = Device::with_services(&["sensor"]);
+    let source = format!("kind = \"tpm\"\ndevice = {:?}\npcrs = [7]\nreleases_per_boot = 1\n", tpm.socket());
+    device.replace_section("source", &source);
+    device.add("[release]\nafter_close = \"keeper\"\n");
+    device.managed_by(ServiceManager::start(1));
+    device.up();
+    put(&device);
+    let token = device.token("sensor");
+    assert!(!device.run_dir().join("admin/keeper.sock").exists(), "no process is needed");
+    for crash in [true, false] {
+        if crash {
+            device.kill();
+        } else {
+            assert_eq!(device.stop(), Some(0));
+        }
+        device.up();
+        assert_eq!(device.token("sensor"), token, "the token of before");
+        assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
+        assert_eq!(device.manager().kept().len(), 1);
+    }
+    // Whatever edgekeep starts has no hold of it: what was handed over is closed in children.
+    let (mut seen, process) = (0, format!("/proc/{}", device.pid()));
+    for entry in std::fs::read_dir(format!("{process}/fd")).unwrap().map(Result::unwrap) {
+        if !std::fs::read_link(entry.path()).is_ok_and(|file| file.to_string_lossy().contains("secretmem")) {
+            continue;
+        }
+        seen += 1;
+        let number = entry.file_name().into_string().unwrap();
+        let text = std::fs::read_to_string(format!("{process}/fdinfo/{number}")).unwrap();
+        let flags = text.lines().find_map(|l| l.strip_prefix("flags:")).unwrap().trim();
+        let on_exec = u32::from_str_radix(flags, 8).unwrap() & rustix::fs::OFlags::CLOEXEC.bits();
+        assert!(on_exec != 0, "descriptor {number} is inherited by children");
+    }
+    assert!(seen >= 2, "the one at its place, and the one that is ours");
+    let told = device.admin(&["doctor"]);
+    let text = String::from_utf8_lossy(&told.stdout).into_owned();
+    assert!(text.contains("a keeper has the key until the device restarts"), "{told:?}");
+    let sealed = device.admin(&["seal"]);
+    assert!(sealed.status.success(), "{sealed:?}");
+    assert!(device.manager().kept().is_empty(), "sealed is sealed");
+    device.kill();
+    device.at_once = true;
+    device.up_until_it_says(|line| line.contains("gives nothing more in this boot"));
+    device.kill_until_it_is_said(|line| line.contains("edgekeep is gone: tpm"));
+    // In another boot what is kept of this one is of no use, and is replaced.
+    for _ in 0..2 {
+        next_boot(&mut device, &mut tpm);
+        device.up();
+        assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
+        assert_eq!(device.manager().kept().len(), 1);
+        device.kill();
+    }
 }
 
 #[test]

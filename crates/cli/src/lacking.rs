@@ -1,6 +1,6 @@
 //! What does not protect a device, said plainly: by `up`, by `up --check` and by `doctor`.
 
-use boot::plan::{Access, AuditSync, Plan, Profile, RecoverySpec, Reunseal, SourceSpec, StoreSpec, Terms};
+use boot::plan::{Access, AfterClose, AuditSync, Plan, Profile, RecoverySpec, Reunseal, SourceSpec, StoreSpec, Terms};
 use host::Disk;
 use std::path::Path;
 
@@ -39,6 +39,11 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
     }
     if plan.recovery == Some(RecoverySpec::None) && plan.store.has_slots() {
         say("nobody holds a recovery key: losing the key source loses every secret".into());
+    }
+    if plan.release.after_close == Some(AfterClose::Keeper) {
+        let say_so =
+            "a keeper has the key until the device restarts: root of this boot gets it there ([release] after_close)";
+        say(say_so.into());
     }
     let dangers = plan.dangers;
     if dangers.short_ikm {

@@ -2,7 +2,7 @@
 
 use std::ffi::c_void;
 use std::io;
-use std::os::fd::{AsFd, FromRawFd, OwnedFd};
+use std::os::fd::{FromRawFd, OwnedFd};
 use std::ptr::{self, NonNull};
 
 use rustix::mm::{Advice, MapFlags, ProtFlags};
@@ -73,16 +73,22 @@ pub(crate) fn page_size() -> usize {
 
 /// Puts pages at `at` that the kernel itself does not map, and touches them: what it cannot give it refuses now.
 fn secret_pages(at: *mut c_void, len: usize) -> io::Result<()> {
+    let fd = secret_file(len)?;
+    let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
+    // SAFETY: `at` is `len` bytes of our own untouchable mapping, which this replaces.
+    unsafe { rustix::mm::mmap(at, len, ProtFlags::READ | ProtFlags::WRITE, flags, &fd, 0) }?;
+    Ok(())
+}
+
+/// A file of such pages, which can only be mapped.
+pub(crate) fn secret_file(len: usize) -> io::Result<OwnedFd> {
     // SAFETY: a system call of one integer argument that makes a descriptor.
     let fd = unsafe { libc::syscall(libc::SYS_memfd_secret, libc::O_CLOEXEC) };
     let fd = i32::try_from(fd).ok().filter(|fd| *fd >= 0).ok_or_else(io::Error::last_os_error)?;
     // SAFETY: just made, and nobody else's.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
-    rustix::fs::ftruncate(fd.as_fd(), len as u64)?;
-    let flags = MapFlags::SHARED | MapFlags::FIXED | MapFlags::POPULATE;
-    // SAFETY: `at` is `len` bytes of our own untouchable mapping, which this replaces.
-    unsafe { rustix::mm::mmap(at, len, ProtFlags::READ | ProtFlags::WRITE, flags, &fd, 0) }?;
-    Ok(())
+    rustix::fs::ftruncate(&fd, len as u64)?;
+    Ok(fd)
 }
 
 /// Makes the untouchable pages at `at` usable, and keeps them out of swap if the kernel allows.

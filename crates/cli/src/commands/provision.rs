@@ -25,7 +25,7 @@ pub(crate) struct Provision {
 pub(super) fn run(provision: &Provision) -> Result<(), Failure> {
     crate::process::log("warn");
     let plan = up::load(&provision.answers, None, provision.data_dir.as_deref())?.plan;
-    let environment = up::environment(None, None)?;
+    let environment = up::environment(None)?;
     let made = boot::driver::provision(plan.clone(), environment, Box::new(Ears));
     let record = super::on_runtime_with(async { made.await.map_err(|e| failure(&e)) })?;
     let text = serde_json::to_string_pretty(&record).unwrap_or_default();

@@ -94,7 +94,7 @@ impl Drop for Posted {
 pub(in crate::commands) async fn run(guard: Guard) -> Result<(), Failure> {
     crate::process::log("warn");
     let config = up::load(&guard.config, guard.edgex_config.as_deref(), guard.data_dir.as_deref())?;
-    let environment = up::environment(None, None)?;
+    let environment = up::environment(None)?;
     let mut signals = Signals::new().map_err(|e| Failure::fault(format!("signals cannot be taken over: {e}")))?;
     let (told, word) = tokio::sync::oneshot::channel();
     std::thread::Builder::new()

@@ -13,7 +13,6 @@ use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
-use std::time::Duration;
 
 use boot::driver::KekKeeper;
 use clap::Args;
@@ -21,7 +20,7 @@ use seal::{SlotId, SlotKek, StoreId};
 use secret::{Kek, LockedBytes, Secret};
 use zeroize::Zeroizing;
 
-use super::{ready, reap, start};
+use super::{PATIENCE, ready, reap, start};
 use crate::failure::Failure;
 
 /// Started by `up`.
@@ -212,7 +211,6 @@ const FETCH: u8 = b'F';
 const FORGET: u8 = b'X';
 const KEK_BYTES: usize = 32;
 const KEEP_BYTES: usize = 1 + 16 + 2 + KEK_BYTES;
-const PATIENCE: Duration = Duration::from_secs(1);
 
 #[cfg(test)]
 mod tests {

@@ -3,6 +3,7 @@
 //! Both are this executable, started by `up` as commands that nobody needs to type, in a session of their own so that what ends `up` does
 //! not end them.
 
+mod descriptors;
 mod guard;
 mod keeper;
 
@@ -12,6 +13,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+pub(crate) use descriptors::DescriptorStore;
 pub(crate) use guard::{Guard, GuardProcess};
 pub(crate) use keeper::{Keeper, KeeperProcess};
 pub(super) use {guard::run as run_guard, keeper::run as run_keeper};
@@ -62,6 +64,8 @@ fn reap(mut child: Child) {
     }
 }
 
+/// What a peer that says nothing holds up.
+const PATIENCE: Duration = Duration::from_secs(1);
 const READY_WORD: &str = "ready";
 /// An executable from slow flash, and a configuration to be read.
 const READY: Duration = Duration::from_secs(10);

@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use boot::driver::{Environment, Front, KekKeeper, ReleaseGuard, Rotation, Running, UpError};
 use boot::machine::{Halt, State};
-use boot::plan::{GateName, Plan};
+use boot::plan::{AfterClose, GateName, Plan};
 use delivery::OsMedium;
 use host::{Disk, OsClock, OsDisk, OsEntropy};
 use seal::RecoveryKey;
@@ -17,7 +17,7 @@ use super::front::{self, ServerFront};
 use super::slots;
 use super::story::Story;
 use super::{build, engines};
-use crate::commands::beside::{GuardProcess, KeeperProcess};
+use crate::commands::beside::{DescriptorStore, GuardProcess, KeeperProcess};
 use crate::failure::{Code, Failure};
 use crate::process::Memory;
 
@@ -39,7 +39,8 @@ pub(super) async fn run(plan: Plan, start: Start, again: impl Fn() -> Result<Pla
     let mut signals = Signals::new().map_err(|e| Failure::fault(format!("signals cannot be taken over: {e}")))?;
     let story = Story::default();
     note.into_iter().for_each(|n| story.warn(n));
-    let environment = environment(Some(KeeperProcess::beside(&plan.listen.admin_socket)), guard)?;
+    let mut environment = environment(guard)?;
+    environment.keeper = Some(keeper(&plan, environment.clock.boot_id()));
     let (clock, disk) = (Arc::clone(&environment.clock), Arc::clone(&environment.disk));
     let (port, mut desk) = admin::open();
     // The lock on the data directory comes first: a second edgekeep must not take the sockets of the one that runs.
@@ -71,11 +72,22 @@ pub(super) async fn run(plan: Plan, start: Start, again: impl Fn() -> Result<Pla
     Ok(())
 }
 
+/// Who keeps the KEK within this boot: the service manager where it keeps descriptors, else a process.
+fn keeper(plan: &Plan, boot: host::BootId) -> Arc<dyn KekKeeper> {
+    let Some(store) = DescriptorStore::offered(&crate::locate::environment(), boot) else {
+        return Arc::new(KeeperProcess::beside(&plan.listen.admin_socket));
+    };
+    // It was wanted at another start, and is not any more.
+    if plan.release.after_close != Some(AfterClose::Keeper)
+        && let Err(e) = store.forget()
+    {
+        tracing::error!("what the service manager keeps of another start is left behind: {e}");
+    }
+    Arc::new(store)
+}
+
 /// This machine, for a boot.
-pub(in crate::commands) fn environment(
-    keeper: Option<KeeperProcess>,
-    guard: Option<GuardProcess>,
-) -> Result<Environment, Failure> {
+pub(in crate::commands) fn environment(guard: Option<GuardProcess>) -> Result<Environment, Failure> {
     let clock = OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?;
     Ok(Environment {
         clock: Arc::new(clock),
@@ -84,7 +96,7 @@ pub(in crate::commands) fn environment(
         medium: Arc::new(OsMedium),
         us: crate::process::uid(),
         vfs: None,
-        keeper: keeper.map(|k| Arc::new(k) as Arc<dyn KekKeeper>),
+        keeper: None,
         guard: guard.map(|g| Arc::new(g) as Arc<dyn ReleaseGuard>),
         key_wear: store::KeyWear::default(),
         machine: "/".into(),
