@@ -9,7 +9,7 @@ use seal::edgex::ClearShares;
 
 use crate::custody::{Custody, CustodyError, OnDisk};
 use crate::health::{Health, health};
-use crate::init::{InitError, Prepared, ShareCounts};
+use crate::init::{InitError, Kept, Prepared, ShareCounts};
 use crate::patience::Patience;
 use crate::reopen::{Permit, ReopenError, Reunseal};
 use crate::root::RootToken;
@@ -87,6 +87,14 @@ pub enum BringUpError {
         /// Whose making that was.
         remains: Remains,
     },
+    /// It was to be made by another process.
+    #[error("{fact}")]
+    Beside {
+        /// What that said.
+        fact: String,
+        /// And what to do about it.
+        hint: String,
+    },
     /// It cannot be believed.
     #[error("the store cannot be asked")]
     Untrusted(#[source] CallError),
@@ -145,6 +153,7 @@ impl BringUpError {
             Self::Init(_) => "see the store's own log".into(),
             Self::Unseal(e) => e.hint(),
             Self::Spent(e) => e.hint(),
+            Self::Beside { hint, .. } => hint.clone(),
             Self::Untrusted(_) => {
                 "name the CA of the store in SecretStore.CaFilePath, and its name in ServerName".into()
             }
@@ -174,6 +183,34 @@ pub async fn bring_up<V: Vault>(
     clock: &dyn Clock,
     stop: &Stop,
 ) -> Result<Opened, BringUpError> {
+    bring_up_by(vault, custody, wish, clock, stop, async || make(vault, custody, wish.counts).await).await
+}
+
+/// The same, with a store that is to be made made by another process ([`make_and_keep`](crate::make_and_keep)), which `beside` starts and whose
+/// end it waits for. A store gives its shares to its caller alone, a second or more after it was called: the caller is one that
+/// goes on when this process is killed.
+///
+/// # Errors
+/// As [`bring_up`], and those of `beside`.
+pub async fn bring_up_beside<V: Vault>(
+    vault: &V,
+    custody: &Custody<'_>,
+    wish: Wish,
+    clock: &dyn Clock,
+    stop: &Stop,
+    beside: impl AsyncFn() -> Result<(), BringUpError>,
+) -> Result<Opened, BringUpError> {
+    bring_up_by(vault, custody, wish, clock, stop, async || beside().await.map(|()| None)).await
+}
+
+async fn bring_up_by<V: Vault>(
+    vault: &V,
+    custody: &Custody<'_>,
+    wish: Wish,
+    clock: &dyn Clock,
+    stop: &Stop,
+    maker: impl AsyncFn() -> Result<Option<Kept>, BringUpError>,
+) -> Result<Opened, BringUpError> {
     let claim = custody.claim()?;
     let mut patience = Patience::new(clock, wish.limit, wish.longest_pause);
     let mut made = None;
@@ -181,11 +218,19 @@ pub async fn bring_up<V: Vault>(
     let mut permit = None;
     let mut done = Done::Nothing;
     loop {
+        // Of a run that was killed; its shares come.
+        if made.is_none() && custody.claim_making()?.is_none() {
+            if patience.pause(stop).await?.is_err() {
+                let last = "it is being made, for a run before this one".to_owned();
+                return Err(BringUpError::Late { seconds: wish.limit.as_secs(), last });
+            }
+            continue;
+        }
         let last = match stop.or(async { Ok::<_, Stopped>(health(vault).await) }).await? {
             Ok(Health::Serving) => {
                 let (shares, initial_root, on_disk) = match made {
                     Some(kept) => {
-                        let crate::Kept { shares, root } = kept;
+                        let Kept { shares, root } = kept;
                         (shares, Some(root), None)
                     }
                     None => {
@@ -197,32 +242,24 @@ pub async fn bring_up<V: Vault>(
             }
             Ok(Health::NotInitialised) if made.is_none() => {
                 stop.check()?;
-                let kept = make(vault, custody, wish.counts).await?;
+                made = maker().await?;
                 done = Done::Made;
-                match kept {
-                    Some(kept) => {
-                        made = Some(kept);
-                        continue;
-                    }
-                    None => "it did not answer to sys/init".to_owned(),
+                if made.is_some() || custody.has_shares()? {
+                    continue;
                 }
+                "it did not answer to sys/init".to_owned()
             }
             Ok(Health::Sealed) => {
-                let boot = clock.boot_id();
+                let permit = match &permit {
+                    Some(permit) => permit,
+                    None if done == Done::Made => {
+                        permit.insert(Permit::of_new_store(custody, wish.reunseal, clock.boot_id())?)
+                    }
+                    None => permit.insert(Permit::ask(custody, wish.reunseal, clock.boot_id())?),
+                };
                 let outcome = match &made {
-                    Some(kept) => {
-                        if permit.is_none() {
-                            permit = Some(Permit::of_new_store(custody, wish.reunseal, boot)?);
-                        }
-                        unseal(vault, &kept.shares).await
-                    }
-                    None => {
-                        let permit = match &permit {
-                            Some(permit) => permit,
-                            None => permit.insert(Permit::ask(custody, wish.reunseal, boot)?),
-                        };
-                        unseal_held(vault, custody, permit).await
-                    }
+                    Some(kept) => unseal(vault, &kept.shares).await,
+                    None => unseal_held(vault, custody, permit).await,
                 };
                 match outcome {
                     Ok(()) => {
@@ -251,12 +288,17 @@ pub async fn bring_up<V: Vault>(
     }
 }
 
-/// `None`: there was no answer, and the store's health tells whether it was made.
-async fn make<V: Vault>(
+/// `None`: there was no answer, or somebody else is or was at it; the store's health tells whether it was made.
+pub(crate) async fn make<V: Vault>(
     vault: &V,
     custody: &Custody<'_>,
     counts: ShareCounts,
-) -> Result<Option<crate::Kept>, BringUpError> {
+) -> Result<Option<Kept>, BringUpError> {
+    let Some(_making) = custody.claim_making()? else { return Ok(None) };
+    // Whoever was at it until now may have made it.
+    if !matches!(health(vault).await, Ok(Health::NotInitialised)) {
+        return Ok(None);
+    }
     let prepared = Prepared::new(custody)?;
     match prepared.init(vault, counts).await {
         Ok(fresh) => Ok(Some(fresh.keep().await?)),

@@ -23,6 +23,7 @@ mod door;
 mod health;
 mod init;
 mod issuing;
+mod making;
 mod monitor;
 mod patience;
 mod patient;
@@ -39,12 +40,13 @@ mod wiped;
 #[cfg(test)]
 mod fake;
 
-pub use bring_up::{BringUpError, Done, Opened, Remains, Wish, bring_up};
+pub use bring_up::{BringUpError, Done, Opened, Remains, Wish, bring_up, bring_up_beside};
 pub use custody::{Custody, CustodyError, Encrypted, Held, INTENT as INTENT_FILE, Keeping, OnDisk};
 pub use door::{CUSTODY_MOUNT, CUSTODY_POLICY, keep_login};
 pub use health::{Health, health};
 pub use init::{Fresh, InitError, Kept, Prepared, ShareCounts};
 pub use issuing::{IssuingToken, PRIVILEGED_POLICY};
+pub use making::make_and_keep;
 pub use monitor::{Standing, monitor};
 pub use patience::{Exhausted, Patience};
 pub use patient::Patient;

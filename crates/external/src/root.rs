@@ -96,6 +96,10 @@ impl RootToken {
         custody: &Custody<'_>,
         shares: ClearShares,
     ) -> Result<(Self, ClearShares), RootError> {
+        // Of a store that was made by another process, or by a run that was killed: it ends with this one.
+        if let Some(root) = Self::first(vault, custody, &shares).await? {
+            return Ok((root, shares));
+        }
         match Self::generate(vault, &shares).await {
             Ok(root) => match custody.drop_next() {
                 Ok(()) => Ok((root, shares)),
@@ -110,7 +114,7 @@ impl RootToken {
                     Err(e) => root.revoke(vault).await.and(Err(e.into())),
                 }
             }
-            Err(shut @ RootError::NoDoor { .. }) => match Self::left_behind(vault, custody, &shares).await? {
+            Err(shut @ RootError::NoDoor { .. }) => match Self::left_behind(vault, &shares).await? {
                 Some(root) => Ok((root, shares)),
                 None => Err(shut),
             },
@@ -147,18 +151,31 @@ impl RootToken {
     }
 
     /// It lies on the disk, wrapped, and is wanted there.
-    fn leave(mut self) {
+    pub(crate) fn leave(mut self) {
         self.revoked = true;
     }
 
-    /// The root token of the file, or the first one of a store that was made just now, if it lives.
-    async fn left_behind<V: Vault>(
+    /// The first root token of a store whose login is not there yet, if it lives.
+    async fn first<V: Vault>(
         vault: &V,
         custody: &Custody<'_>,
         shares: &ClearShares,
     ) -> Result<Option<Self>, RootError> {
-        let first = custody.first_root(shares)?;
-        let Some(token) = shares.root_token.as_ref().or(first.as_ref()) else { return Ok(None) };
+        match custody.first_root(shares)? {
+            Some(token) => Self::if_alive(vault, &token).await,
+            None => Ok(None),
+        }
+    }
+
+    /// The root token of the file, if it lives.
+    async fn left_behind<V: Vault>(vault: &V, shares: &ClearShares) -> Result<Option<Self>, RootError> {
+        match &shares.root_token {
+            Some(token) => Self::if_alive(vault, token).await,
+            None => Ok(None),
+        }
+    }
+
+    async fn if_alive<V: Vault>(vault: &V, token: &Token) -> Result<Option<Self>, RootError> {
         match Calls::with(vault, token).read::<serde_json::Value>("auth/token/lookup-self").await {
             Ok(Some(_)) => Ok(Token::parse(token.expose()).ok().map(Self::of_init)),
             Ok(None) | Err(AskError::Refused { .. }) => Ok(None),

@@ -1,6 +1,6 @@
 //! Input keying material: what a source releases, and the one thing that the whole store hangs on.
 
-use std::fmt;
+use std::{fmt, io};
 
 use secret::{LockedBytes, SecretBytes};
 
@@ -36,6 +36,31 @@ impl Ikm {
     }
 
     /// The octets, for the derivation.
+    /// Hands it to another process of ours, through a pipe that nobody else has: how long it is (two octets, big endian), and itself, so that a
+    /// pipe that breaks on the way gives no key material.
+    ///
+    /// # Errors
+    /// What the pipe says.
+    pub fn hand_over(&self, pipe: &mut dyn io::Write) -> io::Result<()> {
+        let octets = self.expose();
+        let length = u16::try_from(octets.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        pipe.write_all(&length.to_be_bytes())?;
+        pipe.write_all(octets)
+    }
+
+    /// What [`Ikm::hand_over`] gives.
+    ///
+    /// # Errors
+    /// What the pipe says; `UnexpectedEof` if it broke; `InvalidData` if it is too short to be key material.
+    pub fn take_over(pipe: &mut dyn io::Read, short: Option<ShortIkmAllowed>) -> io::Result<Self> {
+        let mut length = [0; 2];
+        pipe.read_exact(&mut length)?;
+        let mut octets = zeroize::Zeroizing::new(vec![0; u16::from_be_bytes(length).into()]);
+        pipe.read_exact(&mut octets)?;
+        Self::new(SecretBytes::new(std::mem::take(&mut *octets)), short)
+            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+    }
+
     pub(crate) fn expose(&self) -> &[u8] {
         self.0.expose()
     }
@@ -91,6 +116,23 @@ mod tests {
 
     fn octets(n: usize) -> SecretBytes {
         SecretBytes::new((0..n).map(|i| (i % 251) as u8).collect())
+    }
+
+    #[test]
+    fn what_is_handed_over_is_taken_over_whole_or_not_at_all() {
+        let ikm = Ikm::new(octets(64), None).unwrap();
+        let mut pipe = Vec::new();
+        ikm.hand_over(&mut pipe).unwrap();
+        assert!(Ikm::take_over(&mut &pipe[..], None).unwrap().ct_eq(&ikm));
+        for cut in 0..pipe.len() {
+            assert_eq!(
+                Ikm::take_over(&mut &pipe[..cut], None).unwrap_err().kind(),
+                io::ErrorKind::UnexpectedEof,
+                "{cut}"
+            );
+        }
+        let short = [&[0, 4][..], &[1, 2, 3, 4]].concat();
+        assert_eq!(Ikm::take_over(&mut &short[..], None).unwrap_err().kind(), io::ErrorKind::InvalidData);
     }
 
     #[test]

@@ -1,5 +1,6 @@
 //! What the faces that work on a store have in common: where their configuration is, how the store is reached, how they end.
 
+use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
@@ -26,6 +27,18 @@ pub(crate) struct Where {
 }
 
 impl Where {
+    /// The same flags, for another process of this executable.
+    pub(super) fn arguments(&self) -> Vec<OsString> {
+        let given = [("--configDir", &self.dir), ("--configFile", &self.file)];
+        let mut arguments: Vec<OsString> = given
+            .into_iter()
+            .filter_map(|(flag, path)| Some([flag.into(), path.clone()?.into_os_string()]))
+            .flatten()
+            .collect();
+        arguments.extend(self.profile.iter().flat_map(|profile| ["--profile".into(), profile.into()]));
+        arguments
+    }
+
     /// The file: variables before flags, as EdgeX has it.
     fn path(&self, environment: &Environment, usual_dir: &str) -> PathBuf {
         let variable = |name: &str| environment.value(name).filter(|v| !v.is_empty()).map(PathBuf::from);

@@ -264,6 +264,46 @@ async fn a_note_of_an_earlier_run_outlives_a_refusal() {
     assert!(matches!(told, BringUpError::Custody(CustodyError::Missing { cut_short: true, .. })));
 }
 
+/// A process beside makes the store: whoever wanted it may be killed at any moment, and the next run has the shares.
+#[tokio::test(start_paused = true)]
+async fn a_store_that_another_process_makes_is_gone_on_with_from_the_disk() {
+    for keeping in [hooked as fn() -> Keeping, plain] {
+        let (place, store) = (Place::new(), FakeStore::default());
+        let (custody, maker) = (place.custody(keeping()), place.custody(keeping()));
+        let clock = OsClock::new().unwrap();
+        let (_halt, stop) = stop();
+        let wish = wish(Duration::from_secs(5));
+        let beside = async || crate::make_and_keep(&store, &maker, wish.counts).await;
+        let opened = bring_up_beside(&store, &custody, wish, &clock, &stop, beside).await.unwrap();
+        assert_eq!((opened.done, hex_of(&opened.shares)), (Done::Made, store.state().shares.clone()));
+        // Its first root token is the one that serves, and the only one there is.
+        let (root, _) = RootToken::for_custody(&store, &custody, opened.shares).await.unwrap();
+        assert_eq!(store.state().alive.len(), 1);
+        root.revoke(&store).await.unwrap();
+        assert!(store.state().alive.is_empty());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_maker_that_is_still_at_it_is_waited_for_and_a_second_one_makes_nothing() {
+    let (place, store) = (Place::new(), FakeStore::made(&SHARES, true));
+    let custody = place.custody(hooked());
+    let at_it = custody.claim_making().unwrap().expect("nobody else is");
+    let kept = async {
+        tokio::time::sleep(Duration::from_millis(50)).await;
+        assert!(!store.was_asked("sys/unseal"), "it has no shares yet");
+        assert!(make(&store, &custody, wish(Duration::ZERO).counts).await.unwrap().is_none());
+        custody.save(&shares(&SHARES)).unwrap();
+        drop(at_it);
+    };
+    let (opened, ()) = tokio::join!(place.up(&store, hooked()), kept);
+    assert_eq!(opened.unwrap().done, Done::Unsealed);
+    assert!(!store.was_asked("sys/init"));
+    // One that was started late, for somebody who is no more.
+    crate::make_and_keep(&store, &place.custody(hooked()), wish(Duration::ZERO).counts).await.unwrap();
+    assert!(!store.was_asked("sys/init"));
+}
+
 /// OpenBao that dies in the middle of its own init: its health is 500 for ever.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_died_while_it_was_made_is_told_in_seconds_by_what_is_known_of_it() {

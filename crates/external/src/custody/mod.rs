@@ -14,6 +14,7 @@ mod error;
 mod first_root;
 mod next;
 
+use std::io;
 use std::path::{Path, PathBuf};
 
 use host::{Disk, Entropy, FileKind, Meta};
@@ -91,6 +92,27 @@ impl<'a> Custody<'a> {
             Ok(Some(held)) => Ok(held),
             Ok(None) => Err(CustodyError::Busy { dir: self.dir.clone() }),
             Err(source) => Err(self.failed("lock", &lock, source)),
+        }
+    }
+
+    /// Takes the making of a store for this process alone. It may be at it for one that had the claim, and is no more.
+    ///
+    /// # Errors
+    /// [`CustodyError::Disk`].
+    pub(crate) fn claim_making(&self) -> Result<Option<Box<dyn Send>>, CustodyError> {
+        self.make_dir()?;
+        let lock = self.dir.join(MAKING);
+        self.disk.lock(&lock).map_err(|source| self.failed("lock", &lock, source))
+    }
+
+    /// Hands what the shares are kept under to another process of ours; nothing if they are kept in clear.
+    ///
+    /// # Errors
+    /// What the pipe says.
+    pub fn hand_over(&self, pipe: &mut dyn io::Write) -> io::Result<()> {
+        match &self.keeping {
+            Keeping::Wrapped(ikm) => ikm.hand_over(pipe),
+            Keeping::Plain(_) => Ok(()),
         }
     }
 
@@ -326,5 +348,6 @@ impl std::fmt::Debug for Custody<'_> {
 }
 
 const LOCK: &str = ".edgekeep-custody.lock";
+const MAKING: &str = ".edgekeep-init.lock";
 /// Stands from before `sys/init` until its shares are on the disk.
 pub const INTENT: &str = ".edgekeep-init.intent";

@@ -10,6 +10,7 @@
 //!   the tokens of before end: nobody needs them any more
 //! ```
 
+mod beside;
 mod credentials;
 mod hook;
 mod migrate;
@@ -31,7 +32,7 @@ use client::{Bearer, Remote, Vault};
 use config::SetupFace;
 use external::{
     Custody, CustodyError, Done, Opened, Patient, RootError, RootToken, ShareCounts, Stop, Stopped, Sweep, Swept, Wish,
-    bring_up, with_root,
+    bring_up_beside, with_root,
 };
 use host::{OsClock, OsDisk, OsEntropy};
 
@@ -53,6 +54,9 @@ struct Arguments {
     /// Wrap key shares that lie in clear under the hook, have the store replace them, and end.
     #[arg(long = "encryptExisting", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     encrypt_existing: Option<bool>,
+    /// Make the store, for a set-up that waits for it and has given the key material.
+    #[arg(long = "makeStore", hide = true)]
+    make_store: bool,
     /// Give services whose token has ended another, at a socket, until a signal.
     #[arg(long = "longRun", num_args = 0..=1, require_equals = true, default_missing_value = "true")]
     long_run: Option<bool>,
@@ -76,6 +80,9 @@ async fn set_up(arguments: Arguments, stop: Stop) -> Result<(), Failure> {
     if arguments.encrypt_existing == Some(true) {
         return migrate::encrypt(&ground, &arguments.at, None, &stop).await;
     }
+    if arguments.make_store {
+        return beside::run(&ground, &arguments.at).await;
+    }
     if arguments.long_run == Some(true) {
         return regenerate::long_run(&ground, &arguments.at, &stop).await;
     }
@@ -96,7 +103,8 @@ async fn set_up(arguments: Arguments, stop: Stop) -> Result<(), Failure> {
         reunseal: face.reunseal,
     };
     let clock = OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?;
-    let opened = bring_up(&vault, &custody, wish, &clock, &stop)
+    let beside = async || beside::start(&arguments.at, &custody).await;
+    let opened = bring_up_beside(&vault, &custody, wish, &clock, &stop, beside)
         .await
         .map_err(|e| Failure::of(Code::Refused, &e).hint(e.hint()))?;
     match opened.done {
@@ -201,5 +209,6 @@ impl From<RootError> for Failure {
     }
 }
 
+const NAME: &str = "security-secretstore-setup";
 /// A store on the same device is there in seconds; one that takes ten minutes is looked at by a person.
 const LIMIT: Duration = Duration::from_secs(600);
