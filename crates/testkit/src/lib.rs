@@ -5,6 +5,7 @@
 
 mod backend;
 mod bao;
+mod bao_server;
 mod block_on;
 mod clock;
 mod crash;
@@ -19,6 +20,7 @@ mod tangd;
 
 pub use backend::backend_contract;
 pub use bao::Bao;
+pub use bao_server::BaoServer;
 pub use block_on::block_on;
 pub use clock::FakeClock;
 pub use crash::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};

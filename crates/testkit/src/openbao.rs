@@ -2,28 +2,24 @@
 //!
 //! The test is its operator: it is made and unsealed by [`OpenBao::make`], and dies and comes back as the test says.
 
-use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::time::{Duration, Instant};
 
 use api::{ApiPath, Body, Operation, Payload, Request};
-use base64::Engine as _;
 use client::{Deadlines, HttpsVault, Trust, Vault};
-use pki::{Ca, Scope, ServerNames};
 use secret::Token;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
-use crate::SeededEntropy;
+use crate::bao_server::BaoServer;
+use crate::site_ca::{Pair, SiteCa};
 
 /// A server; killed when it is dropped.
 pub struct OpenBao {
-    dir: tempfile::TempDir,
+    server: BaoServer,
     address: SocketAddr,
     name: String,
-    child: Option<Child>,
     root: Option<String>,
     shares: Vec<String>,
 }
@@ -34,8 +30,9 @@ impl OpenBao {
     /// # Panics
     /// When `bao` is not in the environment that scripts/test.sh makes.
     pub fn start() -> Self {
-        let ip = loopback();
-        Self::at(SocketAddr::from((ip, 8200)), &ip.to_string())
+        let server = BaoServer::new();
+        let ip = server.ip();
+        Self::on(server, PORT, &ip.to_string())
     }
 
     /// A server at `address`, whose certificate is for `name` and of a CA of its own.
@@ -43,12 +40,24 @@ impl OpenBao {
     /// # Panics
     /// As [`OpenBao::start`].
     pub fn at(address: SocketAddr, name: &str) -> Self {
-        let dir = tempfile::Builder::new().prefix("edgekeep-bao-").tempdir_in("/dev/shm").expect("there is /dev/shm");
-        let mut bao = Self { dir, address, name: name.to_owned(), child: None, root: None, shares: Vec::new() };
-        bao.write_certificates();
-        bao.write_configuration();
-        bao.run();
-        bao
+        Self::on(BaoServer::at_address(address.ip()), address.port(), name)
+    }
+
+    fn on(mut server: BaoServer, port: u16, name: &str) -> Self {
+        let address = SocketAddr::new(server.ip(), port);
+        // Another CA for each server, whatever the test is.
+        let ca = SiteCa::new();
+        let Pair { certificate, key } = ca.server(name);
+        server.put(CA, ca.pem());
+        let (certificate, key) = (server.put("server.pem", &certificate), server.put("server.key", &key));
+        let (store, cluster) = (server.store(), SocketAddr::new(server.ip(), port + 1));
+        server.start(&format!(
+            "storage \"raft\" {{\n path = {store:?}\n node_id = \"one\"\n performance_multiplier = 1\n}}\n\
+             cluster_addr = \"https://{cluster}\"\napi_addr = \"https://{address}\"\n\
+             listener \"tcp\" {{\n address = \"{address}\"\n tls_cert_file = {certificate:?}\n tls_key_file = {key:?}\n}}\n"
+        ));
+        server.until_it_listens(port);
+        Self { server, address, name: name.to_owned(), root: None, shares: Vec::new() }
     }
 
     /// Where it listens.
@@ -63,7 +72,7 @@ impl OpenBao {
 
     /// The CA of its certificate.
     pub fn ca_file(&self) -> PathBuf {
-        self.dir.path().join("ca.pem")
+        self.server.at(CA)
     }
 
     /// A client for it.
@@ -150,91 +159,22 @@ impl OpenBao {
 
     /// SIGKILL: its storage stays, as after a power cut.
     pub fn kill(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().ok();
-            child.wait().ok();
-        }
+        self.server.kill();
     }
 
     /// Starts it again after [`OpenBao::kill`], and does not wait: it comes back sealed.
     pub fn start_again(&mut self) {
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(self.dir.path().join("log"));
-        let log = log.expect("its directory is ours");
-        let child = Command::new(in_venv("bao"))
-            .args(["server", "-config"])
-            .arg(self.dir.path().join("bao.hcl"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().expect("a file can be shared"))
-            .stderr(log)
-            .spawn()
-            .expect("bao starts");
-        self.child = Some(child);
+        self.server.start_again();
     }
 
     /// Everything that it kept is gone: at its next start it is not initialised.
     pub fn wipe(&mut self) {
-        self.kill();
-        let store = self.dir.path().join("store");
-        std::fs::remove_dir_all(&store).and_then(|()| std::fs::create_dir(&store)).expect("its directory is ours");
+        self.server.wipe();
     }
 
     /// What it has written to its log.
     pub fn said(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-    }
-
-    fn run(&mut self) {
-        self.start_again();
-        let began = Instant::now();
-        while TcpStream::connect(self.address).is_err() {
-            let ended = self.child.as_mut().and_then(|c| c.try_wait().ok().flatten());
-            assert!(ended.is_none(), "bao has ended: {ended:?}: {}", self.said());
-            assert!(began.elapsed() < PATIENCE, "bao does not listen: {}", self.said());
-            std::thread::sleep(Duration::from_millis(10));
-        }
-    }
-
-    fn write_certificates(&self) {
-        // Another CA for each server, whatever the test is.
-        let entropy = SeededEntropy::new(u64::from(NEXT.fetch_add(1, Ordering::Relaxed)));
-        let ca = Ca::create(&Scope::Any, &entropy).expect("a CA can be made");
-        let names = ServerNames::parse([self.name.as_str()]).expect("a name of a server");
-        let server = ca.issue_server(&names, &entropy).expect("a certificate can be made");
-        self.write("ca.pem", &ca.pem());
-        self.write("server.pem", &pem("CERTIFICATE", server.der()));
-        self.write("server.key", &pem("PRIVATE KEY", server.key().expose_pkcs8()));
-    }
-
-    fn write_configuration(&self) {
-        let at = |name: &str| self.dir.path().join(name);
-        let (address, store) = (self.address, at("store"));
-        std::fs::create_dir_all(&store).expect("its directory is ours");
-        let cluster = SocketAddr::new(address.ip(), address.port() + 1);
-        self.write(
-            "bao.hcl",
-            &format!(
-                "storage \"raft\" {{\n path = {store:?}\n node_id = \"one\"\n performance_multiplier = 1\n}}\n\
-                 cluster_addr = \"https://{cluster}\"\napi_addr = \"https://{address}\"\n\
-                 listener \"tcp\" {{\n address = \"{address}\"\n tls_cert_file = {:?}\n tls_key_file = {:?}\n}}\n",
-                at("server.pem"),
-                at("server.key"),
-            ),
-        );
-    }
-
-    fn write(&self, name: &str, text: &str) {
-        std::fs::write(self.dir.path().join(name), text).expect("its directory is ours");
-    }
-}
-
-impl Drop for OpenBao {
-    fn drop(&mut self) {
-        self.kill();
-        if std::thread::panicking() {
-            let said = self.said();
-            let from = said.char_indices().rev().nth(4000).map_or(0, |(at, _)| at);
-            eprintln!("--- what OpenBao said last\n{}", &said[from..]);
-        }
+        self.server.said()
     }
 }
 
@@ -242,26 +182,6 @@ fn text(value: &Value) -> String {
     value.as_str().expect("it is text").to_owned()
 }
 
-fn pem(label: &str, der: &[u8]) -> String {
-    let base64 = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = base64.as_bytes().chunks(64).map(|l| std::str::from_utf8(l).expect("ASCII")).collect();
-    format!("-----BEGIN {label}-----\n{}\n-----END {label}-----\n", lines.join("\n"))
-}
-
-/// A program of the Python environment that scripts/test.sh makes.
-fn in_venv(name: &str) -> PathBuf {
-    let root = Path::new(env!("CARGO_MANIFEST_DIR")).ancestors().nth(2).expect("the repository's root");
-    let path = root.join(".test/venv/bin").join(name);
-    assert!(path.is_file(), "{} is missing: scripts/test.sh makes it", path.display());
-    path
-}
-
-/// An address of 127.0.0.0/8 that no other test of any running process has.
-fn loopback() -> IpAddr {
-    let (n, pid) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
-    let octet = |n: u32, from: u32| u8::try_from(from + n % 100).expect("less than 256");
-    IpAddr::V4(Ipv4Addr::new(127, octet(pid / 100, 100), octet(pid, 100), octet(n, 100)))
-}
-
-static NEXT: AtomicU32 = AtomicU32::new(1);
+const CA: &str = "ca.pem";
+const PORT: u16 = 8200;
 const PATIENCE: Duration = Duration::from_secs(60);

@@ -6,6 +6,7 @@ use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose
 pub struct SiteCa {
     issuer: Issuer<'static, KeyPair>,
     pem: String,
+    der: Vec<u8>,
 }
 
 /// A certificate, and its private key.
@@ -24,8 +25,9 @@ impl SiteCa {
         params.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
         params.distinguished_name.push(DnType::CommonName, "site");
         let key = KeyPair::generate().expect("a key can be made");
-        let pem = params.self_signed(&key).expect("a CA signs itself").pem();
-        Self { issuer: Issuer::new(params, key), pem }
+        let certificate = params.self_signed(&key).expect("a CA signs itself");
+        let (pem, der) = (certificate.pem(), certificate.der().to_vec());
+        Self { issuer: Issuer::new(params, key), pem, der }
     }
 
     /// Its own certificate.
@@ -33,19 +35,29 @@ impl SiteCa {
         &self.pem
     }
 
+    /// The same, DER.
+    pub fn der(&self) -> &[u8] {
+        &self.der
+    }
+
     /// For a server at this address, or of this name.
     pub fn server(&self, name: &str) -> Pair {
-        self.sign(named(name), ExtendedKeyUsagePurpose::ServerAuth)
+        self.server_of(&[name])
+    }
+
+    /// For a server of all of these.
+    pub fn server_of(&self, names: &[&str]) -> Pair {
+        self.sign(named(names), ExtendedKeyUsagePurpose::ServerAuth)
     }
 
     /// For a client of this DNS name.
     pub fn client(&self, name: &str) -> Pair {
-        self.sign(named(name), ExtendedKeyUsagePurpose::ClientAuth)
+        self.sign(named(&[name]), ExtendedKeyUsagePurpose::ClientAuth)
     }
 
     /// The same, for a year that is over.
     pub fn client_of_the_past(&self, name: &str) -> Pair {
-        let mut params = named(name);
+        let mut params = named(&[name]);
         params.not_before = rcgen::date_time_ymd(2020, 1, 1);
         params.not_after = rcgen::date_time_ymd(2021, 1, 1);
         self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
@@ -66,6 +78,7 @@ impl SiteCa {
     }
 }
 
-fn named(name: &str) -> CertificateParams {
-    CertificateParams::new(vec![name.to_owned()]).expect("it is a name or an address")
+fn named(names: &[&str]) -> CertificateParams {
+    let names: Vec<String> = names.iter().map(|name| (*name).to_owned()).collect();
+    CertificateParams::new(names).expect("they are names or addresses")
 }

@@ -3,13 +3,11 @@
 use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
-use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
 
-use base64::Engine as _;
 use client::{DangerPlainVault, Deadlines, HttpsVault, Remote, Trust};
 use serde_json::Value;
+use testkit::{BaoServer, Pair, SiteCa};
 
 /// Whether the real OpenBao is to be left out. Says so when it is.
 pub(crate) fn is_skipped() -> bool {
@@ -28,14 +26,13 @@ pub(crate) fn in_venv(name: &str) -> PathBuf {
 }
 
 pub(crate) struct Bao {
-    dir: tempfile::TempDir,
+    server: BaoServer,
     pub(crate) ip: String,
-    child: Option<Child>,
     setup: Setup,
 }
 
 /// How one is set up.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub(crate) struct Setup {
     /// With the unauthenticated doors of old.
     pub(crate) legacy: bool,
@@ -68,19 +65,24 @@ impl Bao {
     }
 
     pub(crate) fn with(setup: Setup) -> Self {
-        let dir = tempfile::Builder::new().prefix("edgekeep-bao-").tempdir_in("/dev/shm").unwrap();
-        let mut bao = Self { dir, ip: loopback(), child: None, setup };
+        let server = BaoServer::new();
+        let mut bao = Self { ip: server.ip().to_string(), server, setup };
         if let Some(authority) = &bao.setup.authority {
-            authority.certify(&bao.ip, bao.dir.path());
+            let Pair { certificate, key } = authority.ca.server_of(&[&bao.ip, "edgex-secret-store"]);
+            bao.server.put("tls.crt", &certificate);
+            bao.server.put("tls.key", &key);
         }
         bao.start();
         bao
     }
 
     fn start(&mut self) {
-        let (ip, dir, setup) = (&self.ip, self.dir.path(), &self.setup);
-        let store = dir.join("store");
-        std::fs::create_dir_all(&store).unwrap();
+        let configuration = self.configuration();
+        self.server.start(&configuration);
+    }
+
+    fn configuration(&self) -> String {
+        let (ip, setup) = (&self.ip, &self.setup);
         let scheme = if setup.authority.is_some() { "https" } else { "http" };
         let join = setup.join.as_ref().map(|first| {
             let ca =
@@ -89,40 +91,31 @@ impl Bao {
         });
         let storage = match setup.storage {
             Storage::Raft => format!(
-                "storage \"raft\" {{\n path = {store:?}\n node_id = \"{ip}\"\n performance_multiplier = 1\n{}}}\n",
+                "storage \"raft\" {{\n path = {:?}\n node_id = \"{ip}\"\n performance_multiplier = 1\n{}}}\n",
+                self.server.store(),
                 join.unwrap_or_default()
             ),
             Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
         };
         let doors = if setup.legacy { "disable_unauthed_generate_root_endpoints = false" } else { "" };
+        let at = |name| self.server.at(name);
         let tls = match setup.authority {
-            Some(_) => format!("tls_cert_file = {:?}\n tls_key_file = {:?}", dir.join("tls.crt"), dir.join("tls.key")),
+            Some(_) => format!("tls_cert_file = {:?}\n tls_key_file = {:?}", at("tls.crt"), at("tls.key")),
             None => "tls_disable = true".into(),
         };
         let audit = match setup.audit {
             true => format!("audit \"file\" \"all\" {{\n options {{\n file_path = {:?}\n }}\n}}\n", self.audit_file()),
             false => String::new(),
         };
-        let config = format!(
+        format!(
             "{storage}cluster_addr = \"https://{ip}:8201\"\napi_addr = \"{scheme}://{ip}:8200\"\n\
              listener \"tcp\" {{\n address = \"{ip}:8200\"\n {tls}\n {doors}\n}}\n{audit}"
-        );
-        std::fs::write(dir.join("bao.hcl"), config).unwrap();
-        let log = std::fs::OpenOptions::new().create(true).append(true).open(dir.join("log")).unwrap();
-        let child = Command::new(in_venv("bao"))
-            .args(["server", "-config"])
-            .arg(dir.join("bao.hcl"))
-            .stdin(Stdio::null())
-            .stdout(log.try_clone().unwrap())
-            .stderr(log)
-            .spawn()
-            .unwrap();
-        self.child = Some(child);
+        )
     }
 
     /// Where the audit device writes.
     pub(crate) fn audit_file(&self) -> PathBuf {
-        self.dir.path().join("audit.log")
+        self.server.at("audit.log")
     }
 
     /// The way to it, for the libraries below the face.
@@ -138,10 +131,7 @@ impl Bao {
     }
 
     pub(crate) fn stop(&mut self) {
-        if let Some(mut child) = self.child.take() {
-            child.kill().ok();
-            child.wait().ok();
-        }
+        self.server.kill();
     }
 
     /// As after a power cut: sealed again.
@@ -157,8 +147,7 @@ impl Bao {
 
     /// A store that was never there before.
     pub(crate) fn wipe(&mut self) {
-        self.stop();
-        std::fs::remove_dir_all(self.dir.path().join("store")).unwrap();
+        self.server.wipe();
         self.start();
     }
 
@@ -217,57 +206,27 @@ impl Bao {
                 Err(_) => std::thread::sleep(std::time::Duration::from_millis(5)),
             }
         }
-        panic!("OpenBao does not listen: {}", self.said());
+        panic!("OpenBao does not listen: {}", self.server.said());
     }
 
-    /// Until this stands in its log.
     pub(crate) fn until_it_says(&self, text: &str) {
-        for _ in 0..6000 {
-            if self.said().contains(text) {
-                return;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(10));
-        }
-        panic!("OpenBao does not say {text:?}: {}", self.said());
-    }
-
-    fn said(&self) -> String {
-        std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
+        self.server.until_it_says(text);
     }
 }
 
-impl Drop for Bao {
-    fn drop(&mut self) {
-        self.stop();
-        if std::thread::panicking() {
-            let said = self.said();
-            eprintln!("--- what OpenBao said last\n{}", &said[said.len().saturating_sub(4000)..]);
-        }
-    }
-}
-
-/// A CA of ours, and its certificate in a file.
-#[derive(Debug)]
+/// A CA, and its certificate in a file.
 pub(crate) struct Authority {
-    ca: pki::Ca,
+    ca: SiteCa,
     _dir: tempfile::TempDir,
     pub(crate) file: PathBuf,
 }
 
 impl Authority {
     pub(crate) fn new() -> Arc<Self> {
-        let dir = tempfile::tempdir().unwrap();
-        let ca = pki::Ca::create(&pki::Scope::Any, &host::OsEntropy).unwrap();
+        let (dir, ca) = (tempfile::tempdir().unwrap(), SiteCa::new());
         let file = dir.path().join("ca.pem");
         std::fs::write(&file, ca.pem()).unwrap();
         Arc::new(Self { ca, _dir: dir, file })
-    }
-
-    fn certify(&self, ip: &str, dir: &Path) {
-        let names = pki::ServerNames::parse([ip, "edgex-secret-store"]).unwrap();
-        let made = self.ca.issue_server(&names, &host::OsEntropy).unwrap();
-        std::fs::write(dir.join("tls.crt"), pem("CERTIFICATE", made.der())).unwrap();
-        std::fs::write(dir.join("tls.key"), pem("PRIVATE KEY", made.key().expose_pkcs8())).unwrap();
     }
 
     fn over(&self, stream: TcpStream, ip: &str) -> Box<dyn Wire> {
@@ -278,12 +237,6 @@ impl Authority {
         let connection = rustls::ClientConnection::new(Arc::new(config), name).unwrap();
         Box::new(rustls::StreamOwned::new(connection, stream))
     }
-}
-
-fn pem(kind: &str, der: &[u8]) -> String {
-    let text = base64::engine::general_purpose::STANDARD.encode(der);
-    let lines: Vec<&str> = text.as_bytes().chunks(64).map(|c| std::str::from_utf8(c).unwrap()).collect();
-    format!("-----BEGIN {kind}-----\n{}\n-----END {kind}-----\n", lines.join("\n"))
 }
 
 trait Wire: Read + Write {}
@@ -300,12 +253,4 @@ fn unchunked(mut body: &str) -> String {
         body = rest[size..].trim_start_matches("\r\n");
     }
     out
-}
-
-/// An address that no other test of any running process has.
-fn loopback() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let pid = std::process::id();
-    format!("127.{}.{}.{}", 1 + (pid >> 8) % 250, pid & 255, 1 + n % 250)
 }
