@@ -71,7 +71,9 @@ fn cannot(error: &TpmError) -> bool {
     matches!(error.refusal(), Some(Refusal::Unknown | Refusal::Other))
 }
 
-/// Sees that the gate is armed, and says how many releases are left after the next one.
+/// Sees that the gate is armed, and says how many releases are left after the next one. Whether this is the first release of a boot
+/// is not read: the step that the first one takes is refused by the TPM in every other, and that is as good an answer. Whether the
+/// gate is armed otherwise, or closed, the policy of the object tells.
 pub(super) fn admit(
     chip: &Chip,
     tpm: &mut Tpm,
@@ -79,9 +81,8 @@ pub(super) fn admit(
     gate: &Gate,
     index: &NvIndex,
 ) -> Result<u8, SourceError> {
-    let left = match left(chip, tpm, gate, index)? {
-        Some(left) => left,
-        None => {
+    let left = match at_base(tpm, session, gate) {
+        Ok(()) => {
             arm(tpm, session, gate, index).map_err(|e| match e.refusal() {
                 Some(Refusal::Handle | Refusal::Auth) => {
                     changed(chip, index, "is not there, or another is in its place")
@@ -90,6 +91,8 @@ pub(super) fn admit(
             })?;
             gate.limit
         }
+        Err(e) if e.refusal() == Some(Refusal::Policy) => count(chip, tpm, gate, index)?,
+        Err(e) => return Err(chip.faults().tpm(e)),
     };
     Ok(left.saturating_sub(1))
 }
@@ -116,23 +119,37 @@ fn left(chip: &Chip, tpm: &mut Tpm, gate: &Gate, index: &NvIndex) -> Result<Opti
         return Ok(None);
     }
     if value != gate.armed() {
-        return Err(faults.exhausted(format!("{} is closed", gate.register)));
+        return Err(gate.is_closed(chip));
     }
-    let counter = tpm.nv_read_counter(index.handle()).map_err(|e| match e.refusal() {
-        Some(Refusal::Handle) => changed(chip, index, "is not there any more"),
-        Some(Refusal::NvUnwritten) => changed(chip, index, "was defined anew in this boot"),
-        _ => faults.tpm(e),
-    })?;
-    let left = counter.limit.min(u32::from(gate.limit)).checked_sub(counter.count).filter(|left| *left > 0);
-    let left = left.ok_or_else(|| used_up(chip, gate))?;
-    Ok(Some(u8::try_from(left).unwrap_or(gate.limit)))
+    count(chip, tpm, gate, index).map(Some)
 }
 
-/// Fills the counter for this boot, and only then leaves the state in which it can be filled. After a power cut between the
+/// What the counter says is left, at least one. It was filled in this boot, unless the gate was closed before.
+fn count(chip: &Chip, tpm: &mut Tpm, gate: &Gate, index: &NvIndex) -> Result<u8, SourceError> {
+    let faults = chip.faults();
+    let counter = match (tpm.nv_read_counter(index.handle()), gate.register) {
+        (Ok(counter), _) => counter,
+        (Err(e), register) => {
+            return Err(match e.refusal() {
+                Some(Refusal::Handle) => changed(chip, index, "is not there any more"),
+                Some(Refusal::NvUnwritten) => match register.read(tpm) {
+                    Ok(value) if value == gate.armed() => changed(chip, index, "was defined anew in this boot"),
+                    Ok(_) => gate.is_closed(chip),
+                    Err(e) => faults.tpm(e),
+                },
+                _ => faults.tpm(e),
+            });
+        }
+    };
+    let left = counter.limit.min(u32::from(gate.limit)).checked_sub(counter.count).filter(|left| *left > 0);
+    let left = left.ok_or_else(|| used_up(chip, gate))?;
+    Ok(u8::try_from(left).unwrap_or(gate.limit))
+}
+
+/// Fills the counter for this boot, the register having been shown to be at its base, and only then leaves the state in which it can be filled. After a power cut between the
 /// two the gate begins at its base again; after a crash it is still there, and the counter is filled once more.
 fn arm(tpm: &mut Tpm, session: &mut Session, gate: &Gate, index: &NvIndex) -> Result<(), TpmError> {
     let fill = PinCounter { count: 0, limit: u32::from(gate.limit) };
-    at_base(tpm, session, gate)?;
     match tpm.nv_write_counter(session, index, NvState::default(), fill) {
         // Its name says that it was filled in this boot already. What a command refuses leaves the session as it was.
         Err(e) if e.refusal() == Some(Refusal::Auth) => {

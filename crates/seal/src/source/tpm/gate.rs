@@ -13,6 +13,7 @@ use ::tpm::policy::PolicyDigest;
 use ::tpm::{NvHandle, NvIndex, PcrSet, PcrValues, Tpm, TpmError, extended};
 use secret::crypto::sha256;
 
+use super::chip::Chip;
 use crate::source::SourceError;
 
 /// A register that is fit to be a gate.
@@ -93,6 +94,11 @@ impl Gate {
             _ => PolicyDigest::default(),
         };
         self.counter.map(|handle| NvIndex::counter(handle, write))
+    }
+
+    /// Nothing more is released in this boot.
+    pub(super) fn is_closed(&self, chip: &Chip) -> SourceError {
+        chip.faults().exhausted(format!("{} is closed", self.register))
     }
 
     /// How many more releases than the next one `value` allows; `None` if not even that.

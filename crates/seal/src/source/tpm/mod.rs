@@ -204,16 +204,21 @@ impl TpmSource {
     fn refused(&self, tpm: &mut Tpm, policy: &SlotPolicy, error: TpmError) -> SourceError {
         let faults = self.chip.faults();
         match (error.refusal(), policy.state.window) {
-            (Some(Refusal::Policy), _) => match (policy.state.differs(&self.chip, tpm), policy.gate) {
-                // Registers as agreed, and a gate that was armed, or is said to be.
-                (SourceError::PolicyMismatch { differs }, Some(gate))
-                    if differs.is_empty() && gate.counter.is_some() =>
-                {
-                    let defect = format!("{} was extended, and has not the value that follows", gate.register);
-                    SourceError::Tampered { what: faults.what, defect }
+            (Some(Refusal::Policy), _) => {
+                if let Some(out) = policy.gate.and_then(|gate| self.is_out(tpm, &gate)) {
+                    return out;
                 }
-                (told, _) => told,
-            },
+                match (policy.state.differs(&self.chip, tpm), policy.gate) {
+                    // Registers as agreed, and a gate that was armed, or is said to be.
+                    (SourceError::PolicyMismatch { differs }, Some(gate))
+                        if differs.is_empty() && gate.counter.is_some() =>
+                    {
+                        let defect = format!("{} was extended, and has not the value that follows", gate.register);
+                        SourceError::Tampered { what: faults.what, defect }
+                    }
+                    (told, _) => told,
+                }
+            }
             (Some(Refusal::Condition), Some(window)) => SourceError::WindowClosed { what: faults.what, window },
             (Some(Refusal::Auth), _) => self.chip.wrong_pin(tpm),
             _ => faults.tpm(error),
@@ -221,12 +226,22 @@ impl TpmSource {
     }
 
     /// How many releases are left after the next one, by what the gate and the counter say. A counter that is empty since the
-    /// start is filled.
+    /// start is filled. Of a single release nothing is read: the policy has one state for it.
     fn admit(&self, tpm: &mut Tpm, session: &mut Session, gate: &Gate) -> Result<u8, SourceError> {
-        if let Some(index) = gate.index() {
-            return counter::admit(&self.chip, tpm, session, gate, &index);
+        match gate.index() {
+            Some(index) => counter::admit(&self.chip, tpm, session, gate, &index),
+            None if gate.limit == 1 => Ok(0),
+            None => self.left_by_gate(tpm, gate),
         }
-        self.left_by_gate(tpm, gate)
+    }
+
+    /// Whether it is the gate that has refused, by what the register is said to hold.
+    fn is_out(&self, tpm: &mut Tpm, gate: &Gate) -> Option<SourceError> {
+        if gate.counter.is_none() {
+            return self.left_by_gate(tpm, gate).err();
+        }
+        let value = gate.register.read(tpm).ok()?;
+        (value != gate.base && value != gate.armed()).then(|| gate.is_closed(&self.chip))
     }
 
     fn left_by_gate(&self, tpm: &mut Tpm, gate: &Gate) -> Result<u8, SourceError> {
