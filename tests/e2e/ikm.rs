@@ -118,6 +118,45 @@ fn a_hook_of_an_index_prints_once_in_a_boot() {
     assert_eq!(line(&print(&hook)), first);
 }
 
+/// Hook and store on one TPM: with one counter each would shut the other out, and so neither is set up like that unnoticed.
+#[test]
+fn a_hook_and_a_store_do_not_count_by_one_register() {
+    let Some(hook) = Hook::new("releases_per_boot = 2\n") else { return };
+    let mut device = crate::device::Device::with_services(&["sensor"]);
+    let section = |gate: u8| {
+        let socket = hook.tpm.socket();
+        format!("kind = \"tpm\"\ndevice = {socket:?}\npcrs = [7]\nreleases_per_boot = 2\ngate_pcr = {gate}\n")
+    };
+    device.replace_section("source", &section(13));
+    let provision = |name: &str| {
+        let mut command = Command::new(EDGEKEEP);
+        command.args(["ikm", "provision", "--as-hook", "--config"]).arg(hook.path("hook.toml"));
+        command.arg("--out").arg(hook.path(name)).env_clear().env("EDGEKEEP_CONFIG", device.config());
+        command.stdin(Stdio::null()).output().unwrap()
+    };
+    let said = refused(&provision("same.slot"));
+    assert!(said.contains("counts its releases by PCR 13 of the same TPM") && said.contains("gate_pcr"), "{said}");
+    assert!(!hook.path("same.slot").exists());
+    let check = || {
+        let mut command = Command::new(EDGEKEEP);
+        command.args(["up", "--check", "--config"]).arg(device.config()).env_clear();
+        let output = command.env("EDGEKEEP_IKM_CONFIG", hook.path("hook.toml")).stdin(Stdio::null()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    };
+    assert!(check().contains("counts its releases by PCR 13 of the same TPM, as the store does"), "{}", check());
+    let text = std::fs::read_to_string(hook.path("hook.toml")).unwrap();
+    hook.write("hook.toml", &format!("{text}gate_pcr = 12\n"), 0o600);
+    assert!(provision("other.slot").status.success());
+    assert!(!check().contains("as the store does"));
+    // And both have their own two.
+    device.up();
+    let print = || hook.print(&hook.path("other.slot"));
+    assert_eq!(line(&print()), line(&print()));
+    assert!(refused(&print()).contains("gives nothing more in this boot"));
+    device.kill();
+    device.up();
+}
+
 #[test]
 fn only_what_was_made_for_a_hook_is_printed_and_never_on_a_terminal() {
     let Some(hook) = Hook::new("") else { return };

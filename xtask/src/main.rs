@@ -21,6 +21,8 @@ cargo xtask bench boot [OPTIONS] first and later boots beside a bare TLS server:
                                  --dir DIR (on the disk to be measured), --artefact FILE --hello FILE
 cargo xtask bench calls --artefact FILE --against FILE
                                  processor time of a call, one build beside another: --rounds N, --calls N, --dir DIR
+cargo xtask bench sources --artefact FILE --helper FILE
+                                 a release from each key source, with the start of the process: --rounds N, --strict
 cargo xtask acceptance [LOG]     demands of EdgeX's documents against the ways of running
 ";
 
@@ -34,6 +36,8 @@ fn main() -> ExitCode {
         ["release", rest @ ..] => release::release(rest),
         ["bench", "boot", rest @ ..] => bench::boot(rest),
         ["bench", "calls", rest @ ..] => bench::calls(rest),
+        ["bench", "sources", rest @ ..] => bench::sources(rest),
+        ["bench", bench::PCR_READ, socket] => bench::pcr_read(socket),
         ["bench", bench::AES_RATE] => bench::aes_rate(),
         ["acceptance", rest @ ..] => acceptance::print(rest.first().copied()),
         _ => {

@@ -92,6 +92,9 @@ impl Places {
             PlanFault::NoRecipient => (section("recovery"), "name at least one age1... recipient".into()),
             PlanFault::NoSource | PlanFault::TooManySources { .. } => (section("source"), "keep one at least, 14 at most".into()),
             PlanFault::DuplicateSource(name) => (self.of(Part::Source, name), "remove one of the two".into()),
+            PlanFault::SharedGate { name, .. } => {
+                (self.of(Part::Source, name), "give one of them another gate_pcr: 8 to 15, not 10".into())
+            }
             PlanFault::NothingCloses(_) => (
                 section("release"),
                 "set releases_per_boot in the [source] of kind \"tpm\", or take after_close out".into(),

@@ -96,6 +96,14 @@ pub enum PlanFault {
         /// What is wrong with it.
         problem: String,
     },
+    /// Two sources would count their releases by one register.
+    #[error("{name} counts its releases by PCR {gate}, and so does a source before it: each would shut the other out")]
+    SharedGate {
+        /// The second.
+        name: String,
+        /// The register.
+        gate: u8,
+    },
     /// The mounts that services and credentials need are missing.
     #[error("no {0} is mounted, and the plan needs one")]
     NoMount(&'static str),
@@ -155,6 +163,9 @@ impl Plan {
         for (i, source) in self.sources.iter().enumerate() {
             if self.sources.iter().take(i).any(|before| before.is_same_device(source)) {
                 faults.push(PlanFault::DuplicateSource(source.to_string()));
+            }
+            if let Some(gate) = self.sources.iter().take(i).find_map(|before| before.shared_gate(source)) {
+                faults.push(PlanFault::SharedGate { name: source.to_string(), gate });
             }
             let allowed = self.profile != Profile::Production || self.dangers.software_key;
             // As a part of `all` it is worth nothing, and as one of `threshold` it is worth too much.
@@ -234,6 +245,7 @@ const MAX_SOURCES: usize = seal::MAX_SLOTS - 2;
 mod tests {
     use super::super::{CredentialPlan, FileMode, GatePlan};
     use super::*;
+    use crate::plan::{TpmKeeping, TpmSpec};
     use crate::testing::demo_plan;
 
     #[test]
@@ -278,6 +290,45 @@ mod tests {
         assert_eq!(plan.faults(), [PlanFault::TooManySources { count: 15 }]);
         plan.sources = Vec::new();
         assert_eq!(plan.faults(), [PlanFault::NoSource]);
+    }
+
+    #[test]
+    fn two_sources_never_count_by_one_register() {
+        let tpm = |device: &str, gate_pcr, limit, pcr| {
+            SourceSpec::Tpm(TpmSpec {
+                device: device.into(),
+                keeping: TpmKeeping::Sealed,
+                pcrs: seal::PcrSet::new([pcr]).unwrap(),
+                signing: seal::PcrSigning::default(),
+                gate_pcr,
+                counting: seal::Counting::default(),
+                releases_per_boot: std::num::NonZeroU8::new(limit),
+                window: None,
+                pin_file: None,
+                deadline: std::time::Duration::from_secs(1),
+            })
+        };
+        let first = tpm("/dev/tpmrm0", 13, 2, 7);
+        let all = |part: &SourceSpec| {
+            let file = SourceSpec::Credential {
+                directory: "/run/credentials/edgekeep.service".into(),
+                name: "ikm".parse().unwrap(),
+                form: seal::CredentialForm::Raw,
+            };
+            SourceSpec::Combined { threshold: None, parts: vec![file, part.clone()] }
+        };
+        let mut plan = demo_plan("/d".as_ref(), "/r".as_ref());
+        for (second, shared) in [
+            (tpm("/dev/tpmrm0", 13, 3, 11), true),
+            (all(&tpm("/dev/tpmrm0", 13, 3, 11)), true),
+            (tpm("/dev/tpmrm0", 12, 3, 11), false),
+            (tpm("/dev/tpmrm1", 13, 3, 11), false),
+            (tpm("/dev/tpmrm0", 13, 0, 11), false),
+        ] {
+            plan.sources = vec![first.clone(), second];
+            let found = plan.faults().iter().any(|f| matches!(f, PlanFault::SharedGate { gate: 13, .. }));
+            assert_eq!(found, shared, "{:?}", plan.sources[1]);
+        }
     }
 
     #[test]

@@ -139,6 +139,13 @@ pub enum TpmKeeping {
     Index,
 }
 
+impl TpmSpec {
+    /// The register that says how far a boot has come with the releases, where they are counted by one.
+    fn gate(&self) -> Option<u8> {
+        (self.keeping == TpmKeeping::Sealed && self.releases_per_boot.is_some()).then_some(self.gate_pcr)
+    }
+}
+
 impl SourceSpec {
     /// What is asked of the source when the store is made.
     pub fn policy(&self) -> PolicyRequest {
@@ -239,6 +246,16 @@ impl SourceSpec {
             }
             _ => false,
         }
+    }
+
+    /// The register by which both count their releases, of one TPM. What one of them extends shuts the other out until the next boot
+    /// of the kernel.
+    pub fn shared_gate(&self, other: &Self) -> Option<u8> {
+        let mut pairs = self.parts().iter().flat_map(|a| other.parts().iter().map(move |b| (a, b)));
+        pairs.find_map(|(a, b)| match (a, b) {
+            (Self::Tpm(a), Self::Tpm(b)) if a.device == b.device && a.gate() == b.gate() => a.gate(),
+            _ => None,
+        })
     }
 
     /// The source itself, or the parts of a combination.

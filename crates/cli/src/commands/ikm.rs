@@ -144,6 +144,7 @@ impl Provision {
         }
         let tools = Tools::new(&self.config, &self.out)?;
         let spec = tools.only()?;
+        not_the_stores_gate(spec, &self.config)?;
         let deadline = tools.deadline(spec.deadline() * 2);
         let made = tools.ground.source(spec).provision(&spec.policy(), &*tools.ground.auth(spec), deadline);
         let file = HookFile::create(made.map_err(|e| refused(&e))?, &OsEntropy);
@@ -239,6 +240,57 @@ impl Conformance {
     }
 }
 
+/// What counts the releases of a hook must not count those of this device's store: the first release of either would be the last of the
+/// other, and look like an attack.
+fn not_the_stores_gate(hook: &SourceSpec, config: &Path) -> Result<(), Failure> {
+    let file = super::up::config_file(None);
+    if file == config {
+        return Ok(());
+    }
+    match gate_shared_with(std::slice::from_ref(hook), &file) {
+        None => Ok(()),
+        Some(gate) => {
+            let fact = format!("the store of {} counts its releases by PCR {gate} of the same TPM", file.display());
+            Err(Failure::usage(fact).hint("give the hook another gate_pcr: 8 to 15, not 10"))
+        }
+    }
+}
+
+/// The same, from the store's side: said where the hook has its usual place.
+pub(super) fn gate_shared_with_the_hook(plan: &boot::plan::Plan) -> Option<String> {
+    let environment = crate::locate::environment();
+    let file: PathBuf = environment.value("EDGEKEEP_IKM_CONFIG").filter(|f| !f.is_empty()).unwrap_or(CONFIG).into();
+    let gate = gate_shared_with(&plan.sources, &file)?;
+    Some(format!(
+        "the hook of {} counts its releases by PCR {gate} of the same TPM, as the store does: each shuts the other out; give one of \
+         them another gate_pcr",
+        file.display()
+    ))
+}
+
+/// By what another configuration says, if there is one that can be read.
+fn gate_shared_with(sources: &[SourceSpec], file: &Path) -> Option<u8> {
+    if !matches!(OsDisk.meta(file), Ok(Some(_))) {
+        return None;
+    }
+    let others = load_sources(file).ok()?.sources;
+    sources.iter().find_map(|source| others.iter().find_map(|other| source.shared_gate(other)))
+}
+
+fn load_sources(file: &Path) -> Result<KeySources, config::Faults> {
+    let environment = crate::locate::environment();
+    let inputs = Inputs {
+        disk: &OsDisk,
+        environment: &environment,
+        uid: crate::process::uid(),
+        file,
+        edgex_dir: None,
+        data_dir: None,
+        terminal: false,
+    };
+    config::load_sources(&inputs)
+}
+
 /// The sources of a configuration, and what they are made of.
 struct Tools {
     sources: Vec<SourceSpec>,
@@ -248,17 +300,7 @@ struct Tools {
 impl Tools {
     /// `beside`: the file beside which those who release from one TPM lock each other out.
     fn new(config: &Path, beside: &Path) -> Result<Self, Failure> {
-        let environment = crate::locate::environment();
-        let inputs = Inputs {
-            disk: &OsDisk,
-            environment: &environment,
-            uid: crate::process::uid(),
-            file: config,
-            edgex_dir: None,
-            data_dir: None,
-            terminal: false,
-        };
-        let sources = config::load_sources(&inputs).map_err(|faults| super::up::faulty(&faults))?;
+        let sources = load_sources(config).map_err(|faults| super::up::faulty(&faults))?;
         // A file that is there is its own lock: in a container nothing beside it could be written.
         let there = OsDisk.meta(beside).is_ok_and(|m| m.is_some());
         Self::with(sources, if there { beside.to_owned() } else { beside.with_extension("lock") })

@@ -29,6 +29,9 @@ pub(super) fn text(config: &Config, file: &Path) -> String {
     put(gates(plan));
     put(policies(plan));
     put(list("protections lacking", &crate::lacking::of_plan(plan)));
+    if let Some(shared) = super::super::ikm::gate_shared_with_the_hook(plan) {
+        put(list("what will not work", &[shared]));
+    }
     if !config.notes.is_empty() {
         put(list("settings without effect", &config.notes));
     }

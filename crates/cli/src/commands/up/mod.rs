@@ -62,7 +62,7 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
         crate::output::line(&check::text(&config, &file));
         return Ok(());
     }
-    for note in &config.notes {
+    for note in config.notes.iter().cloned().chain(super::ikm::gate_shared_with_the_hook(&config.plan)) {
         tracing::warn!("{note}");
     }
     let guard =
