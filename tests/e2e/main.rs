@@ -29,4 +29,5 @@ mod restarts;
 mod signals;
 mod slots;
 mod sources;
+mod systemd;
 mod tpm;
