@@ -1,9 +1,12 @@
 //! As containers have it: the keeper and two services, each in a network of its own, each service its own user.
 
+use std::path::Path;
 use std::process::{Command, Output};
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::device::{Device, EDGEKEEP};
 use crate::part;
+use crate::server::{HOSTILE, Server, open_dir, path};
 
 /// Network namespaces on one bridge, removed with the test.
 struct Networks {
@@ -12,8 +15,10 @@ struct Networks {
 
 impl Networks {
     /// The first has the bridge and `10.77.0.1`; the others `10.77.0.2`, `10.77.0.3`.
-    fn new(ip: &std::path::Path, count: usize) -> Self {
-        let names: Vec<String> = (0..count).map(|n| format!("ek{}-{n}", std::process::id())).collect();
+    fn new(ip: &Path, count: usize) -> Self {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        let made = NEXT.fetch_add(1, Ordering::Relaxed);
+        let names: Vec<String> = (0..count).map(|n| format!("ek{}-{made}-{n}", std::process::id())).collect();
         let run = |arguments: &[&str]| part::must(Command::new(ip).args(arguments));
         for name in &names {
             run(&["netns", "add", name]);
@@ -89,4 +94,82 @@ fn two_services_in_networks_of_their_own() {
         let stolen = service(n, uid, &format!("cat {}", file.display()));
         assert!(!stolen.status.success(), "{name} read {other}'s token file");
     }
+}
+
+/// As EdgeX's compose files have it: a store without TLS in another container, which waits for the bootstrapper's own gate. Nothing is
+/// sent there in clear but on a private network, and where somebody has said so.
+#[test]
+fn a_bootstrapper_speaks_plain_text_on_a_private_network_alone_and_only_when_told() {
+    if part::is_skipped("netns") || part::is_skipped("openbao") {
+        return;
+    }
+    let ip = part::program("ip", "iproute2", &["/sbin", "/usr/sbin"]);
+    let (networks, dir, bao) = (Networks::new(&ip, 2), open_dir(), part::bao());
+    // An address that is not private (RFC 5737), at which the very same store answers.
+    let [hub, other] = [&networks.names[0], &networks.names[1]];
+    part::must(Command::new(&ip).args(["-n", hub, "addr", "add", "203.0.113.1/24", "dev", "br0"]));
+    part::must(Command::new(&ip).args(["-n", other, "route", "add", "203.0.113.0/24", "via", "10.77.0.1"]));
+    let within = |network: &str, program: &Path| {
+        let mut command = Command::new(&ip);
+        command.args(["netns", "exec", network]).arg(program).env_clear().env("PATH", path()).env("HOME", dir.path());
+        command.env("STAGEGATE_BOOTSTRAPPER_HOST", "10.77.0.1").env("STAGEGATE_DATABASE_HOST", "10.77.0.1");
+        command
+    };
+    let mut store = within(hub, Path::new(EDGEKEEP));
+    store.args(["entry", "secret-store", "--"]).arg(&bao);
+    store.args(["server", "-dev", "-dev-root-token-id=root", "-dev-listen-address=0.0.0.0:8200"]);
+    let mut store = Server::start(&mut store, &dir.path().join("store.log"));
+    store.until_it_says("waiting for tcp://10.77.0.1:54321");
+    let mut gate = within(hub, Path::new(EDGEKEEP));
+    let mut gate = Server::start(gate.args(["entry", "bootstrapper"]), &dir.path().join("gate.log"));
+    gate.until_it_says("open: 10.77.0.1:54321");
+    let ask = |arguments: &[&str]| {
+        let mut command = within(hub, &bao);
+        command.env("BAO_ADDR", "http://127.0.0.1:8200").env("BAO_TOKEN", "root").args(arguments).output().unwrap()
+    };
+    store.until(|| ask(&["status"]).status.success());
+    assert_eq!(store.is().0, "bao", "the same process");
+
+    let service = "security-bootstrapper-redis";
+    let at = format!("secret/edgex/{service}/redisdb");
+    let file = |name: &str, text: &str| {
+        let path = dir.path().join(name);
+        #[allow(clippy::disallowed_methods)]
+        std::fs::write(&path, text).unwrap();
+        path.display().to_string()
+    };
+    let policy = file("policy.hcl", &format!("path \"{at}\" {{ capabilities = [\"read\"] }}\n"));
+    let password = format!("password=@{}", file("password", HOSTILE));
+    for arguments in [
+        &["secrets", "disable", "secret"][..],
+        &["secrets", "enable", "-path=secret", "-version=1", "kv"],
+        &["kv", "put", &at, "username=default", &password],
+        &["policy", "write", "redis", &policy],
+    ] {
+        let output = ask(arguments);
+        assert!(output.status.success(), "{output:?}");
+    }
+    let token = String::from_utf8(ask(&["token", "create", "-policy=redis", "-field=token"]).stdout).unwrap();
+    let token = file("token.json", &format!("{{\"auth\":{{\"client_token\":\"{}\"}}}}", token.trim()));
+
+    let face = dir.path().join("security-bootstrapper");
+    std::os::unix::fs::symlink(EDGEKEEP, &face).unwrap();
+    let acl = dir.path().join("conf/edgex_redis_acl.conf");
+    let configure = |host: &str, allowed: &str| {
+        let mut command = within(other, &face);
+        command.env("SECRETSTORE_HOST", host).env("SECRETSTORE_TOKENFILE", &token).env("EDGEX_STARTUP_DURATION", "2");
+        command.env("DATABASECONFIG_PATH", dir.path().join("conf")).env("EDGEKEEP_DANGER_PLAIN_HTTP", allowed);
+        let output = command.current_dir(dir.path()).arg("configureRedis").output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let (code, said) = configure("10.77.0.1", "");
+    assert!(code == Some(1) && said.contains("plain http to \"10.77.0.1\""), "{said}");
+    let (code, said) = configure("203.0.113.1", "true");
+    assert!(code == Some(1) && said.contains("it is not on a private network"), "{said}");
+    assert!(!acl.exists());
+    let (code, said) = configure("10.77.0.1", "true");
+    assert!(code == Some(0) && said.contains("cross the network to 10.77.0.1 in clear"), "{said}");
+    let digest = hex::encode(secret::crypto::sha256(&[HOSTILE.as_bytes()]));
+    assert!(std::fs::read_to_string(&acl).unwrap().contains(&digest));
+    assert_eq!(store.signal("TERM").code(), Some(0), "SIGTERM is the store's own");
 }
