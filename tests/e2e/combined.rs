@@ -6,15 +6,6 @@ use testkit::{Bao, Swtpm, Tangd, Tanging, is_skipped};
 
 use crate::device::Device;
 
-fn put(device: &Device) {
-    let output = device.as_service("sensor", &["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
-    assert!(output.status.success(), "{output:?}");
-}
-
-fn kept(device: &Device) -> String {
-    device.field("sensor", "secret/edgex/sensor/kept", "n")
-}
-
 fn write(path: &Path, text: &str, mode: u32) -> PathBuf {
     use host::Disk;
     host::OsDisk.replace(path, text.as_bytes(), mode, None).unwrap();
@@ -40,7 +31,7 @@ fn a_device_that_needs_its_tpm_and_its_site() {
     let mut device = Device::with_services(&["sensor"]);
     device.replace_section("source", &section);
     device.up();
-    put(&device);
+    device.keep();
     device.kill();
 
     let reboot = |tpm: &mut Swtpm, device: &mut Device| {
@@ -50,12 +41,11 @@ fn a_device_that_needs_its_tpm_and_its_site() {
     };
     reboot(&mut tpm, &mut device);
     tang.becomes(Tanging::Down);
-    device.up_until_it_says(|line| line.contains("0 of the 2 parts that are needed have given key material"));
-    device.kill();
+    device.stays_sealed("0 of the 2 parts that are needed have given key material");
     device.up_until_it_says(|line| line.contains("0 of the 2 parts that are needed have given key material"));
     tang.becomes(Tanging::Well);
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1", "two starts in vain have used no release up");
+    assert_eq!(device.kept(), "1", "two starts in vain have used no release up");
     device.kill();
     device.up_until_it_says(|line| line.contains("gives nothing more in this boot"));
 }
@@ -82,17 +72,17 @@ fn a_device_that_does_with_any_two_of_three() {
     }
     device.replace_section("source", &section);
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
     tangs[0].becomes(Tanging::Down);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert_eq!(device.stop(), Some(0));
     tangs[1].becomes(Tanging::Down);
     device.up_until_it_says(|line| line.contains("1 of the 2 parts that are needed"));
     tangs[0].becomes(Tanging::Well);
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// OpenBao keeps the key; the device logs in by its certificate, is shut out as a stolen one would be, and let in again.
@@ -122,10 +112,10 @@ fn a_device_whose_key_an_openbao_keeps() {
     );
     device.replace_section("source", &section);
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert_eq!(device.stop(), Some(0));
 
     let (alias, mount) = ("alias_name=device-07", format!("alias_mount_accessor={}", accessor.trim()));
@@ -137,7 +127,7 @@ fn a_device_whose_key_an_openbao_keeps() {
     assert_ne!(code, Some(0), "nobody is let go meanwhile");
     bao.bao(&["write", &entity, "disabled=false"], "");
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// Another edgekeep of the site keeps the key, in its kv engine; the device logs in by name and password.
@@ -168,11 +158,11 @@ fn a_device_whose_key_another_edgekeep_keeps() {
     );
     device.replace_section("source", &section);
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
     ask(&["delete", "auth/userpass/users/device-07"]);
     device.up_until_it_says(|line| line.contains("does not give this device its key"));
     ask(&["write", "auth/userpass/users/device-07", &format!("password={password}"), "token_policies=device-07"]);
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }

@@ -364,6 +364,24 @@ impl Device {
         String::from_utf8(output.stdout).unwrap().trim_end().to_owned()
     }
 
+    /// The service `sensor` writes a secret, for [`Device::kept`] to find.
+    pub(crate) fn keep(&self) {
+        let output = self.as_service("sensor", &["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
+        assert!(output.status.success(), "{output:?}");
+    }
+
+    /// What `sensor` finds of it.
+    pub(crate) fn kept(&self) -> String {
+        self.field("sensor", "secret/edgex/sensor/kept", "n")
+    }
+
+    /// Starts `edgekeep up`, which is to say these words and open nothing, and ends it.
+    pub(crate) fn stays_sealed(&mut self, words: &str) {
+        let said = self.up_until_it_says(|line| line.contains(words));
+        assert!(!said.contains("ready-to-run"), "{said}");
+        self.kill();
+    }
+
     /// All that `up` has said.
     pub(crate) fn said(&self) -> String {
         std::fs::read_to_string(self.log()).unwrap_or_default()

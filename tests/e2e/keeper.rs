@@ -2,40 +2,19 @@
 
 use std::process::{Command, Stdio};
 
-use testkit::{ServiceManager, Swtpm, is_skipped};
+use testkit::{ServiceManager, Swtpm};
 
+use crate::chip::{boot, device_with_tpm};
 use crate::device::{Device, EDGEKEEP};
 
-fn device(tpm: &Swtpm, release: &str) -> Device {
-    let device = Device::with_services(&["sensor"]);
-    let source = format!("kind = \"tpm\"\ndevice = {:?}\npcrs = [7]\nreleases_per_boot = 8\n", tpm.socket());
-    device.replace_section("source", &source);
+fn device(releases: u8, release: &str) -> Option<(Swtpm, Device)> {
+    let (tpm, device) = device_with_tpm(&format!("releases_per_boot = {releases}\n"))?;
     device.add(&format!("[release]\n{release}"));
-    device
+    Some((tpm, device))
 }
 
-fn next_boot(device: &mut Device, tpm: &mut Swtpm) {
-    tpm.reboot();
-    tpm.extend(7, 0x77);
-    device.reboot();
-}
-
-fn put(device: &Device) {
-    let output = device.as_service("sensor", &["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
-    assert!(output.status.success(), "{output:?}");
-}
-
-/// Crash, restart and a seal, in one boot and the next, of eight releases of which one is used.
-#[test]
-fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    tpm.extend(7, 0x77);
-    let mut device = device(&tpm, "after_close = \"keeper\"\n");
-    device.up();
-    put(&device);
+/// A crash and a stop: each time the device opens again in the same boot, and its service does not notice.
+fn crash_and_stop(device: &mut Device) {
     let token = device.token("sensor");
     for crash in [true, false] {
         if crash {
@@ -45,8 +24,17 @@ fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
         }
         device.up();
         assert_eq!(device.token("sensor"), token, "the token of before");
-        assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
+        assert_eq!(device.kept(), "1");
     }
+}
+
+/// Crash, restart and a seal, in one boot and the next, of eight releases of which one is used.
+#[test]
+fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
+    let Some((mut tpm, mut device)) = device(8, "after_close = \"keeper\"\n") else { return };
+    device.up();
+    device.keep();
+    crash_and_stop(&mut device);
     let socket = device.run_dir().join("admin/keeper.sock");
     let keeper = std::os::unix::net::UnixStream::connect(&socket).unwrap();
     let keeper = rustix::net::sockopt::socket_peercred(&keeper).unwrap().pid.as_raw_nonzero();
@@ -59,9 +47,9 @@ fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
     // Seven releases are left by count, and none after the close.
     device.up_until_it_says(|line| line.contains("gives nothing more in this boot"));
     device.kill_until_it_is_said(|line| line.contains("edgekeep is gone: tpm"));
-    next_boot(&mut device, &mut tpm);
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
     device.up();
-    assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
+    assert_eq!(device.kept(), "1");
     // So that nothing of this test stays behind.
     assert!(device.admin(&["seal"]).status.success());
 }
@@ -70,31 +58,13 @@ fn a_keeper_opens_what_the_closed_tpm_does_not_until_it_is_sealed() {
 /// restart needs a second one; and what is forgotten is gone from the manager too.
 #[test]
 fn a_service_manager_keeps_what_a_single_release_gave_over_crash_and_restart() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    tpm.extend(7, 0x77);
-    let mut device = Device::with_services(&["sensor"]);
-    let source = format!("kind = \"tpm\"\ndevice = {:?}\npcrs = [7]\nreleases_per_boot = 1\n", tpm.socket());
-    device.replace_section("source", &source);
-    device.add("[release]\nafter_close = \"keeper\"\n");
+    let Some((mut tpm, mut device)) = device(1, "after_close = \"keeper\"\n") else { return };
     device.managed_by(ServiceManager::start(1));
     device.up();
-    put(&device);
-    let token = device.token("sensor");
+    device.keep();
     assert!(!device.run_dir().join("admin/keeper.sock").exists(), "no process is needed");
-    for crash in [true, false] {
-        if crash {
-            device.kill();
-        } else {
-            assert_eq!(device.stop(), Some(0));
-        }
-        device.up();
-        assert_eq!(device.token("sensor"), token, "the token of before");
-        assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
-        assert_eq!(device.manager().kept().len(), 1);
-    }
+    crash_and_stop(&mut device);
+    assert_eq!(device.manager().kept().len(), 1);
     // Whatever edgekeep starts has no hold of it: what was handed over is closed in children.
     let (mut seen, process) = (0, format!("/proc/{}", device.pid()));
     for entry in std::fs::read_dir(format!("{process}/fd")).unwrap().map(Result::unwrap) {
@@ -121,9 +91,9 @@ fn a_service_manager_keeps_what_a_single_release_gave_over_crash_and_restart() {
     device.kill_until_it_is_said(|line| line.contains("edgekeep is gone: tpm"));
     // In another boot what is kept of this one is of no use, and is replaced.
     for _ in 0..2 {
-        next_boot(&mut device, &mut tpm);
+        boot(&mut tpm, &mut device, 0x77, 0xbb);
         device.up();
-        assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
+        assert_eq!(device.kept(), "1");
         assert_eq!(device.manager().kept().len(), 1);
         device.kill();
     }
@@ -131,32 +101,22 @@ fn a_service_manager_keeps_what_a_single_release_gave_over_crash_and_restart() {
 
 #[test]
 fn without_a_keeper_a_closed_device_stays_sealed_until_its_next_boot() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    tpm.extend(7, 0x77);
-    let mut device = device(&tpm, "after_close = \"stay-sealed\"\n");
+    let Some((mut tpm, mut device)) = device(8, "after_close = \"stay-sealed\"\n") else { return };
     device.up();
-    put(&device);
+    device.keep();
     assert!(!device.run_dir().join("admin/keeper.sock").exists());
     device.kill();
     device.up_until_it_says(|line| line.contains("gives nothing more in this boot"));
     device.kill_until_it_is_said(|line| line.contains("edgekeep is gone: tpm"));
-    next_boot(&mut device, &mut tpm);
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
     device.up();
-    assert_eq!(device.field("sensor", "secret/edgex/sensor/kept", "n"), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// The guard as `up` starts it: it goes at a word, and closes the sources when the pipe ends or its time is over.
 #[test]
 fn a_guard_closes_the_tpm_when_nobody_tells_it_that_it_is_closed() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    tpm.extend(7, 0x77);
-    let mut device = device(&tpm, "");
+    let Some((mut tpm, mut device)) = device(8, "") else { return };
     device.up();
     assert_eq!(device.stop(), Some(0));
     // Releases are left, as the device shows each time that nothing has closed it.
@@ -173,9 +133,8 @@ fn a_guard_closes_the_tpm_when_nobody_tells_it_that_it_is_closed() {
     assert!(late.wait().unwrap().success());
     drop(bereaved.stdin.take());
     assert!(bereaved.wait().unwrap().success());
-    device.up_until_it_says(|line| line.contains("gives nothing more in this boot"));
-    device.kill();
-    next_boot(&mut device, &mut tpm);
+    device.stays_sealed("gives nothing more in this boot");
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
     device.up();
     assert_eq!(device.stop(), Some(0));
     let guard = Command::new(EDGEKEEP)

@@ -40,15 +40,6 @@ fn done(output: &Output) -> String {
     said(output)
 }
 
-fn put(device: &Device) {
-    let output = device.as_service("sensor", &["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
-    assert!(output.status.success(), "{output:?}");
-}
-
-fn kept(device: &Device) -> String {
-    device.field("sensor", "secret/edgex/sensor/kept", "n")
-}
-
 fn list(device: &Device) -> serde_json::Value {
     let output = device.admin(&["seal", "slots", "list", "--format=json"]);
     serde_json::from_str(&done(&output)).unwrap()
@@ -64,7 +55,7 @@ fn a_device_moves_from_one_source_to_another() {
     measure(&tpm);
     let mut device = Device::with_services(&["sensor"]);
     device.up();
-    put(&device);
+    device.keep();
     let token = device.token("sensor");
 
     let refused = device.admin(&["seal", "slots", "remove", "1"]);
@@ -81,11 +72,11 @@ fn a_device_moves_from_one_source_to_another() {
 
     let told = done(&device.admin(&["seal", "slots", "remove", "1"]));
     assert!(told.contains("root key and data key are new") && told.contains("copies of the data directory"), "{told}");
-    assert_eq!((kept(&device), device.token("sensor")), ("1".into(), token), "nobody was disturbed");
+    assert_eq!((device.kept(), device.token("sensor")), ("1".into(), token), "nobody was disturbed");
     configure(&device, &[tpm_source(&tpm)]);
     device.kill();
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert_eq!(list(&device)["slots"].as_array().unwrap().len(), 1);
     device.kill();
 
@@ -108,7 +99,7 @@ fn another_board_and_a_cleared_tpm_take_one_command_each() {
     device.replace_section("source", &tpm_source(&first));
     device.recover_to(&recovery);
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
 
     device.replace_section("source", &tpm_source(&second));
@@ -125,7 +116,7 @@ fn another_board_and_a_cleared_tpm_take_one_command_each() {
         let told = done(&output);
         assert!(told.contains("added: slot ") && told.contains("removed: slot "), "{told}");
         device.wait_for_gate("ready-to-run");
-        assert_eq!(kept(&device), "1");
+        assert_eq!(device.kept(), "1");
         let again = device.admin_told(&["recover", "--key-file", "-", "--reseal"], &key);
         assert!(!again.status.success(), "the used key opens nothing, and the store is open");
         assert_eq!(device.stop(), Some(0));
@@ -135,7 +126,7 @@ fn another_board_and_a_cleared_tpm_take_one_command_each() {
     measure(&second);
     device.reboot();
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert_eq!(device.stop(), Some(0));
     device.replace_section("source", &tpm_source(&first));
     device.up_until_it_says(|line| line.contains("is not the one that the slot was made with"));
@@ -164,7 +155,7 @@ fn an_erased_device_leaves_a_receipt_and_nothing_else() {
     let mut device = Device::with_services(&["sensor"]);
     device.replace_section("source", &tpm_source(&tpm));
     device.up();
-    put(&device);
+    device.keep();
     let receipt = device.dir().join("receipt.json");
     let slip = device.admin(&["erase", "--receipt", receipt.to_str().unwrap()]);
     assert_eq!((slip.status.code(), receipt.exists()), (Some(64), false), "{slip:?}");

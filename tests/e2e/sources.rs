@@ -6,15 +6,6 @@ use testkit::{SoftHsm, Tangd, Tanging, is_skipped};
 
 use crate::device::{Device, EDGEKEEP};
 
-fn put(device: &Device) {
-    let output = device.as_service("sensor", &["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
-    assert!(output.status.success(), "{output:?}");
-}
-
-fn kept(device: &Device) -> String {
-    device.field("sensor", "secret/edgex/sensor/kept", "n")
-}
-
 fn tang_section(servers: &[Tangd], threshold: usize) -> String {
     let mut keys = format!("kind = \"tang\"\nthreshold = {threshold}\n");
     for server in servers {
@@ -33,12 +24,12 @@ fn a_device_is_sealed_while_too_few_servers_answer_and_opens_by_itself() {
     let mut device = Device::with_services(&["sensor"]);
     device.replace_section("source", &tang_section(&tangds, 2));
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
 
     tangds[0].becomes(Tanging::Down);
     device.up();
-    assert_eq!(kept(&device), "1", "one of three may be away");
+    assert_eq!(device.kept(), "1", "one of three may be away");
     assert_eq!(device.stop(), Some(0));
 
     tangds[1].becomes(Tanging::Down);
@@ -48,7 +39,7 @@ fn a_device_is_sealed_while_too_few_servers_answer_and_opens_by_itself() {
     assert_ne!(code, Some(0), "nobody is let go meanwhile");
     tangds[1].becomes(Tanging::Well);
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// A device that was shut out on the servers, as a stolen one should be: sealed, and only its recovery key opens it.
@@ -102,26 +93,24 @@ fn a_device_waits_for_its_token_and_spends_one_try_on_a_wrong_pin() {
     write_pin(&pin_file, SoftHsm::PIN);
     device.replace_section("source", &token_section(&hsm, &pin_file));
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
 
     hsm.remove();
     device.up_until_it_says(|line| line.contains(hsm.serial()) && line.contains("is not there"));
     hsm.put_back();
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert_eq!(device.stop(), Some(0));
 
     write_pin(&pin_file, "00000000");
     device.at_once = true;
-    device.up_until_it_says(|line| line.contains("refuses the PIN"));
-    device.kill();
+    device.stays_sealed("refuses the PIN");
     // Now few tries are left, as the token says; none is spent, be it the right one.
     write_pin(&pin_file, SoftHsm::PIN);
-    device.up_until_it_says(|line| line.contains("few tries are left"));
-    device.kill();
+    device.stays_sealed("few tries are left");
     // Somebody logs in with another tool: that sets the count back.
     hsm.tool(&["--list-objects"]);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }

@@ -2,62 +2,33 @@
 
 use testkit::{Swtpm, is_skipped};
 
+use crate::chip::{boot, device_with_tpm, measure, section};
 use crate::device::Device;
-
-/// What firmware and boot loader measure.
-fn measure(tpm: &Swtpm, firmware: u8) {
-    tpm.extend(7, firmware);
-    tpm.extend(11, 0xbb);
-}
-
-fn put(device: &Device) {
-    let output = device.as_service("sensor", &["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
-    assert!(output.status.success(), "{output:?}");
-}
-
-fn kept(device: &Device) -> String {
-    device.field("sensor", "secret/edgex/sensor/kept", "n")
-}
-
-fn section(tpm: &Swtpm, more: &str) -> String {
-    format!("kind = \"tpm\"\ndevice = {:?}\npcrs = [7, 11]\n{more}", tpm.socket())
-}
 
 /// First boot, restart, new boots, one release too many, and an update that nobody announced.
 #[test]
 fn a_device_opens_in_the_state_that_was_agreed_and_as_often_as_agreed() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    measure(&tpm, 0x77);
+    let Some((mut tpm, mut device)) = device_with_tpm("releases_per_boot = 2\n") else { return };
     let elsewhere = testkit::scratch_dir();
     let recovery = elsewhere.path().join("recovery.key");
-    let mut device = Device::with_services(&["sensor"]);
-    device.replace_section("source", &section(&tpm, "releases_per_boot = 2\n"));
     device.recover_to(&recovery);
 
     // Making the store uses no release up; starting it does.
     device.up();
-    put(&device);
+    device.keep();
     device.kill();
     device.up();
-    assert_eq!(kept(&device), "1", "the second release of this boot");
+    assert_eq!(device.kept(), "1", "the second release of this boot");
     device.kill();
-    device.up_until_it_says(|line| line.contains("gives nothing more in this boot"));
-    device.kill();
+    device.stays_sealed("gives nothing more in this boot");
 
-    tpm.reboot();
-    measure(&tpm, 0x77);
-    device.reboot();
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert_eq!(device.stop(), Some(0));
 
     // Another firmware: sealed, and it is said why.
-    tpm.reboot();
-    measure(&tpm, 0x78);
-    device.reboot();
+    boot(&mut tpm, &mut device, 0x78, 0xbb);
     let said = device.up_until_it_says(|line| line.contains("PCR 7 is ") && !line.contains("PCR 11"));
     assert!(!said.contains("ready-to-run"), "{said}");
     let (code, _) = device.wait(&["--gate", "ready-to-run", "--timeout", "1s"]);
@@ -65,30 +36,22 @@ fn a_device_opens_in_the_state_that_was_agreed_and_as_often_as_agreed() {
     let recovered = device.admin(&["recover", "--key-file", recovery.to_str().unwrap()]);
     assert!(recovered.status.success(), "{recovered:?}");
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     device.kill();
 
     // With the old firmware it is as before, but for the releases that the recovery has closed.
-    tpm.reboot();
-    measure(&tpm, 0x77);
-    device.reboot();
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// The store does not open, and edgekeep is started again and again: each start but the first rests before it asks, says so where
 /// somebody would look, and asks at once when somebody says so.
 #[test]
 fn starts_that_come_to_nothing_leave_the_releases_of_a_boot_alone() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    measure(&tpm, 0x77);
-    let mut device = Device::with_services(&["sensor"]);
-    device.replace_section("source", &section(&tpm, "releases_per_boot = 4\n"));
+    let Some((mut tpm, mut device)) = device_with_tpm("releases_per_boot = 4\n") else { return };
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
     let store = device.data_dir().join("data/store.db");
     let whole = std::fs::read(&store).unwrap();
@@ -98,8 +61,7 @@ fn starts_that_come_to_nothing_leave_the_releases_of_a_boot_alone() {
         let output = command.args(["ikm", "status", "--config"]).arg(device.config()).output().unwrap();
         String::from_utf8(output.stdout).unwrap()
     };
-    device.up_until_it_says(|line| line.contains("edgekeep stays sealed"));
-    device.kill();
+    device.stays_sealed("edgekeep stays sealed");
     for _ in 0..5 {
         device.up_until_it_says(|line| {
             line.contains("the start before ended before the store was served, after a key source had given the key")
@@ -112,17 +74,14 @@ fn starts_that_come_to_nothing_leave_the_releases_of_a_boot_alone() {
     let told = status(&device);
     assert!(told.contains("releases left in this boot: 2") && told.contains("the next one asks in "), "{told}");
     device.at_once = true;
-    device.up_until_it_says(|line| line.contains("edgekeep stays sealed"));
-    device.kill();
+    device.stays_sealed("edgekeep stays sealed");
     assert!(status(&device).contains("releases left in this boot: 1"));
     // Another boot of the kernel has its releases, and nobody waits in it.
     write(&store, &whole);
     device.at_once = false;
-    tpm.reboot();
-    measure(&tpm, 0x77);
-    device.reboot();
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert!(!status(&device).contains("in a row"));
 }
 
@@ -134,27 +93,21 @@ fn write(path: &std::path::Path, bytes: &[u8]) {
 /// A disk in another device, and a TPM that comes late.
 #[test]
 fn a_device_waits_for_its_own_tpm_and_takes_no_other() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let (tpm, other) = (Swtpm::start(), Swtpm::start());
-    measure(&tpm, 0x77);
-    measure(&other, 0x77);
-    let mut device = Device::with_services(&["sensor"]);
-    device.replace_section("source", &section(&tpm, ""));
+    let Some((tpm, mut device)) = device_with_tpm("") else { return };
+    let other = Swtpm::start();
+    measure(&other, 0x77, 0xbb);
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
 
     device.set("device", &format!("{:?}", other.socket()));
-    device.up_until_it_says(|line| line.contains("is not the one that the slot was made with"));
-    device.kill();
+    device.stays_sealed("is not the one that the slot was made with");
     let nowhere = device.dir().join("nowhere");
     device.set("device", &format!("{nowhere:?}"));
     device.up_until_it_says(|line| line.contains("nowhere is not there"));
     std::os::unix::fs::symlink(tpm.socket(), &nowhere).unwrap();
     device.wait_for_gate("ready-to-run");
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// Nothing measures anything on this machine: a store bound to that would be bound to nothing.
@@ -166,31 +119,16 @@ fn no_store_is_bound_to_registers_that_nobody_extends() {
     let tpm = Swtpm::start();
     let mut device = Device::with_services(&["sensor"]);
     device.replace_section("source", &section(&tpm, ""));
-    device.up_until_it_says(|line| line.contains("PCR 7 was never extended"));
-    device.kill();
+    device.stays_sealed("PCR 7 was never extended");
     assert!(!device.data_dir().join("data").exists() && !device.data_dir().join("data.new").exists());
-}
-
-/// A vendor's update, as far as the TPM sees it: another kernel, the same firmware.
-fn start(tpm: &mut Swtpm, device: &mut Device, kernel: u8) {
-    tpm.reboot();
-    tpm.extend(7, 0x77);
-    tpm.extend(11, kernel);
-    device.reboot();
 }
 
 /// Predicted before the restart, in force after it, the way back open until the update has held; another image opens nothing.
 #[test]
 fn an_update_is_predicted_and_committed_with_nobody_at_the_device() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    measure(&tpm, 0x77);
-    let mut device = Device::with_services(&["sensor"]);
-    device.replace_section("source", &section(&tpm, "releases_per_boot = 2\n"));
+    let Some((mut tpm, mut device)) = device_with_tpm("releases_per_boot = 2\n") else { return };
     device.up();
-    put(&device);
+    device.keep();
     let told = |device: &Device, args: &[&str]| {
         let output = device.admin(args);
         (output.status.code(), String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned())
@@ -212,69 +150,55 @@ fn an_update_is_predicted_and_committed_with_nobody_at_the_device() {
     assert_eq!(device.stop(), Some(0));
 
     for kernel in [0xcc, 0xbb, 0xcc] {
-        start(&mut tpm, &mut device, kernel);
+        boot(&mut tpm, &mut device, 0x77, kernel);
         device.up();
-        assert_eq!(kept(&device), "1", "{kernel:#x}");
+        assert_eq!(device.kept(), "1", "{kernel:#x}");
         assert_eq!(device.stop(), Some(0));
     }
-    start(&mut tpm, &mut device, 0xdd);
-    device.up_until_it_says(|line| line.contains("PCR 11 is "));
-    device.kill();
+    boot(&mut tpm, &mut device, 0x77, 0xdd);
+    device.stays_sealed("PCR 11 is ");
 
-    start(&mut tpm, &mut device, 0xcc);
+    boot(&mut tpm, &mut device, 0x77, 0xcc);
     device.up();
     let (code, text) = told(&device, commit);
     assert!(code == Some(0) && text.contains("removed: slot 1"), "{text}");
     assert_eq!(device.stop(), Some(0));
-    start(&mut tpm, &mut device, 0xbb);
-    device.up_until_it_says(|line| line.contains("PCR 11 is "));
-    device.kill();
-    start(&mut tpm, &mut device, 0xcc);
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
+    device.stays_sealed("PCR 11 is ");
+    boot(&mut tpm, &mut device, 0x77, 0xcc);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// An index of the TPM: once in a boot, and nobody else reads it then.
 #[test]
 fn a_device_whose_key_is_in_an_index_opens_once_in_a_boot() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    measure(&tpm, 0x77);
-    let mut device = Device::with_services(&["sensor"]);
-    let source = section(&tpm, "releases_per_boot = 1\n").replace("\"tpm\"", "\"tpm-nv\"");
-    device.replace_section("source", &source);
+    let Some((mut tpm, mut device)) = device_with_tpm("releases_per_boot = 1\n") else { return };
+    device.set("kind", "\"tpm-nv\"");
     device.up();
-    put(&device);
+    device.keep();
     device.kill();
-    device.up_until_it_says(|line| line.contains("was read, or closed, in this boot"));
-    device.kill();
-    start(&mut tpm, &mut device, 0xbb);
+    device.stays_sealed("was read, or closed, in this boot");
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
 }
 
 /// Images that the vendor has signed open the store, with nobody there and nothing done before; others do not.
 #[test]
 fn a_device_bound_to_a_vendors_key_follows_its_updates() {
-    if is_skipped("swtpm") {
-        return;
-    }
-    let mut tpm = Swtpm::start();
-    measure(&tpm, 0x77);
     let crates = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let golden = crates.join("seal/tests/golden").display().to_string();
-    let mut device = Device::with_services(&["sensor"]);
     let more = format!("pcr_public_key = \"{golden}/pcr-rsa.pem\"\npcr_signature = \"{golden}/pcr-signature.json\"\n");
-    device.replace_section("source", &section(&tpm, &more).replace("[7, 11]", "[7]"));
+    let Some((mut tpm, mut device)) = device_with_tpm(&more) else { return };
+    device.set("pcrs", "[7]");
     device.up();
-    put(&device);
+    device.keep();
     assert_eq!(device.stop(), Some(0));
-    start(&mut tpm, &mut device, 0xcc);
+    boot(&mut tpm, &mut device, 0x77, 0xcc);
     device.up();
-    assert_eq!(kept(&device), "1");
+    assert_eq!(device.kept(), "1");
     assert_eq!(device.stop(), Some(0));
-    start(&mut tpm, &mut device, 0xdd);
+    boot(&mut tpm, &mut device, 0x77, 0xdd);
     device.up_until_it_says(|line| line.contains("is for what PCR 11 hold now"));
 }
