@@ -1,11 +1,11 @@
 //! What every way of delivery can do, and what it answers.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use host::Owner;
 
-use crate::{Parcel, PlaceError};
+use crate::{Parcel, PathError, PlaceError};
 
 /// A way to a service.
 pub trait Channel: Send + Sync {
@@ -116,19 +116,16 @@ pub enum DeliverError {
         found: String,
     },
     /// The system refused.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// The verb.
-        what: &'static str,
-        /// On what.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
 }
 
 impl DeliverError {
+    /// The system refused `what` at `path`.
+    pub(crate) fn at(what: &'static str, path: &Path, cause: io::Error) -> Self {
+        PathError::new(what, path, cause).into()
+    }
+
     /// What to do about it.
     pub fn hint(&self) -> &'static str {
         match self {
@@ -137,7 +134,7 @@ impl DeliverError {
                 "set run_dir to a directory on a tmpfs such as /run/edgekeep, or accept it by danger_tokens_on_disk"
             }
             Self::Foreign { .. } => "find out who put it there, remove it, and start again",
-            Self::Io { .. } => "edgekeep must run as root to give files to other users; otherwise see the cause",
+            Self::Io(_) => "edgekeep must run as root to give files to other users; otherwise see the cause",
         }
     }
 }

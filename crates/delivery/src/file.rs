@@ -58,10 +58,10 @@ impl FileChannel {
         let run_dir = self.secrets.parent().unwrap_or(Path::new("/"));
         for (dir, mode) in [(run_dir, 0o755), (self.secrets.as_path(), 0o711)] {
             if self.meta(dir)?.is_none() {
-                self.disk.create_dir(dir, mode).map_err(|e| failed("make", dir, e))?;
+                self.disk.create_dir(dir, mode).map_err(|e| DeliverError::at("make", dir, e))?;
             }
         }
-        let backing = self.medium.backing(&self.secrets).map_err(|e| failed("look at", &self.secrets, e))?;
+        let backing = self.medium.backing(&self.secrets).map_err(|e| DeliverError::at("look at", &self.secrets, e))?;
         if backing == Backing::Disk && !self.on_disk && host::in_force("tokens-in-memory") {
             return Err(DeliverError::OnDisk { path: self.secrets.clone() });
         }
@@ -78,12 +78,12 @@ impl FileChannel {
                 return Ok(dir);
             }
             // The plan has changed owner or mode: the token in there was for somebody else.
-            self.disk.remove_tree(&dir).map_err(|e| failed("remove", &dir, e))?;
+            self.disk.remove_tree(&dir).map_err(|e| DeliverError::at("remove", &dir, e))?;
         }
         // Until it has its group it is empty; a crash in between leaves a directory that does not fit and is made anew.
-        self.disk.create_dir(&dir, mode).map_err(|e| failed("make", &dir, e))?;
+        self.disk.create_dir(&dir, mode).map_err(|e| DeliverError::at("make", &dir, e))?;
         if let Some(gid) = group {
-            self.disk.chown(&dir, Owner { uid: self.us, gid }).map_err(|e| failed("give", &dir, e))?;
+            self.disk.chown(&dir, Owner { uid: self.us, gid }).map_err(|e| DeliverError::at("give", &dir, e))?;
         }
         Ok(dir)
     }
@@ -101,7 +101,7 @@ impl FileChannel {
     }
 
     fn meta(&self, path: &Path) -> Result<Option<Meta>, DeliverError> {
-        self.disk.meta(path).map_err(|e| failed("look at", path, e))
+        self.disk.meta(path).map_err(|e| DeliverError::at("look at", path, e))
     }
 }
 
@@ -111,10 +111,10 @@ impl Channel for FileChannel {
         let dir = self.prepare_directory(to)?;
         // The CA first: who finds a token also finds whom to show it to.
         let ca = dir.join(CA_FILE);
-        place(&*self.disk, &ca, parcel.ca_pem(), CA_MODE, None).map_err(|e| failed("write", &ca, e))?;
+        place(&*self.disk, &ca, parcel.ca_pem(), CA_MODE, None).map_err(|e| DeliverError::at("write", &ca, e))?;
         let token = dir.join(TOKEN_FILE);
         let text = parcel.expose_token_json();
-        place(&*self.disk, &token, text, to.mode, to.owner).map_err(|e| failed("write", &token, e))?;
+        place(&*self.disk, &token, text, to.mode, to.owner).map_err(|e| DeliverError::at("write", &token, e))?;
         Ok(Delivered { place: token, digest: secret::crypto::sha256(&[text]) })
     }
 
@@ -139,7 +139,7 @@ impl Channel for FileChannel {
         let text = match self.disk.read(&token, MAX_TOKEN_FILE_BYTES) {
             Ok(text) => text,
             Err(e) if e.kind() == io::ErrorKind::FileTooLarge => return Ok(Standing::Changed { what: "its length" }),
-            Err(e) => return Err(failed("read", &token, e)),
+            Err(e) => return Err(DeliverError::at("read", &token, e)),
         };
         let same = secret::crypto::sha256(&[&text]) == delivered.digest;
         Ok(if same || !host::in_force("delivered-tokens-verified") {
@@ -161,7 +161,7 @@ impl Channel for FileChannel {
                 match self.disk.read(&ca, ca_pem.len()) {
                     Ok(found) => *found == *ca_pem,
                     Err(e) if e.kind() == io::ErrorKind::FileTooLarge => false,
-                    Err(e) => return Err(failed("read", &ca, e)),
+                    Err(e) => return Err(DeliverError::at("read", &ca, e)),
                 }
             }
             _ => false,
@@ -169,7 +169,7 @@ impl Channel for FileChannel {
         if fits || !host::in_force("delivered-ca-verified") {
             return Ok(false);
         }
-        place(&*self.disk, &ca, ca_pem, CA_MODE, None).map_err(|e| failed("write", &ca, e))?;
+        place(&*self.disk, &ca, ca_pem, CA_MODE, None).map_err(|e| DeliverError::at("write", &ca, e))?;
         Ok(true)
     }
 
@@ -178,7 +178,7 @@ impl Channel for FileChannel {
         let dir = self.directory(to);
         let Some(found) = self.meta(&dir)? else { return Ok(()) };
         self.check_ours(&dir, &found)?;
-        self.disk.remove_tree(&dir).map_err(|e| failed("remove", &dir, e))
+        self.disk.remove_tree(&dir).map_err(|e| DeliverError::at("remove", &dir, e))
     }
 }
 
@@ -205,10 +205,6 @@ fn directory_rights(to: &Recipient) -> (u32, Option<u32>) {
         Some(o) => (0o750, Some(o.gid)),
         None => (0o700, None),
     }
-}
-
-fn failed(what: &'static str, path: &Path, cause: io::Error) -> DeliverError {
-    DeliverError::Io { what, path: path.into(), cause }
 }
 
 /// A token's file is under 2 KiB; a longer one is not ours.

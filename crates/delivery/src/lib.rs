@@ -16,6 +16,7 @@ mod contract;
 mod endpoint;
 mod file;
 mod parcel;
+mod path_error;
 pub mod peers;
 mod place;
 mod token_dir;
@@ -24,5 +25,6 @@ pub use channel::{Channel, DeliverError, Delivered, Recipient, RecipientError, S
 pub use endpoint::{ENDPOINT_FILE, Endpoint, EndpointError};
 pub use file::{CA_FILE, FileChannel, TOKEN_FILE};
 pub use parcel::{Parcel, token_in};
+pub use path_error::PathError;
 pub use place::{Backing, Medium, OsMedium, PlaceError, RunDir, check_parents};
 pub use token_dir::TokenDir;

@@ -48,7 +48,7 @@ impl TokenDir {
         }
         check_parents(&*self.disk, at, self.us)?;
         for dir in missing.into_iter().rev() {
-            self.disk.create_dir(dir, MODE).map_err(|e| failed("make", dir, e))?;
+            self.disk.create_dir(dir, MODE).map_err(|e| DeliverError::at("make", dir, e))?;
         }
         Ok(())
     }
@@ -62,7 +62,7 @@ impl TokenDir {
         let file = dir.join(&self.file);
         self.disk
             .replace(&file, parcel.expose_token_json(), to.mode, to.owner)
-            .map_err(|e| failed("write", &file, e))?;
+            .map_err(|e| DeliverError::at("write", &file, e))?;
         Ok(file)
     }
 
@@ -70,10 +70,10 @@ impl TokenDir {
         let dir = self.dir.join(to.service());
         match self.meta(&dir)? {
             Some(found) => self.check(&dir, &found, to.owner)?,
-            None => self.disk.create_dir(&dir, 0o700).map_err(|e| failed("make", &dir, e))?,
+            None => self.disk.create_dir(&dir, 0o700).map_err(|e| DeliverError::at("make", &dir, e))?,
         }
         if let Some(owner) = to.owner {
-            self.disk.chown(&dir, owner).map_err(|e| failed("give", &dir, e))?;
+            self.disk.chown(&dir, owner).map_err(|e| DeliverError::at("give", &dir, e))?;
         }
         Ok(dir)
     }
@@ -111,12 +111,12 @@ impl TokenDir {
                 Err(PlaceError::ForeignOwner { path: dir.into(), uid: found.owner.uid }.into())
             };
         }
-        self.disk.chown(dir, Owner { uid: 0, gid: 0 }).map_err(|e| failed("take back", dir, e))?;
-        self.disk.set_mode(dir, MODE).map_err(|e| failed("take back", dir, e))
+        self.disk.chown(dir, Owner { uid: 0, gid: 0 }).map_err(|e| DeliverError::at("take back", dir, e))?;
+        self.disk.set_mode(dir, MODE).map_err(|e| DeliverError::at("take back", dir, e))
     }
 
     fn meta(&self, path: &Path) -> Result<Option<Meta>, DeliverError> {
-        self.disk.meta(path).map_err(|e| failed("look at", path, e))
+        self.disk.meta(path).map_err(|e| DeliverError::at("look at", path, e))
     }
 }
 
@@ -124,10 +124,6 @@ impl std::fmt::Debug for TokenDir {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "TokenDir({})", self.dir.display())
     }
-}
-
-fn failed(what: &'static str, path: &Path, cause: std::io::Error) -> DeliverError {
-    DeliverError::Io { what, path: path.into(), cause }
 }
 
 const MODE: u32 = 0o711;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+use delivery::PathError;
 use host::{Disk, FileKind};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
@@ -25,7 +26,7 @@ impl GateSocket {
     /// # Errors
     /// [`BindError`].
     pub fn bind(disk: &dyn Disk, path: &Path, us: u32) -> Result<Self, BindError> {
-        let failed = |what, cause| BindError::Io { what, path: path.into(), cause };
+        let failed = |what, cause| BindError::Io(PathError::new(what, path, cause));
         let dir = path.parent().unwrap_or(Path::new("/"));
         delivery::check_parents(disk, dir, us)?;
         match disk.meta(path).map_err(|e| failed("look at", e))? {
@@ -126,16 +127,8 @@ pub enum BindError {
         uid: u32,
     },
     /// The system refused.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// The verb.
-        what: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
 }
 
 /// More than the services of any device; a place costs a descriptor and a few hundred bytes.

@@ -1,11 +1,11 @@
 //! Putting a file of configuration where its server reads it: whole or not at all, and never open to others.
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use host::{Disk, FileKind, Owner};
 
-use crate::{PlaceError, check_parents};
+use crate::{PathError, PlaceError, check_parents};
 
 /// Writes `bytes` to `path` with mode 0600, durable on return; a reader, and a power cut, sees the old file or the new one.
 ///
@@ -16,7 +16,7 @@ use crate::{PlaceError, check_parents};
 /// # Errors
 /// [`InstallError`]; what stood at `path` stands there still.
 pub fn install(disk: &dyn Disk, us: u32, path: &Path, bytes: &[u8], owner: Option<Owner>) -> Result<(), InstallError> {
-    let failed = |what, path: &Path, cause| InstallError::Io { what, path: path.into(), cause };
+    let failed = |what, path: &Path, cause| InstallError::Io(PathError::new(what, path, cause));
     let dir = path.parent().ok_or_else(|| failed("write", path, io::ErrorKind::InvalidInput.into()))?;
     let found = disk.meta(dir).map_err(|e| failed("look at", dir, e))?;
     // Only root can give a file away; for others this is no change, or an error that says so.
@@ -48,16 +48,8 @@ pub enum InstallError {
     #[error(transparent)]
     Place(#[from] PlaceError),
     /// The system refused.
-    #[error("cannot {what} {}", path.display())]
-    Io {
-        /// The verb.
-        what: &'static str,
-        /// The path.
-        path: PathBuf,
-        /// What the system said.
-        #[source]
-        cause: io::Error,
-    },
+    #[error(transparent)]
+    Io(#[from] PathError),
 }
 
 impl InstallError {
@@ -65,7 +57,7 @@ impl InstallError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Place(e) => e.hint(),
-            Self::Io { .. } => "see that the directory above is there and that the disk has room",
+            Self::Io(_) => "see that the directory above is there and that the disk has room",
         }
     }
 }
