@@ -118,6 +118,30 @@ fn a_hook_of_an_index_prints_once_in_a_boot() {
     assert_eq!(line(&print(&hook)), first);
 }
 
+/// A PIN that whoever starts edgekeep has, and no file.
+#[test]
+fn a_pin_comes_on_a_descriptor() {
+    let Some(hook) = Hook::new("pin_fd = 5\n") else { return };
+    let slot = hook.path("pin.slot");
+    // A shell hands the read end of a pipe over as 5.
+    let with = |pin: &str, arguments: &str| {
+        let script = format!(
+            "printf {pin} | (exec 5<&0 </dev/null; exec {EDGEKEEP} ikm {arguments} --config {})",
+            hook.path("hook.toml").display()
+        );
+        Command::new("sh").args(["-c", &script]).env_clear().env("PATH", "/usr/bin:/bin").output().unwrap()
+    };
+    let made = with("1234", &format!("provision --as-hook --out {}", slot.display()));
+    assert!(made.status.success(), "{made:?}");
+    let print = format!("tpm --slot {}", slot.display());
+    let first = line(&with("1234", &print));
+    assert!(refused(&with("1235", &print)).contains("refuses the PIN"));
+    assert_eq!(line(&with("1234", &print)), first);
+    assert!(refused(&with("", &print)).contains("descriptor 5 cannot be used: a PIN of 1 to 255 bytes is expected"));
+    let said = refused(&hook.print(&slot));
+    assert!(said.contains("descriptor 5 cannot be used: nothing was handed over under this number"), "{said}");
+}
+
 /// Hook and store on one TPM: with one counter each would shut the other out, and so neither is set up like that unnoticed.
 #[test]
 fn a_hook_and_a_store_do_not_count_by_one_register() {

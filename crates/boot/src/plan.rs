@@ -21,7 +21,7 @@ pub use gate::{GatePlan, HttpUrl, Need, Probe, ProbeError};
 pub use names::{GateName, MAX_NAME_BYTES, NameError, ServiceName};
 pub use release::{AfterClose, ReleasePlan};
 pub use service::{FileMode, FileModeError, JwtPlan, PathRule, PathRuleError, PolicyPlan, ServicePlan, TokenPlan};
-pub use source::{Cost, SourceSpec, TpmKeeping, TpmSpec};
+pub use source::{Cost, PinPlace, SourceSpec, TpmKeeping, TpmSpec};
 pub use store::{Access, ExternalStore, Reunseal, ShareCounts, StoreSpec, Terms};
 
 /// The whole wish.

@@ -46,7 +46,7 @@ pub(crate) fn counted_tpm(device: &Path, releases: u8) -> SourceSpec {
         counting: seal::Counting::Best,
         releases_per_boot: NonZeroU8::new(releases),
         window: None,
-        pin_file: None,
+        pin: None,
         deadline: Duration::from_secs(30),
     })
 }

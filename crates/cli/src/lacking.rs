@@ -1,6 +1,8 @@
 //! What does not protect a device, said plainly: by `up`, by `up --check` and by `doctor`.
 
-use boot::plan::{Access, AfterClose, AuditSync, Plan, Profile, RecoverySpec, Reunseal, SourceSpec, StoreSpec, Terms};
+use boot::plan::{
+    Access, AfterClose, AuditSync, PinPlace, Plan, Profile, RecoverySpec, Reunseal, SourceSpec, StoreSpec, Terms,
+};
 use host::Disk;
 use std::path::Path;
 
@@ -119,11 +121,11 @@ fn of_source(source: &SourceSpec, say: &mut dyn FnMut(String)) {
             say("Tang servers ask nobody who he is: whoever copies the disk and stands on their network has the key"
                 .into());
         }
-        SourceSpec::Pkcs11 { setup, pin_file, .. } => {
+        SourceSpec::Pkcs11 { setup, pin, .. } => {
             say(format!(
                 "the state of the device is not measured: whoever has the token {}{} has the key",
                 setup.token.label,
-                if pin_file.is_some() { " and its PIN from this disk" } else { "" }
+                if matches!(pin, Some(PinPlace::File(_))) { " and its PIN from this disk" } else { "" }
             ));
             if setup.danger_last_try {
                 say("a wrong PIN may lock the token for good (danger_last_pin_try)".into());

@@ -45,9 +45,9 @@ pub use slot_set::{
 pub use source::{
     Auth, AuthError, AuthRequest, Capabilities, Check, Closed, CombinedSetupError, CombinedSource, Conformance,
     Counting, CredentialForm, CredentialName, CredentialNameError, CredentialSource, Deadline, Escrow, EscrowName,
-    EscrowNameError, EscrowSource, Evidence, ExecSource, Fit, HOOK_LIMIT, Hold, Identity, KeySource, Left, Login,
-    MAX_PARTS, NoAuth, Part, PcrDiff, PcrSignatures, PcrSigning, PcrSigningError, PinFile, Pkcs11Setup, Pkcs11Source,
-    PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer, TangServers, TangSetupError,
-    TangSource, TpmNvSource, TpmSource, Verdict, check_parts, conformance, parse_public_key as parse_pcr_public_key,
-    slot_and_parts,
+    EscrowNameError, EscrowSource, Evidence, ExecSource, Fit, HOOK_LIMIT, HandedPin, Hold, Identity, KeySource, Left,
+    Login, MAX_PARTS, NoAuth, Part, PcrDiff, PcrSignatures, PcrSigning, PcrSigningError, PinFile, Pkcs11Setup,
+    Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer, TangServers,
+    TangSetupError, TangSource, TpmNvSource, TpmSource, Verdict, check_parts, conformance,
+    parse_public_key as parse_pcr_public_key, slot_and_parts,
 };

@@ -28,7 +28,7 @@ use super::slots::{Seen, SlotChange};
 use super::upkeep::Watched;
 use crate::gate::{BindError, Board, GateSocket, Hints};
 use crate::machine::{Action, Event, Halt, Machine, State};
-use crate::plan::{AfterClose, GateName, Plan, PlanFault, ServiceName};
+use crate::plan::{AfterClose, GateName, Plan, PlanFault, ServiceName, SourceSpec};
 use crate::provision::Ground;
 
 /// The device: its machine, and what the machine's state is made of.
@@ -155,6 +155,7 @@ impl Claimed {
 /// # Errors
 /// As [`up`].
 pub fn claim(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> Result<Claimed, UpError> {
+    plan.sources.iter().for_each(SourceSpec::take_pins);
     let started = env.clock.boottime();
     let faults = plan.faults();
     if !faults.is_empty() {

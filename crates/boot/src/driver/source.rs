@@ -14,7 +14,7 @@ use seal::{
 use tokio::sync::oneshot;
 
 use super::environment::Environment;
-use crate::plan::{Plan, SourceSpec, TpmKeeping, TpmSpec};
+use crate::plan::{PinPlace, Plan, SourceSpec, TpmKeeping, TpmSpec};
 
 /// What sources are made of, besides their settings.
 pub struct SourceGround {
@@ -89,18 +89,9 @@ impl SourceGround {
 
     /// Who has the PIN.
     pub fn auth(&self, spec: &SourceSpec) -> Box<dyn Auth> {
-        let file = match spec {
-            SourceSpec::Tpm(tpm) => tpm.pin_file.as_ref(),
-            SourceSpec::Pkcs11 { pin_file, .. } => pin_file.as_ref(),
-            SourceSpec::Software { .. }
-            | SourceSpec::Exec { .. }
-            | SourceSpec::Tang { .. }
-            | SourceSpec::Credential { .. }
-            | SourceSpec::Escrow { .. }
-            | SourceSpec::Combined { .. } => None,
-        };
-        match file {
-            Some(path) => Box::new(PinFile::new(path, Arc::clone(&self.disk))),
+        match spec.pin() {
+            Some(PinPlace::File(path)) => Box::new(PinFile::new(path, Arc::clone(&self.disk))),
+            Some(PinPlace::Descriptor(handed)) => Box::new(handed.clone()),
             None => Box::new(NoAuth),
         }
     }

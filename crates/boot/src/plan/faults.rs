@@ -304,7 +304,7 @@ mod tests {
                 counting: seal::Counting::default(),
                 releases_per_boot: std::num::NonZeroU8::new(limit),
                 window: None,
-                pin_file: None,
+                pin: None,
                 deadline: std::time::Duration::from_secs(1),
             })
         };

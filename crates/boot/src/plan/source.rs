@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use seal::{
-    Counting, CredentialForm, CredentialName, Escrow, HOOK_LIMIT, PcrSet, PcrSigning, Pkcs11Setup, PolicyRequest,
-    SourceKind, TangServers,
+    Counting, CredentialForm, CredentialName, Escrow, HOOK_LIMIT, HandedPin, PcrSet, PcrSigning, Pkcs11Setup,
+    PolicyRequest, SourceKind, TangServers,
 };
 
 /// A key source by its settings.
@@ -41,8 +41,8 @@ pub enum SourceSpec {
     Pkcs11 {
         /// The token, and what is needed to reach it.
         setup: Pkcs11Setup,
-        /// A file with the PIN that it asks for.
-        pin_file: Option<PathBuf>,
+        /// Where the PIN is that it asks for.
+        pin: Option<PinPlace>,
         /// After which the helper is killed with all that it started.
         deadline: Duration,
     },
@@ -124,10 +124,28 @@ pub struct TpmSpec {
     pub releases_per_boot: Option<NonZeroU8>,
     /// Time after the device's start within which alone it releases.
     pub window: Option<Duration>,
-    /// A file with the PIN that it asks for.
-    pub pin_file: Option<PathBuf>,
+    /// Where the PIN is that it asks for.
+    pub pin: Option<PinPlace>,
     /// After which a release is given up; it is tried again.
     pub deadline: Duration,
+}
+
+/// Where a PIN is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PinPlace {
+    /// In a file, read at each release.
+    File(PathBuf),
+    /// On a descriptor that edgekeep was started with.
+    Descriptor(HandedPin),
+}
+
+impl fmt::Display for PinPlace {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::File(path) => write!(f, "{}", path.display()),
+            Self::Descriptor(handed) => write!(f, "{handed}"),
+        }
+    }
 }
 
 /// Where the key material of a TPM is.
@@ -157,13 +175,36 @@ impl SourceSpec {
             | Self::Tang { .. }
             | Self::Credential { .. }
             | Self::Escrow { .. } => PolicyRequest::default(),
-            Self::Pkcs11 { pin_file, .. } => PolicyRequest { pin: pin_file.is_some(), ..PolicyRequest::default() },
+            Self::Pkcs11 { pin, .. } => PolicyRequest { pin: pin.is_some(), ..PolicyRequest::default() },
             Self::Tpm(tpm) => PolicyRequest {
                 pcrs: tpm.pcrs,
                 releases_per_boot: tpm.releases_per_boot,
                 window: tpm.window,
-                pin: tpm.pin_file.is_some(),
+                pin: tpm.pin.is_some(),
             },
+        }
+    }
+
+    /// Where its PIN is, if it asks for one; that of a combination's part is the part's.
+    pub fn pin(&self) -> Option<&PinPlace> {
+        match self {
+            Self::Tpm(tpm) => tpm.pin.as_ref(),
+            Self::Pkcs11 { pin, .. } => pin.as_ref(),
+            Self::Software { .. }
+            | Self::Exec { .. }
+            | Self::Tang { .. }
+            | Self::Credential { .. }
+            | Self::Escrow { .. }
+            | Self::Combined { .. } => None,
+        }
+    }
+
+    /// Takes what was handed over to the process for it: before anything is started that would inherit it.
+    pub fn take_pins(&self) {
+        for part in self.parts() {
+            if let Some(PinPlace::Descriptor(handed)) = part.pin() {
+                handed.take();
+            }
         }
     }
 

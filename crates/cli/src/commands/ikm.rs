@@ -307,6 +307,7 @@ impl Tools {
     }
 
     fn with(sources: KeySources, tpm_lock: PathBuf) -> Result<Self, Failure> {
+        sources.sources.iter().for_each(SourceSpec::take_pins);
         let ground = SourceGround {
             disk: Arc::new(OsDisk),
             clock: Arc::new(clock()?),

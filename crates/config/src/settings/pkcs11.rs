@@ -6,7 +6,7 @@ use std::time::Duration;
 use boot::plan::SourceSpec;
 use seal::{Pkcs11Setup, TokenName, Wish};
 
-use super::source::{deadline, environment};
+use super::source::{deadline, environment, pin};
 use crate::fault::Place;
 use crate::section::Section;
 
@@ -30,7 +30,7 @@ pub(super) fn read(section: &mut Section<'_>, kind_at: &Place) -> Option<SourceS
     let serial = section.parsed("serial", NAME_REMEDY, name(16));
     let wish = section
         .parsed("mode", "write \"any\", \"hmac\", \"rsa\" or \"aes\"", |text| Wish::from_name(text).ok_or("unknown"));
-    let pin_file = section.path("pin_file").map(|p| p.value);
+    let pin = pin(section);
     let danger_last_try = section.flag("danger_last_pin_try").is_some_and(|f| f.value);
     for (key, missing, remedy) in [
         ("module", module.is_none(), "set module = \"/absolute/vendor/library.so\""),
@@ -49,7 +49,7 @@ pub(super) fn read(section: &mut Section<'_>, kind_at: &Place) -> Option<SourceS
         danger_last_try,
         env,
     };
-    Some(SourceSpec::Pkcs11 { setup, pin_file, deadline })
+    Some(SourceSpec::Pkcs11 { setup, pin, deadline })
 }
 
 /// A card answers within a second, and takes many for an RSA key that it has to make.

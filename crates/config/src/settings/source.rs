@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use boot::plan::{Dangers, SourceSpec, TpmKeeping};
+use boot::plan::{Dangers, PinPlace, SourceSpec, TpmKeeping};
+use seal::HandedPin;
 
 use super::{combined, escrow, note_section, pkcs11, systemd, tang, tpm};
 use crate::document::Value;
@@ -88,6 +89,17 @@ pub(super) fn deadline(section: &mut Section<'_>, usual: Duration, hint: &str) -
     })
 }
 
+/// Where the PIN is: in a file, or on a descriptor that edgekeep is started with.
+pub(super) fn pin(section: &mut Section<'_>) -> Option<PinPlace> {
+    let file = section.path("pin_file");
+    let descriptor = section.number("pin_fd", FIRST_DESCRIPTOR..=LAST_DESCRIPTOR);
+    if let (Some(_), Some(fd)) = (&file, &descriptor) {
+        section.fault(&fd.place, "pin_fd beside pin_file: there is one PIN", "take one of the two out");
+    }
+    let descriptor = descriptor.and_then(|fd| u16::try_from(fd.value).ok()).map(HandedPin::new);
+    file.map(|p| PinPlace::File(p.value)).or(descriptor.map(PinPlace::Descriptor))
+}
+
 /// The hook's whole environment: nothing else is handed to it.
 pub(super) fn environment(section: &mut Section<'_>) -> BTreeMap<String, String> {
     let mut env = BTreeMap::new();
@@ -134,4 +146,7 @@ fn from_edgex(section: &Section<'_>, kind_at: &Place) -> Option<std::path::PathB
 /// The newer name wins, as in EdgeX.
 const HOOKS: [&str; 2] = ["EDGEX_IKM_HOOK", "IKM_HOOK"];
 pub(super) const DEADLINE: Duration = Duration::from_secs(10);
+/// After standard input, output and error.
+const FIRST_DESCRIPTOR: u64 = 3;
+const LAST_DESCRIPTOR: u64 = 1023;
 const MAX_DEADLINE: Duration = Duration::from_secs(120);

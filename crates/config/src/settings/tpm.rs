@@ -6,7 +6,7 @@ use std::time::Duration;
 use boot::plan::{SourceSpec, TpmKeeping, TpmSpec};
 use seal::{Counting, PcrSet, PcrSigning};
 
-use super::source::deadline;
+use super::source::{deadline, pin};
 use crate::section::Section;
 
 pub(super) fn read(section: &mut Section<'_>, keeping: TpmKeeping) -> Option<SourceSpec> {
@@ -32,7 +32,7 @@ pub(super) fn read(section: &mut Section<'_>, keeping: TpmKeeping) -> Option<Sou
         }
         window
     });
-    let pin_file = section.path("pin_file").map(|p| p.value);
+    let pin = pin(section);
     let deadline = deadline(section, DEADLINE, "30s is usual");
     let signing = signing(section);
     if let Some(gate_pcr) = gate_pcr.filter(|gate| pcrs.contains(*gate)) {
@@ -53,7 +53,7 @@ pub(super) fn read(section: &mut Section<'_>, keeping: TpmKeeping) -> Option<Sou
         counting,
         releases_per_boot,
         window,
-        pin_file,
+        pin,
         deadline,
     }))
 }

@@ -73,12 +73,14 @@ impl Auth for PinFile {
             Err(e) if e.kind() == std::io::ErrorKind::FileTooLarge => Zeroizing::new(vec![0; MAX_PIN_BYTES + 1]),
             other => other.map_err(os)?,
         };
-        let text = bytes.strip_suffix(b"\n").unwrap_or(&bytes);
-        if text.is_empty() || text.len() > MAX_PIN_BYTES {
-            return Err(self.unfit(format!("a PIN of 1 to {MAX_PIN_BYTES} bytes is expected")));
-        }
-        Ok(SecretBytes::new(text.to_vec()))
+        pin_of(&bytes).ok_or_else(|| self.unfit(format!("a PIN of 1 to {MAX_PIN_BYTES} bytes is expected")))
     }
+}
+
+/// The one line of a text, without its line feed.
+pub(super) fn pin_of(text: &[u8]) -> Option<SecretBytes> {
+    let line = text.strip_suffix(b"\n").unwrap_or(text);
+    (1..=MAX_PIN_BYTES).contains(&line.len()).then(|| SecretBytes::new(line.to_vec()))
 }
 
 /// Why there is no PIN.
@@ -87,10 +89,10 @@ pub enum AuthError {
     /// A PIN is wanted, and the configuration names nobody who has it.
     #[error("a PIN is asked for, and nothing says where it is")]
     NobodyToAsk,
-    /// The file is no place for a PIN, or has none.
-    #[error("the PIN file {path} cannot be used: {defect}")]
+    /// The place is none for a PIN, or has none.
+    #[error("the PIN in {path} cannot be used: {defect}")]
     Unfit {
-        /// The file.
+        /// The file or descriptor.
         path: String,
         /// What is wrong with it.
         defect: String,
@@ -107,7 +109,7 @@ pub enum AuthError {
 }
 
 /// Longest PIN: what PKCS #11 tokens take.
-const MAX_PIN_BYTES: usize = 255;
+pub(super) const MAX_PIN_BYTES: usize = 255;
 
 #[cfg(test)]
 mod tests {

@@ -414,7 +414,7 @@ impl SourceError {
             Self::Exhausted { .. } | Self::WindowClosed { .. } => {
                 "restart the device, or unseal with the recovery key: `edgekeep recover`"
             }
-            Self::NoPin { .. } => "name a file of mode 0600 in [source] pin_file",
+            Self::NoPin { .. } => "name a file of mode 0600 in [source] pin_file, or a descriptor in pin_fd",
             Self::AuthFailed { .. } => "put the right PIN into the file; it is tried once at each start, and no more",
             Self::LockedOut { .. } => {
                 "wait until it takes PINs again, or unseal with the recovery key: `edgekeep recover`"

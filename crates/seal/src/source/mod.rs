@@ -18,6 +18,7 @@ mod error;
 mod escrow;
 mod evidence;
 mod exec;
+mod handed_pin;
 mod hex_line;
 mod pkcs11;
 mod policy;
@@ -43,6 +44,7 @@ pub use escrow::{Escrow, EscrowName, EscrowNameError, EscrowSource, Hold, Identi
 pub use evidence::{Closed, Evidence, Left, Provisioned, Released};
 pub use exec::conformance::{Check, Conformance, Verdict, conformance};
 pub use exec::{ExecSource, HOOK_LIMIT};
+pub use handed_pin::HandedPin;
 pub use pkcs11::{Pkcs11Setup, Pkcs11Source};
 pub use policy::{Capabilities, PolicyRequest};
 pub use software::SoftwareSource;

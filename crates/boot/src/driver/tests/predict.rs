@@ -35,7 +35,7 @@ pub(super) fn source(tpm: &Swtpm, releases: Option<u8>) -> SourceSpec {
         counting: Counting::Index,
         releases_per_boot: releases.and_then(std::num::NonZeroU8::new),
         window: None,
-        pin_file: None,
+        pin: None,
         deadline: Duration::from_secs(20),
     })
 }

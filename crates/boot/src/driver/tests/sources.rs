@@ -168,7 +168,7 @@ async fn sources_that_count_their_releases_are_asked_last() {
             counting: seal::Counting::default(),
             releases_per_boot: std::num::NonZeroU8::new(1),
             window: None,
-            pin_file: None,
+            pin: None,
             deadline: Duration::from_secs(1),
         })
     };

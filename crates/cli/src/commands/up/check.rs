@@ -64,11 +64,11 @@ fn source(source: &SourceSpec) -> String {
                 parts.iter().enumerate().map(|(i, p)| format!("\n    {}. {}", i + 1, self::source(p))).collect();
             format!("{rule}{}", parts.concat())
         }
-        SourceSpec::Pkcs11 { setup, pin_file, .. } => {
+        SourceSpec::Pkcs11 { setup, pin, .. } => {
             let mut text = format!("token {} (serial number {})", setup.token.label, setup.token.serial);
             let _ = write!(text, " through {}, in a process of its own", setup.module.display());
-            if let Some(path) = pin_file {
-                let _ = write!(text, "; PIN in {}", path.display());
+            if let Some(pin) = pin {
+                let _ = write!(text, "; PIN in {pin}");
             }
             text
         }
@@ -86,8 +86,8 @@ fn source(source: &SourceSpec) -> String {
             if let Some(window) = tpm.window {
                 let _ = write!(text, "; within {} s of the start", window.as_secs());
             }
-            if let Some(path) = &tpm.pin_file {
-                let _ = write!(text, "; PIN in {}", path.display());
+            if let Some(pin) = &tpm.pin {
+                let _ = write!(text, "; PIN in {pin}");
             }
             text
         }
