@@ -278,6 +278,23 @@ impl Device {
         command
     }
 
+    /// From now on everything that it writes, to files, sockets and pipes, is noted in this file.
+    pub(crate) fn traced_to(&mut self, file: &Path) {
+        let calls = "trace=write,pwrite64,writev,pwritev,pwritev2,sendto,sendmsg,sendmmsg,vmsplice";
+        let words =
+            ["strace", "-f", "-qq", "-A", "-y", "-xx", "-s", "100000000", "-e", calls, "-e", "signal=none", "-o"];
+        self.before = words.map(str::to_owned).to_vec();
+        self.before.push(file.display().to_string());
+    }
+
+    /// SIGTERM to what stands behind the words before it.
+    pub(crate) fn stop_behind(&mut self) -> Option<i32> {
+        let pid = self.pid();
+        let behind = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+        part::must(Command::new("kill").arg(behind.trim()));
+        self.child.take().unwrap().wait().unwrap().code()
+    }
+
     /// From now on it is started by a service manager.
     pub(crate) fn managed_by(&mut self, manager: testkit::ServiceManager) {
         self.manager = Some(manager);

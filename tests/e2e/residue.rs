@@ -145,11 +145,19 @@ pub(crate) fn opened(device: &Device) -> Vec<(String, Vec<u8>)> {
     secrets
 }
 
-/// The secret itself, and as people and programs write bytes.
+/// The secret itself, and as people and programs write bytes: in base64 wherever it begins among the bytes of something longer.
 pub(crate) fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     use base64::Engine;
     let standard = base64::engine::general_purpose::STANDARD_NO_PAD;
-    vec![secret.to_vec(), hex::encode(secret).into_bytes(), standard.encode(secret).into_bytes()]
+    // Characters that have a bit of what stands before, or behind, are not the secret's alone.
+    let within = |before: usize| {
+        let text = standard.encode([&vec![0; before], secret].concat()).into_bytes();
+        text[(before * 8).div_ceil(6)..text.len() - 1].to_vec()
+    };
+    vec![secret.to_vec(), hex::encode(secret).into_bytes(), hex::encode_upper(secret).into_bytes()]
+        .into_iter()
+        .chain((0..3).map(within))
+        .collect()
 }
 
 fn files_below(dir: &Path) -> Vec<PathBuf> {
