@@ -39,6 +39,8 @@ mod wiped;
 
 #[cfg(test)]
 mod fake;
+#[cfg(test)]
+mod place;
 
 pub use bring_up::{BringUpError, Done, Opened, Remains, Wish, bring_up, bring_up_beside};
 pub use custody::{Custody, CustodyError, Encrypted, Held, INTENT as INTENT_FILE, Keeping, OnDisk};

@@ -128,15 +128,13 @@ mod tests {
 
     use api::{Reply, Request};
     use client::Vault;
-    use host::{Clock as _, Disk as _, OsDisk};
-    use testkit::{FakeClock, SeededEntropy};
+    use host::Clock as _;
+    use testkit::FakeClock;
 
     use super::*;
-    use crate::custody::Keeping;
     use crate::fake::{FakeStore, clear_shares};
+    use crate::place::{Place, SHARES, plain};
     use crate::stop::stop;
-
-    const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
 
     /// A store on a wire that never breaks.
     struct Line(FakeStore);
@@ -160,14 +158,9 @@ mod tests {
         enough: usize,
         then: impl Fn(&FakeStore, &Standing),
     ) -> Vec<Standing> {
-        let dir = tempfile::tempdir().unwrap();
-        let (entropy, clock) = (SeededEntropy::new(3), FakeClock::at(0));
+        let (place, clock) = (Place::keeping(plain()), FakeClock::at(0));
         let line = Line(FakeStore::made(&SHARES, true));
-        let us = OsDisk.meta(dir.path()).unwrap().unwrap().owner.uid;
-        let custody = || {
-            let keeping = Keeping::Plain(seal::edgex::PlainSharesAllowed::danger_plain_shares());
-            Custody::new(&OsDisk, &entropy, dir.path(), "resp-init.json", us, keeping)
-        };
+        let custody = || place.custody(plain());
         custody().save(&clear_shares(shares)).unwrap();
         let (halt, stop) = stop();
         let mut told = Vec::new();

@@ -177,39 +177,27 @@ const MAX_NOTE_BYTES: usize = 128;
 mod tests {
     use std::sync::Arc;
 
-    use host::{Clock as _, Disk as _, OsDisk};
-    use seal::edgex::PlainSharesAllowed;
-    use testkit::{FakeClock, SeededEntropy};
+    use host::Clock as _;
+    use testkit::FakeClock;
 
     use super::*;
-    use crate::custody::Keeping;
-    use crate::fake::{FakeStore, clear_shares};
+    use crate::fake::FakeStore;
+    use crate::place::{Place, SHARES, plain};
 
     struct Bench {
-        dir: tempfile::TempDir,
-        entropy: SeededEntropy,
+        place: Place,
         clock: FakeClock,
         store: FakeStore,
     }
 
-    const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
-
     impl Bench {
         fn new() -> Self {
-            let bench = Self {
-                dir: tempfile::tempdir().unwrap(),
-                entropy: SeededEntropy::new(3),
-                clock: FakeClock::at(0),
-                store: FakeStore::made(&SHARES, true),
-            };
-            bench.custody().save(&clear_shares(&SHARES)).unwrap();
-            bench
+            let (clock, store) = (FakeClock::at(0), FakeStore::made(&SHARES, true));
+            Self { place: Place::keeping(plain()), clock, store }
         }
 
         fn custody(&self) -> Custody<'_> {
-            let keeping = Keeping::Plain(PlainSharesAllowed::danger_plain_shares());
-            let us = OsDisk.meta(self.dir.path()).unwrap().unwrap().owner.uid;
-            Custody::new(&OsDisk, &self.entropy, self.dir.path(), "resp-init.json", us, keeping)
+            self.place.custody(plain())
         }
 
         async fn reopen(&self, rule: Reunseal) -> Result<Reopened, ReopenError> {

@@ -357,18 +357,9 @@ mod tests {
     use super::*;
     use proptest::prelude::*;
 
-    use crate::fake::FakeStore;
+    use crate::fake::{FakeStore, clear_shares};
+    use crate::place::SHARES;
     use crate::stop::stop;
-
-    const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
-
-    fn shares(hex: &[&str]) -> ClearShares {
-        let text = format!("{{\"keys\":[{}]}}", hex.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(","));
-        match seal::edgex::Shares::parse(text.as_bytes()).unwrap() {
-            seal::edgex::Shares::Clear(c) => c,
-            seal::edgex::Shares::Wrapped(_) => unreachable!(),
-        }
-    }
 
     fn roots(store: &FakeStore) -> usize {
         store.state().alive.values().filter(|p| p.contains(&"root".to_owned())).count()
@@ -377,16 +368,16 @@ mod tests {
     #[tokio::test]
     async fn f1_a_root_token_ends_whatever_comes_of_the_work() {
         let store = FakeStore::made(&SHARES, false);
-        let done = with_root(&store, RootToken::generate(&store, &shares(&SHARES)).await.unwrap(), async |_| {
+        let done = with_root(&store, RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap(), async |_| {
             Ok::<_, RootError>(1)
         });
         assert_eq!(done.await.unwrap(), 1);
-        let root = RootToken::generate(&store, &shares(&SHARES)).await.unwrap();
+        let root = RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap();
         let failed = with_root(&store, root, async |_| Err::<(), _>(RootError::Undecodable)).await;
         assert!(matches!(failed, Err(RootError::Undecodable)));
         let (halt, stop) = stop();
         halt.say();
-        let root = RootToken::generate(&store, &shares(&SHARES)).await.unwrap();
+        let root = RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap();
         let stopped = with_root(&store, root, async |_| {
             let work = stop.or(async { std::future::pending::<Result<(), crate::Stopped>>().await }).await;
             work.map_err(|_| RootError::Undecodable)
@@ -398,25 +389,25 @@ mod tests {
     #[tokio::test]
     async fn the_login_of_the_shares_opens_a_store_whose_door_of_old_is_shut() {
         let store = FakeStore::made(&SHARES, false);
-        let root = RootToken::generate(&store, &shares(&SHARES)).await.unwrap();
-        assert!(keep_login(&root.over(&store), &shares(&SHARES)).await.unwrap());
+        let root = RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap();
+        assert!(keep_login(&root.over(&store), &clear_shares(&SHARES)).await.unwrap());
         root.revoke(&store).await.unwrap();
         store.state().open_door = false;
         store.state().asked.clear();
-        let root = RootToken::generate(&store, &shares(&SHARES)).await.unwrap();
+        let root = RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap();
         assert!(!store.was_asked("sys/generate-root/attempt"));
         root.revoke(&store).await.unwrap();
         assert!(store.state().alive.is_empty(), "the login's own token has ended too");
-        let other = RootToken::generate(&store, &shares(&["aa01", "bb02", "cc04"])).await;
+        let other = RootToken::generate(&store, &clear_shares(&["aa01", "bb02", "cc04"])).await;
         assert!(matches!(other, Err(RootError::NoDoor { .. })), "other shares have no login");
     }
 
     #[tokio::test]
     async fn other_shares_take_the_login_of_earlier_ones_away() {
         let store = FakeStore::made(&SHARES, false);
-        let root = RootToken::generate(&store, &shares(&SHARES)).await.unwrap();
-        keep_login(&root.over(&store), &shares(&["11", "22"])).await.unwrap();
-        keep_login(&root.over(&store), &shares(&SHARES)).await.unwrap();
+        let root = RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap();
+        keep_login(&root.over(&store), &clear_shares(&["11", "22"])).await.unwrap();
+        keep_login(&root.over(&store), &clear_shares(&SHARES)).await.unwrap();
         let users = store.state().objects.keys().filter(|k| k.contains("/users/")).count();
         assert_eq!(users, 1);
         root.revoke(&store).await.unwrap();
@@ -426,8 +417,8 @@ mod tests {
     async fn a_vault_needs_no_login_and_gets_none() {
         let store = FakeStore::made(&SHARES, false);
         store.state().no_login_door = true;
-        let root = RootToken::generate(&store, &shares(&SHARES)).await.unwrap();
-        assert!(!keep_login(&root.over(&store), &shares(&SHARES)).await.unwrap());
+        let root = RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap();
+        assert!(!keep_login(&root.over(&store), &clear_shares(&SHARES)).await.unwrap());
         assert!(store.state().objects.is_empty());
         root.revoke(&store).await.unwrap();
     }
@@ -436,7 +427,7 @@ mod tests {
     async fn a_store_with_no_door_says_what_to_switch_on() {
         let store = FakeStore::made(&SHARES, false);
         store.state().open_door = false;
-        let error = RootToken::generate(&store, &shares(&SHARES)).await.err().unwrap();
+        let error = RootToken::generate(&store, &clear_shares(&SHARES)).await.err().unwrap();
         assert!(
             matches!(error, RootError::NoDoor { .. })
                 && error.hint().contains("disable_unauthed_generate_root_endpoints")
@@ -447,10 +438,10 @@ mod tests {
     async fn an_attempt_that_another_left_behind_is_in_nobodys_way() {
         let store = FakeStore::made(&SHARES, false);
         for _ in 0..2 {
-            let short = RootToken::generate(&store, &shares(&["aa01"])).await;
+            let short = RootToken::generate(&store, &clear_shares(&["aa01"])).await;
             assert!(matches!(short, Err(RootError::TooFew { given: 1 })));
         }
-        RootToken::generate(&store, &shares(&SHARES)).await.unwrap().revoke(&store).await.unwrap();
+        RootToken::generate(&store, &clear_shares(&SHARES)).await.unwrap().revoke(&store).await.unwrap();
     }
 
     #[test]

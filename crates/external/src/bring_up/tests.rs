@@ -1,38 +1,19 @@
 //! Every state that a store and its shares can be found in. The names B1 to B5 are those of the defects of EdgeX's set-up that each test
 //! would meet there.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use host::{Disk, OsClock, OsDisk};
 use seal::Ikm;
-use seal::edgex::{EdgexLabel, EdgexSalt, OpenSharesError, PlainSharesAllowed, SALT_FILE, SaltError, Shares};
+use seal::edgex::{EdgexLabel, EdgexSalt, OpenSharesError, SALT_FILE, SaltError};
 use secret::SecretBytes;
 use testkit::{CrashDisk, Cut, Fault, NameRule, SeededEntropy, Unsynced};
 
 use super::*;
 use crate::custody::{Encrypted, Keeping};
-use crate::fake::FakeStore;
+use crate::fake::{FakeStore, clear_shares};
+use crate::place::{FILE, Place, SHARES, hex_of, hooked, ikm, plain, plain_text, us};
 use crate::stop::stop;
-
-const FILE: &str = "resp-init.json";
-const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
-
-fn ikm(first: u8) -> Ikm {
-    Ikm::new(SecretBytes::new((first..first + 32).collect()), None).unwrap()
-}
-
-fn hooked() -> Keeping {
-    Keeping::Wrapped(ikm(1))
-}
-
-fn plain() -> Keeping {
-    Keeping::Plain(PlainSharesAllowed::danger_plain_shares())
-}
-
-fn us() -> u32 {
-    OsDisk.meta(testkit::scratch_dir().path()).unwrap().unwrap().owner.uid
-}
 
 fn wish(limit: Duration) -> Wish {
     Wish {
@@ -43,67 +24,12 @@ fn wish(limit: Duration) -> Wish {
     }
 }
 
-struct Place {
-    _dir: tempfile::TempDir,
-    dir: PathBuf,
-    entropy: SeededEntropy,
-}
-
 impl Place {
-    fn new() -> Self {
-        let scratch = testkit::scratch_dir();
-        let dir = scratch.path().join("assets");
-        Self { _dir: scratch, dir, entropy: SeededEntropy::new(7) }
-    }
-
-    fn custody(&self, keeping: Keeping) -> Custody<'_> {
-        Custody::new(&OsDisk, &self.entropy, &self.dir, FILE, us(), keeping)
-    }
-
-    /// Puts a file there as an older set-up would have left it.
-    fn holding(text: &str) -> Self {
-        let place = Self::new();
-        OsDisk.create_dir(&place.dir, 0o700).unwrap();
-        place.write(FILE, text.as_bytes());
-        place
-    }
-
-    /// Shares of the usual store, wrapped.
-    fn wrapped() -> Self {
-        let place = Self::new();
-        OsDisk.create_dir(&place.dir, 0o700).unwrap();
-        place.custody(hooked()).save(&shares(&SHARES)).unwrap();
-        place
-    }
-
-    fn write(&self, name: &str, bytes: &[u8]) {
-        OsDisk.replace(&self.dir.join(name), bytes, 0o600, None).unwrap();
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(OsDisk.read(&self.dir.join(FILE), 65536).unwrap().to_vec()).unwrap()
-    }
-
     async fn up(&self, store: &FakeStore, keeping: Keeping) -> Result<Opened, BringUpError> {
         let custody = self.custody(keeping);
         let (_halt, stop) = stop();
         bring_up(store, &custody, wish(Duration::from_secs(5)), &OsClock::new().unwrap(), &stop).await
     }
-}
-
-fn plain_text(shares: &[&str]) -> String {
-    format!("{{\"keys\":[{}]}}", shares.iter().map(|s| format!("\"{s}\"")).collect::<Vec<_>>().join(","))
-}
-
-fn shares(hex: &[&str]) -> ClearShares {
-    match Shares::parse(plain_text(hex).as_bytes()).unwrap() {
-        Shares::Clear(c) => c,
-        Shares::Wrapped(_) => unreachable!(),
-    }
-}
-
-fn hex_of(shares: &ClearShares) -> Vec<String> {
-    shares.hex().map(|h| h.to_string()).collect()
 }
 
 async fn ends(opened: Opened, store: &FakeStore) {
@@ -153,7 +79,7 @@ async fn a_run_that_ends_before_the_login_is_there_is_gone_on_with() {
 /// Go's set-up loads the wrapped file of a store that is open, and goes on without a share.
 #[tokio::test]
 async fn b2_a_second_run_on_an_open_store_has_its_shares() {
-    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(hooked()), FakeStore::made(&SHARES, false));
     let opened = place.up(&store, hooked()).await.unwrap();
     assert_eq!((opened.done, opened.on_disk), (Done::Nothing, Some(OnDisk::Wrapped(EdgexLabel::SecretStore))));
     assert_eq!(hex_of(&opened.shares), SHARES);
@@ -163,7 +89,7 @@ async fn b2_a_second_run_on_an_open_store_has_its_shares() {
 
 #[tokio::test]
 async fn a_store_that_was_restarted_is_unsealed() {
-    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, true));
+    let (place, store) = (Place::keeping(hooked()), FakeStore::made(&SHARES, true));
     assert_eq!(place.up(&store, hooked()).await.unwrap().done, Done::Unsealed);
     assert!(!store.state().sealed);
 }
@@ -293,7 +219,7 @@ async fn a_maker_that_is_still_at_it_is_waited_for_and_a_second_one_makes_nothin
         tokio::time::sleep(Duration::from_millis(50)).await;
         assert!(!store.was_asked("sys/unseal"), "it has no shares yet");
         assert!(make(&store, &custody, wish(Duration::ZERO).counts).await.unwrap().is_none());
-        custody.save(&shares(&SHARES)).unwrap();
+        custody.save(&clear_shares(&SHARES)).unwrap();
         drop(at_it);
     };
     let (opened, ()) = tokio::join!(place.up(&store, hooked()), kept);
@@ -312,7 +238,7 @@ async fn a_store_that_died_while_it_was_made_is_told_in_seconds_by_what_is_known
         store.state().half_made = u32::MAX;
         store
     };
-    let (noted, holding) = (Place::new(), Place::wrapped());
+    let (noted, holding) = (Place::new(), Place::keeping(hooked()));
     noted.custody(hooked()).prepare().unwrap();
     let file = holding.dir.join(FILE);
     for (place, wanted, advice) in [
@@ -332,7 +258,7 @@ async fn a_store_that_died_while_it_was_made_is_told_in_seconds_by_what_is_known
 /// So does one that somebody else's init is at work in.
 #[tokio::test(start_paused = true)]
 async fn a_store_that_is_half_made_for_a_moment_is_waited_for() {
-    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, true));
+    let (place, store) = (Place::keeping(hooked()), FakeStore::made(&SHARES, true));
     store.state().half_made = 5;
     assert_eq!(place.up(&store, hooked()).await.unwrap().done, Done::Unsealed);
 }
@@ -354,7 +280,7 @@ async fn a_store_that_died_before_it_had_a_barrier_is_told_by_its_answer_to_init
 
 #[tokio::test]
 async fn shares_of_another_store_are_never_displaced() {
-    let (place, store) = (Place::wrapped(), FakeStore::default());
+    let (place, store) = (Place::keeping(hooked()), FakeStore::default());
     let before = place.text();
     let refused = place.up(&store, hooked()).await;
     assert!(matches!(refused, Err(BringUpError::Custody(CustodyError::OtherStores { .. }))));
@@ -364,7 +290,7 @@ async fn shares_of_another_store_are_never_displaced() {
 
 #[tokio::test]
 async fn shares_of_another_store_open_nothing() {
-    let (place, store) = (Place::wrapped(), FakeStore::made(&["0101", "0202", "0303"], true));
+    let (place, store) = (Place::keeping(hooked()), FakeStore::made(&["0101", "0202", "0303"], true));
     let refused = place.up(&store, hooked()).await;
     assert!(matches!(refused, Err(BringUpError::Unseal(UnsealError::NotItsShares { .. }))));
     let open = FakeStore::made(&["0101", "0202", "0303"], false);
@@ -376,7 +302,7 @@ async fn shares_of_another_store_open_nothing() {
 /// Go's set-up would write the shares back in clear.
 #[tokio::test]
 async fn b4_a_root_token_leaves_a_wrapped_file_and_the_file_stays_wrapped() {
-    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(hooked()), FakeStore::made(&SHARES, false));
     let with_token = place.text().replace("}\n", ",\"root_token\":\"s.old\"}\n");
     place.write(FILE, with_token.as_bytes());
     let mut opened = place.up(&store, hooked()).await.unwrap();
@@ -401,8 +327,8 @@ async fn b5_what_does_not_fit_the_hook_is_refused_at_once_and_stays_as_it_is() {
     let error = refused(&clear, hooked());
     assert!(matches!(error, CustodyError::ClearWithHook { .. }));
     assert!(error.hint().contains("edgekeep seal encrypt-existing"));
-    assert!(matches!(refused(&Place::wrapped(), plain()), CustodyError::WrappedWithoutHook { .. }));
-    let other = refused(&Place::wrapped(), Keeping::Wrapped(ikm(100)));
+    assert!(matches!(refused(&Place::keeping(hooked()), plain()), CustodyError::WrappedWithoutHook { .. }));
+    let other = refused(&Place::keeping(hooked()), Keeping::Wrapped(ikm(100)));
     assert!(matches!(other, CustodyError::NotOpened { source: OpenSharesError::WrongIkmOrSalt, .. }));
 
     let store = FakeStore::made(&SHARES, true);
@@ -447,7 +373,7 @@ fn a_power_cut_while_shares_are_wrapped_leaves_them_in_one_form_or_the_other() {
 
 #[tokio::test]
 async fn a_lost_salt_is_said_to_be_lost_and_none_is_made() {
-    let place = Place::wrapped();
+    let place = Place::keeping(hooked());
     OsDisk.remove_file(&place.dir.join(SALT_FILE)).unwrap();
     let error = place.custody(hooked()).load().map(|_| ()).unwrap_err();
     assert!(matches!(error, CustodyError::Salt(SaltError::Missing { .. })), "{error:?}");
@@ -471,7 +397,7 @@ async fn b6_a_file_of_edgex_3_opens() {
 
 #[tokio::test]
 async fn b7_a_file_that_others_can_read_is_closed() {
-    let place = Place::wrapped();
+    let place = Place::keeping(hooked());
     let bytes = place.text();
     OsDisk.replace(&place.dir.join(FILE), bytes.as_bytes(), 0o644, None).unwrap();
     place.custody(hooked()).load().unwrap();
@@ -481,7 +407,7 @@ async fn b7_a_file_that_others_can_read_is_closed() {
 
 #[tokio::test]
 async fn two_at_once_are_one_too_many() {
-    let (place, store) = (Place::wrapped(), FakeStore::made(&SHARES, true));
+    let (place, store) = (Place::keeping(hooked()), FakeStore::made(&SHARES, true));
     let first = place.up(&store, hooked()).await.unwrap();
     assert!(matches!(place.up(&store, hooked()).await, Err(BringUpError::Custody(CustodyError::Busy { .. }))));
     drop(first);
@@ -490,7 +416,7 @@ async fn two_at_once_are_one_too_many() {
 
 #[tokio::test]
 async fn waiting_has_an_end_and_hears_a_signal() {
-    let place = Place::wrapped();
+    let place = Place::keeping(hooked());
     let store = FakeStore::made(&SHARES, false);
     store.state().standby = true;
     let (custody, clock) = (place.custody(hooked()), OsClock::new().unwrap());

@@ -1,82 +1,17 @@
 //! Shares that lay in clear, wrapped and replaced; with the power cut at every moment of it.
 
-use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
 
 use host::{Clock as _, Disk, OsDisk};
-use seal::Ikm;
 use seal::edgex::PlainSharesAllowed;
-use secret::SecretBytes;
 use testkit::{CrashDisk, Cut, FakeClock, Fault, NameRule, SeededEntropy, Unsynced};
 
 use super::*;
 use crate::custody::{Encrypted, Keeping};
 use crate::fake::FakeStore;
+use crate::place::{FILE, Place, SHARES, hex_of, hooked, ikm, plain, plain_text, us};
 use crate::reopen::{Reunseal, reopen};
 use crate::root::{RootError, RootToken};
-
-const FILE: &str = "resp-init.json";
-const SHARES: [&str; 3] = ["aa01", "bb02", "cc03"];
-
-fn ikm(first: u8) -> Ikm {
-    Ikm::new(SecretBytes::new((first..first + 32).collect()), None).unwrap()
-}
-
-fn hooked() -> Keeping {
-    Keeping::Wrapped(ikm(1))
-}
-
-fn plain() -> PlainSharesAllowed {
-    PlainSharesAllowed::danger_plain_shares()
-}
-
-fn us() -> u32 {
-    OsDisk.meta(testkit::scratch_dir().path()).unwrap().unwrap().owner.uid
-}
-
-fn clear_text() -> String {
-    format!("{{\"keys\":[{}]}}", SHARES.map(|s| format!("\"{s}\"")).join(","))
-}
-
-fn hex_of(shares: &ClearShares) -> Vec<String> {
-    shares.hex().map(|h| h.to_string()).collect()
-}
-
-/// A directory with shares in clear.
-struct Place {
-    dir: PathBuf,
-    entropy: SeededEntropy,
-    _scratch: tempfile::TempDir,
-}
-
-impl Place {
-    fn new() -> Self {
-        let scratch = testkit::scratch_dir();
-        let dir = scratch.path().join("assets");
-        Self { dir, entropy: SeededEntropy::new(9), _scratch: scratch }
-    }
-
-    fn clear() -> Self {
-        let place = Self::new();
-        OsDisk.create_dir(&place.dir, 0o700).unwrap();
-        OsDisk.replace(&place.dir.join(FILE), clear_text().as_bytes(), 0o600, None).unwrap();
-        place
-    }
-
-    fn custody(&self, keeping: Keeping) -> Custody<'_> {
-        Custody::new(&OsDisk, &self.entropy, &self.dir, FILE, us(), keeping)
-    }
-
-    fn text(&self) -> String {
-        String::from_utf8(OsDisk.read(&self.dir.join(FILE), 65536).unwrap().to_vec()).unwrap()
-    }
-
-    fn names(&self) -> Vec<String> {
-        let mut names = OsDisk.list(&self.dir).unwrap();
-        names.sort();
-        names
-    }
-}
 
 /// Wraps and replaces, as a run does.
 async fn run(custody: &Custody<'_>, store: &FakeStore) -> Result<ClearShares, RekeyError> {
@@ -92,7 +27,7 @@ async fn run(custody: &Custody<'_>, store: &FakeStore) -> Result<ClearShares, Re
 
 #[tokio::test]
 async fn shares_that_lay_in_clear_open_nothing_any_more() {
-    let (place, store) = (Place::clear(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(plain()), FakeStore::made(&SHARES, false));
     let custody = place.custody(hooked());
     let new = run(&custody, &store).await.unwrap();
     assert_eq!(hex_of(&new), store.state().shares, "the new ones are in force");
@@ -113,7 +48,7 @@ async fn shares_that_lay_in_clear_open_nothing_any_more() {
 
 #[tokio::test]
 async fn a_cut_between_wrapping_and_rekeying_is_remembered() {
-    let (place, store) = (Place::clear(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(plain()), FakeStore::made(&SHARES, false));
     assert_eq!(place.custody(hooked()).encrypt_existing(None).unwrap(), Encrypted::Now);
     let custody = place.custody(hooked());
     assert_eq!(custody.encrypt_existing(None).unwrap(), Encrypted::Already);
@@ -146,7 +81,7 @@ struct Recording {
 async fn recorded(fault: Option<Fault>) -> Recording {
     let before = CrashDisk::new();
     before.create_dir(&before.path("assets"), 0o700).unwrap();
-    before.replace(&before.path("assets").join(FILE), clear_text().as_bytes(), 0o600, None).unwrap();
+    before.replace(&before.path("assets").join(FILE), plain_text(&SHARES).as_bytes(), 0o600, None).unwrap();
     before.sync_dir(before.root()).unwrap();
     let disk = CrashDisk::holding(&before.everything());
     if let Some(fault) = fault {
@@ -204,12 +139,18 @@ async fn goes_on(place: &Place, in_force: &[&str]) -> bool {
 
 #[tokio::test]
 async fn an_answer_that_is_lost_leaves_both_sets_and_the_store_says_which() {
-    let (place, store) = (Place::clear(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(plain()), FakeStore::made(&SHARES, false));
     store.state().lose_verify = true;
     let custody = place.custody(hooked());
     assert!(matches!(run(&custody, &store).await, Err(RekeyError::Ask(AskError::Call(_)))));
     assert_eq!(hex_of(&custody.load().unwrap().shares), SHARES);
-    assert!(matches!(custody.decrypt_existing(plain()), Err(CustodyError::Unsettled { .. })), "it is not known which");
+    assert!(
+        matches!(
+            custody.decrypt_existing(PlainSharesAllowed::danger_plain_shares()),
+            Err(CustodyError::Unsettled { .. })
+        ),
+        "it is not known which"
+    );
     let in_force = store.state().shares.clone();
     // The old ones are refused, and the new ones take their place.
     run(&custody, &store).await.unwrap();
@@ -219,7 +160,7 @@ async fn an_answer_that_is_lost_leaves_both_sets_and_the_store_says_which() {
 
 #[tokio::test]
 async fn new_shares_that_never_came_into_force_are_dropped() {
-    let (place, store) = (Place::clear(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(plain()), FakeStore::made(&SHARES, false));
     let custody = place.custody(hooked());
     custody.encrypt_existing(None).unwrap();
     let never = FakeStore::made(&["dd04", "ee05", "ff06"], false);
@@ -240,7 +181,7 @@ fn loaded(store: &FakeStore) -> ClearShares {
 #[tokio::test]
 async fn a_store_that_would_not_wait_or_lets_nobody_in_keeps_its_shares() {
     for (unverified, no_rotation) in [(true, false), (false, true)] {
-        let (place, store) = (Place::clear(), FakeStore::made(&SHARES, false));
+        let (place, store) = (Place::keeping(plain()), FakeStore::made(&SHARES, false));
         store.state().unverified = unverified;
         store.state().no_rotation = no_rotation;
         let custody = place.custody(hooked());
@@ -258,7 +199,7 @@ async fn a_store_that_would_not_wait_or_lets_nobody_in_keeps_its_shares() {
 
 #[tokio::test]
 async fn a_full_disk_leaves_the_old_shares_in_force() {
-    let (place, store) = (Place::clear(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(plain()), FakeStore::made(&SHARES, false));
     let custody = place.custody(hooked());
     custody.encrypt_existing(None).unwrap();
     OsDisk.create_dir(&place.dir.join(format!("{FILE}.next")), 0o700).unwrap();
@@ -271,21 +212,24 @@ async fn a_full_disk_leaves_the_old_shares_in_force() {
 
 #[test]
 fn shares_go_back_in_clear_where_somebody_says_so() {
-    let place = Place::clear();
+    let place = Place::keeping(plain());
     let custody = place.custody(hooked());
-    assert!(!custody.decrypt_existing(plain()).unwrap(), "they are in clear");
+    assert!(!custody.decrypt_existing(PlainSharesAllowed::danger_plain_shares()).unwrap(), "they are in clear");
     custody.encrypt_existing(None).unwrap();
-    assert!(custody.decrypt_existing(plain()).unwrap());
+    assert!(custody.decrypt_existing(PlainSharesAllowed::danger_plain_shares()).unwrap());
     assert!(place.text().contains("\"keys\"") && !custody.rekey_is_due().unwrap());
-    assert_eq!(hex_of(&place.custody(Keeping::Plain(plain())).load().unwrap().shares), SHARES);
-    let without_hook = place.custody(Keeping::Plain(plain()));
+    assert_eq!(hex_of(&place.custody(plain()).load().unwrap().shares), SHARES);
+    let without_hook = place.custody(plain());
     custody.encrypt_existing(None).unwrap();
-    assert!(matches!(without_hook.decrypt_existing(plain()), Err(CustodyError::NoHook { .. })));
+    assert!(matches!(
+        without_hook.decrypt_existing(PlainSharesAllowed::danger_plain_shares()),
+        Err(CustodyError::NoHook { .. })
+    ));
 }
 
 #[test]
 fn shares_go_from_one_hook_to_another() {
-    let place = Place::clear();
+    let place = Place::keeping(plain());
     place.custody(hooked()).encrypt_existing(None).unwrap();
     let replaced = place.custody(Keeping::Wrapped(ikm(100)));
     let told = replaced.load().map(|_| ()).unwrap_err().hint();
@@ -299,10 +243,10 @@ fn shares_go_from_one_hook_to_another() {
 /// Nobody has another door then, and it is as good as any until it is revoked at the end of the run.
 #[tokio::test]
 async fn the_root_token_of_the_file_serves_where_no_door_is_open() {
-    let (place, store) = (Place::clear(), FakeStore::made(&SHARES, false));
+    let (place, store) = (Place::keeping(plain()), FakeStore::made(&SHARES, false));
     store.state().open_door = false;
     let token = store.state().token(&["root"]);
-    let text = clear_text().replace('}', &format!(",\"root_token\":\"{token}\"}}"));
+    let text = plain_text(&SHARES).replace('}', &format!(",\"root_token\":\"{token}\"}}"));
     OsDisk.replace(&place.dir.join(FILE), text.as_bytes(), 0o600, None).unwrap();
     let custody = place.custody(hooked());
     custody.encrypt_existing(None).unwrap();
