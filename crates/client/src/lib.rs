@@ -15,6 +15,7 @@ mod address;
 mod bearer;
 mod calls;
 mod encode;
+mod index;
 mod plain;
 mod reply;
 mod status;

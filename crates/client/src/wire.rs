@@ -20,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use zeroize::Zeroizing;
 
 use crate::encode::{Outgoing, encode};
+use crate::index::Index;
 use crate::reply::{self, MAX_REPLY_BYTES};
 use crate::{Address, CallError};
 
@@ -93,6 +94,7 @@ pub(crate) struct Wire {
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     /// Told when a connection has ended.
     ended: Arc<Notify>,
+    index: Index,
 }
 
 impl Wire {
@@ -104,7 +106,8 @@ impl Wire {
             }
             Address::Unix { .. } => "localhost".to_owned(),
         };
-        Self { dial, address, host_header, deadlines, idle: Mutex::new(None), ended: Arc::new(Notify::new()) }
+        let (idle, ended, index) = (Mutex::new(None), Arc::new(Notify::new()), Index::default());
+        Self { dial, address, host_header, deadlines, idle, ended, index }
     }
 
     /// Resolves when a connection has ended since the last time: at once when the peer dies, for then the kernel closes it.
@@ -128,6 +131,7 @@ impl Wire {
 
     async fn exchange(&self, request: &Request) -> Result<Reply, CallError> {
         let mut outgoing = encode(request, &self.host_header).map_err(|reason| self.malformed(reason))?;
+        self.index.demand(&request.path, outgoing.headers_mut());
         if let Some(mut sender) = self.take_idle() {
             match sender.try_send_request(outgoing).await {
                 Ok(response) => return self.finish(sender, response).await,
@@ -158,6 +162,7 @@ impl Wire {
         response: http::Response<Incoming>,
     ) -> Result<Reply, CallError> {
         let status = response.status().as_u16();
+        self.index.note(response.headers());
         let mut body = response.into_body();
         let (mut chunks, mut length) = (Vec::new(), 0_usize);
         while let Some(frame) = body.frame().await {

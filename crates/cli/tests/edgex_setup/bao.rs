@@ -194,6 +194,15 @@ impl Bao {
         self.call("GET", "auth/token/lookup-self", Some(token), None).0 == 200
     }
 
+    /// A node that lags behind hears of a new token a little later.
+    pub(crate) fn until_known(&self, token: &str) {
+        let begun = std::time::Instant::now();
+        while !self.knows(token) {
+            assert!(begun.elapsed().as_secs() < 10, "it does not know the token");
+            std::thread::sleep(std::time::Duration::from_millis(20));
+        }
+    }
+
     fn connect(&self) -> Box<dyn Wire> {
         for _ in 0..12_000 {
             match TcpStream::connect((self.ip.as_str(), 8200)) {

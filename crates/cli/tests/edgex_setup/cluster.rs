@@ -80,7 +80,7 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
         eprintln!("round {round}: the leader died, {runs} runs");
         let node = &nodes[through];
         for service in place.services() {
-            assert!(node.knows(&place.token(&service)), "round {round}: {service}");
+            node.until_known(&place.token(&service));
         }
         assert_eq!(
             node.call("POST", "secret/edgex/core-data/x", Some(&place.token("core-data")), Some(json!({"n": "1"}))).0,

@@ -168,6 +168,7 @@ impl Place {
             let vault = bao.vault();
             let root = RootToken::generate(&vault, &self.held().shares).await.unwrap();
             let told = bao_token(&root);
+            bao.until_known(&told);
             let done = work(&told);
             root.revoke(&vault).await.unwrap();
             done
