@@ -13,9 +13,10 @@ use std::time::Duration;
 use host::Disk;
 use serde::Serialize;
 
+use super::claim::{UpError, claim};
 use super::environment::{Environment, Observer};
 use super::identity::MachineId;
-use super::running::{Running, UpError, claim};
+use super::running::Running;
 use super::slots::SlotReport;
 use super::state_dir::RECOVERY;
 use crate::machine::{Halt, State};

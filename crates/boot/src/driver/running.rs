@@ -1,10 +1,10 @@
 //! A boot under way, and the device that it becomes.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
-use delivery::{Channel, DeliverError, Endpoint, FileChannel};
+use delivery::{Channel, Endpoint, FileChannel};
 use host::BootTime;
 use pipeline::Core;
 use pipeline::audit::AuditDevice;
@@ -25,10 +25,11 @@ use super::reach::{Line, Reached};
 use super::recovery::Rotation;
 use super::seam::Seam;
 use super::slots::{Seen, SlotChange};
+use super::steps::undelayed;
 use super::upkeep::Watched;
-use crate::gate::{BindError, Board, GateSocket, Hints};
+use crate::gate::{Board, Hints};
 use crate::machine::{Action, Event, Halt, Machine, State};
-use crate::plan::{AfterClose, GateName, Plan, PlanFault, ServiceName, SourceSpec};
+use crate::plan::{AfterClose, GateName, Plan, ServiceName};
 use crate::provision::Ground;
 
 /// The device: its machine, and what the machine's state is made of.
@@ -36,15 +37,15 @@ pub struct Running {
     pub(super) plan: Arc<Plan>,
     pub(super) env: Environment,
     pub(super) observer: Box<dyn Observer>,
-    machine: Option<Machine>,
+    pub(super) machine: Option<Machine>,
     pub(super) hands: Hands,
     pub(super) channel: FileChannel,
     pub(super) board: watch::Sender<Board>,
     pub(super) hints: Hints,
     pub(super) probes: (mpsc::Sender<Probed>, mpsc::Receiver<Probed>),
     pub(super) probing: Vec<JoinHandle<()>>,
-    gate_socket: JoinHandle<()>,
-    later: Vec<(BootTime, Action)>,
+    pub(super) gate_socket: JoinHandle<()>,
+    pub(super) later: Vec<(BootTime, Action)>,
     pub(super) started: BootTime,
     pub(super) front: Option<Arc<dyn Front>>,
     pub(super) serving: Serving,
@@ -52,7 +53,7 @@ pub struct Running {
     pub(super) at_once: bool,
     /// The sources that were last asked give nothing more in this boot.
     pub(super) used_up: bool,
-    ticked: Option<BootTime>,
+    pub(super) ticked: Option<BootTime>,
     /// Something has happened that should not wait for the next turn of the upkeep.
     pub(super) look_again: bool,
     /// The way to a store in another process.
@@ -60,7 +61,7 @@ pub struct Running {
     /// How it stood when it was last told.
     pub(super) away: Option<String>,
     /// Held for as long as the process works on this data directory.
-    _lock: Box<dyn Send>,
+    pub(super) _lock: Box<dyn Send>,
 }
 
 /// News of a probe: of which gate, which of its needs, and what.
@@ -107,119 +108,6 @@ pub(super) struct Hands {
     pub(super) wear_told: bool,
     /// A new recovery key that somebody is to see before it counts.
     pub(super) offered: Option<RecoveryKey>,
-}
-
-/// Starts a device: does everything that can be done at once, and returns with whatever state that leads to. A halted or sealed
-/// device is returned too: its gates' socket answers "shut", and the admin socket may unseal it.
-///
-/// # Errors
-/// [`UpError`] when there is nothing to run: a plan with faults, a data directory in use, no place for tokens. Nothing was made.
-pub async fn up(plan: Plan, env: Environment, observer: Box<dyn Observer>) -> Result<Running, UpError> {
-    Ok(claim(plan, env, observer)?.start(None).await)
-}
-
-/// A device that is ours to start: nobody else works on its data directory, and nothing of it was opened yet.
-#[derive(Debug)]
-pub struct Claimed(Running);
-
-impl Claimed {
-    /// The plan.
-    pub fn plan(&self) -> &Plan {
-        &self.0.plan
-    }
-
-    /// The gates, as they will change; all are shut until the start.
-    pub fn gates(&self) -> watch::Receiver<Board> {
-        self.0.gates()
-    }
-
-    /// Has the sources asked at once, however many starts before this one came to nothing.
-    #[must_use]
-    pub fn at_once(mut self, at_once: bool) -> Self {
-        self.0.at_once = at_once;
-        self
-    }
-
-    /// Does everything that can be done at once. Without a front the device is provided for, and nobody can ask it anything.
-    pub async fn start(self, front: Option<Arc<dyn Front>>) -> Running {
-        let mut running = self.0;
-        running.front = front;
-        running.feed(Event::Started).await;
-        running
-    }
-}
-
-/// Takes the lock of the data directory and the gates' socket, and prepares the place for tokens. Must be called within a tokio
-/// runtime.
-///
-/// # Errors
-/// As [`up`].
-pub fn claim(plan: Plan, env: Environment, mut observer: Box<dyn Observer>) -> Result<Claimed, UpError> {
-    plan.sources.iter().for_each(SourceSpec::take_pins);
-    let started = env.clock.boottime();
-    let faults = plan.faults();
-    if !faults.is_empty() {
-        return Err(UpError::Plan(faults));
-    }
-    let channel = FileChannel::new(
-        Arc::clone(&env.disk),
-        Arc::clone(&env.medium),
-        &plan.run_dir,
-        env.us,
-        plan.dangers.tokens_on_disk,
-    );
-    let lock = lock(&plan, &env, &mut *observer)?;
-    channel.prepare()?;
-    let board = Board::shut(&plan, env.clock.boot_id());
-    let (board, receiver) = watch::channel(board);
-    let socket = GateSocket::bind(&*env.disk, &plan.listen.gate_socket, env.us)?;
-    let gate_socket = tokio::spawn(socket.serve(receiver));
-    let plan = Arc::new(plan);
-    let running = Running {
-        machine: Some(Machine::new(Arc::clone(&plan))),
-        hands: Hands::default(),
-        channel,
-        board,
-        hints: Hints::new(&plan),
-        probes: mpsc::channel(64),
-        probing: Vec::new(),
-        gate_socket,
-        later: Vec::new(),
-        started,
-        front: None,
-        serving: Serving::default(),
-        at_once: false,
-        used_up: false,
-        ticked: None,
-        look_again: false,
-        line: None,
-        away: None,
-        _lock: lock,
-        plan,
-        env,
-        observer,
-    };
-    Ok(Claimed(running))
-}
-
-fn lock(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<Box<dyn Send>, UpError> {
-    let failed = |cause| UpError::DataDir { path: plan.data_dir.clone(), cause };
-    match delivery::check_parents(&*env.disk, &plan.data_dir, env.us) {
-        Ok(()) => {}
-        // A home directory that its group may write to is common; the demo says so and goes on.
-        Err(e) if plan.profile == crate::plan::Profile::Demo => {
-            observer.note(Note::Warning(format!("others could replace the data directory: {e}")));
-        }
-        Err(e) => return Err(UpError::Place(e)),
-    }
-    if env.disk.meta(&plan.data_dir).map_err(failed)?.is_none() {
-        env.disk.create_dir(&plan.data_dir, 0o700).map_err(failed)?;
-        if let Some(parent) = plan.data_dir.parent() {
-            env.disk.sync_dir(parent).map_err(failed)?;
-        }
-    }
-    let path = plan.data_dir.join("lock");
-    env.disk.lock(&path).map_err(failed)?.ok_or(UpError::InUse { path })
 }
 
 impl Running {
@@ -397,53 +285,6 @@ impl Running {
         self.gate_socket.abort();
     }
 
-    /// Steps the machine until nothing is left to do now.
-    pub(super) async fn feed(&mut self, event: Event) {
-        let actions = self.step(event);
-        self.forget_what_has_no_ground(&actions);
-        self.carry_out(actions).await;
-    }
-
-    fn step(&mut self, event: Event) -> Vec<Action> {
-        let machine = self.machine.take().expect("the machine is in its place");
-        let (machine, actions) = machine.step(event);
-        self.machine = Some(machine);
-        actions
-    }
-
-    /// Whatever is still to be done stood on an open store, and goes when that is closed.
-    fn forget_what_has_no_ground(&mut self, next: &[Action]) -> bool {
-        let closed = matches!(self.state(), State::Halted(_) | State::Sealed) || next.contains(&Action::CloseStore);
-        if closed {
-            self.later.clear();
-        }
-        closed
-    }
-
-    async fn carry_out(&mut self, actions: Vec<Action>) {
-        let mut queue = VecDeque::from(actions);
-        while let Some(action) = queue.pop_front() {
-            if let Some(after) = delay(&action).filter(|d| !d.is_zero()) {
-                self.later.push((self.env.clock.boottime().plus(after), action));
-                continue;
-            }
-            // Services are provided for together: their commits share the store's turns.
-            let mut batch = vec![action];
-            if matches!(batch[0], Action::Provide { .. }) {
-                while matches!(queue.front(), Some(Action::Provide { after, .. }) if after.is_zero()) {
-                    batch.extend(queue.pop_front());
-                }
-            }
-            for event in self.act(batch).await {
-                let next = self.step(event);
-                if self.forget_what_has_no_ground(&next) {
-                    queue.clear();
-                }
-                queue.extend(next);
-            }
-        }
-    }
-
     /// Another plan for what is yet to come.
     pub(super) fn set_plan(&mut self, plan: Plan) {
         self.plan = Arc::new(plan);
@@ -519,86 +360,9 @@ impl Drop for Running {
     }
 }
 
-fn delay(action: &Action) -> Option<Duration> {
-    match action {
-        Action::Release { after }
-        | Action::Reach { after }
-        | Action::LayGround { after }
-        | Action::KeepCredentials { after }
-        | Action::Provide { after, .. } => Some(*after),
-        _ => None,
-    }
-}
-
-fn undelayed(action: Action) -> Action {
-    let after = Duration::ZERO;
-    match action {
-        Action::Release { .. } => Action::Release { after },
-        Action::Reach { .. } => Action::Reach { after },
-        Action::LayGround { .. } => Action::LayGround { after },
-        Action::KeepCredentials { .. } => Action::KeepCredentials { after },
-        Action::Provide { service, anew, .. } => Action::Provide { service, anew, after },
-        other => other,
-    }
-}
-
-/// Why nothing was started. Nothing was made, except perhaps empty directories.
-#[derive(Debug, thiserror::Error)]
-pub enum UpError {
-    /// The plan contradicts itself.
-    #[error("the plan has {} fault(s): {}", .0.len(), list(.0))]
-    Plan(Vec<PlanFault>),
-    /// Another edgekeep works there.
-    #[error("{} is held by another edgekeep", path.display())]
-    InUse {
-        /// The lock.
-        path: std::path::PathBuf,
-    },
-    /// The data directory cannot be used.
-    #[error("{} cannot be used", path.display())]
-    DataDir {
-        /// The directory.
-        path: std::path::PathBuf,
-        /// What the system said.
-        #[source]
-        cause: std::io::Error,
-    },
-    /// The data directory is not safe.
-    #[error(transparent)]
-    Place(delivery::PlaceError),
-    /// There is no place for tokens.
-    #[error(transparent)]
-    Tokens(#[from] DeliverError),
-    /// The gates' socket cannot be made.
-    #[error(transparent)]
-    Gates(#[from] BindError),
-}
-
-impl UpError {
-    /// What to do about it.
-    pub fn hint(&self) -> String {
-        match self {
-            Self::Plan(_) => "put each of them right in edgekeep.toml".into(),
-            Self::InUse { .. } => "stop the other one, or give another data_dir".into(),
-            Self::DataDir { .. } => {
-                "data_dir must exist, or its parent be writable for the user that runs edgekeep".into()
-            }
-            Self::Place(e) => e.hint().into(),
-            Self::Tokens(e) => e.hint().into(),
-            Self::Gates(_) => {
-                "somebody else may answer for edgekeep there; find out who, or give another run_dir".into()
-            }
-        }
-    }
-}
-
-fn list(faults: &[PlanFault]) -> String {
-    faults.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
-}
-
 /// After which a store that gave no answer is looked at once more.
 const SOON: Duration = Duration::from_millis(20);
-/// How often upkeep is done.
 /// A device that restarts by itself does so six times an hour at most.
 const LEAST_UPTIME: Duration = Duration::from_secs(600);
+/// How often upkeep is done.
 const TICK: Duration = Duration::from_secs(1);
