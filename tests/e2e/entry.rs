@@ -373,10 +373,19 @@ fn the_last_gate_is_open_while_a_real_redis_runs_and_no_longer() {
     drop(squatter.accept().unwrap());
     assert!(!ready());
     drop(squatter);
+    let face = dir.path().join("security-bootstrapper");
+    std::os::unix::fs::symlink(EDGEKEEP, &face).unwrap();
+    let wait_for = |timeout| {
+        let mut command = Command::new(&face);
+        command.args(["waitFor", "-uri", &format!("redis://{ip}:6379"), "-timeout", timeout, "-retryInterval", "10ms"]);
+        command.env_clear().current_dir(dir.path()).output().unwrap().status.code()
+    };
     for stopped in ["TERM", "KILL"] {
         assert!(!ready());
         device.until_gate("database", false);
+        assert_eq!(wait_for("100ms"), Some(2));
         let mut database = redis();
+        assert_eq!(wait_for("60s"), Some(0));
         gate.until(ready);
         device.until_gate("database", true);
         database.signal(stopped);
