@@ -4,6 +4,7 @@
 # EDGEKEEP is the static executable, under its own name and those by which EdgeX and containers call it. IKM_PKCS11 is dynamic, for it
 # loads a vendor's module: it belongs into packages for devices with a smart card or HSM, and into no image FROM scratch.
 set -eu
+umask 022
 here=$(cd "$(dirname "$0")" && pwd)
 root=${1:?ROOT, the directory to lay out in} edgekeep=${2:?EDGEKEEP, the executable}
 

@@ -264,3 +264,24 @@ fn a_layout_has_every_name_and_no_loose_mode() {
         assert!(String::from_utf8(help.stdout).unwrap().contains(name), "{name} is no such program");
     }
 }
+
+/// Two packages: all of it is root's, and whoever has the helper has the edgekeep that it was built with.
+#[test]
+fn packages_are_roots_and_fit_each_other() {
+    let (dir, packaging) = (tempfile::tempdir().unwrap(), part::root().join("packaging"));
+    let (root, out) = (dir.path().join("root"), dir.path());
+    // Any programs will do.
+    part::must(Command::new(packaging.join("layout.sh")).arg(&root).args(["/bin/true", "/bin/true"]));
+    part::must(Command::new(packaging.join("deb.sh")).arg(&root).args(["0.1.0", "all"]).arg(out));
+    let look = |option: &str, package: &str| {
+        let file = out.join(format!("{package}_0.1.0_all.deb"));
+        let output = part::must(Command::new(part::program("dpkg-deb", "dpkg", &[])).arg(option).arg(file));
+        String::from_utf8(output.stdout).unwrap()
+    };
+    let (main, helper) = (look("--contents", "edgekeep"), look("--contents", "edgekeep-ikm-pkcs11"));
+    assert!(main.contains("drwx------ root/root") && main.contains("./usr/bin/edgekeep-ikm -> edgekeep"), "{main}");
+    assert!(!main.contains("ikm-pkcs11") && helper.contains("./usr/libexec/edgekeep/ikm-pkcs11"), "{helper}");
+    assert!((main + &helper).lines().all(|line| line.contains(" root/root ")));
+    let depends = look("--field", "edgekeep-ikm-pkcs11");
+    assert!(depends.contains("Depends: edgekeep (= 0.1.0), libc6 (>= 2."), "{depends}");
+}
