@@ -298,8 +298,8 @@ impl Disk for OsDisk {
     }
 }
 
-/// A tenth of a second for what takes a millisecond.
-const FORK_TRIES: usize = 20;
+/// 0.3 s for what takes a millisecond, or a tenth of a second where twelve want two cores.
+const FORK_TRIES: usize = 60;
 const FORK_PAUSE: rustix::event::Timespec = rustix::event::Timespec { tv_sec: 0, tv_nsec: 5_000_000 };
 
 struct OsFile(std::fs::File);
