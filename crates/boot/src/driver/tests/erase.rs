@@ -24,7 +24,9 @@ async fn an_erased_device_opens_by_nothing_and_its_receipt_is_signed_by_the_devi
     let key = RecoveryKey::parse(&device.ears.key.lock().unwrap().take().unwrap()).unwrap();
     let ca = running.ca().unwrap().der().to_vec();
     let pem = running.ca().unwrap().pem();
-    let SignedReceipt { receipt, signature, certificate, begun } = running.erase(BY).await.unwrap();
+    let signed = running.erase(BY).await.unwrap();
+    is_golden(&signed, device.dir.path(), "erased.txt");
+    let SignedReceipt { receipt, signature, certificate, begun } = signed;
     assert_eq!((certificate, begun), (pem, None));
     let signature = hex::decode(signature).unwrap();
     verify(Curve::P256, &point_of(&ca), receipt.as_bytes(), &signature).unwrap();
@@ -57,6 +59,41 @@ async fn an_erased_device_opens_by_nothing_and_its_receipt_is_signed_by_the_devi
     let running = device.up().await;
     assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
     assert_ne!(running.ca().unwrap().der(), ca);
+}
+
+/// A receipt as people get it, with what is of one device alone struck out.
+fn is_golden(signed: &SignedReceipt, dir: &Path, name: &str) {
+    let struck = |text: &str| {
+        let mut json: serde_json::Value = serde_json::from_str(text).unwrap();
+        for (key, value) in json.as_object_mut().unwrap() {
+            if ["store", "receipt_key"].contains(&key.as_str()) {
+                *value = format!("<{} digits>", value.as_str().unwrap().len()).into();
+            } else if key == "machine" {
+                *value = "<as boot/machine>".into();
+            }
+        }
+        // In the order in which they stand.
+        let mut keys: Vec<&str> = Vec::new();
+        for word in text.split('"').filter(|word| json.get(word).is_some()) {
+            if !keys.contains(&word) {
+                keys.push(word);
+            }
+        }
+        let lines: Vec<String> = keys.iter().map(|key| format!("    {key}: {}", json[key])).collect();
+        lines.join("\n").replace(dir.to_str().unwrap(), "")
+    };
+    let mut text = format!("receipt\n{}\nsignature {} digits\n", struck(&signed.receipt), signed.signature.len());
+    text.push_str(&format!("certificate {}\n", signed.certificate.lines().next().unwrap()));
+    if let Some(begun) = &signed.begun {
+        text.push_str(&format!("begun\n  beginning\n{}\n", struck(&begun.beginning)));
+        text.push_str(&format!("  signature {} digits\n", begun.signature.len()));
+    }
+    let golden = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../tests/golden/boot").join(name);
+    if std::env::var_os("EDGEKEEP_BLESS").is_some() {
+        OsDisk.replace(&golden, text.as_bytes(), 0o644, None).unwrap();
+    }
+    let wanted = OsDisk.read(&golden, 100_000).unwrap();
+    assert_eq!(text, std::str::from_utf8(&wanted).unwrap(), "EDGEKEEP_BLESS=1 writes it anew");
 }
 
 /// Who has signed, by the certificate alone.
@@ -122,6 +159,9 @@ async fn an_end_at_any_moment_of_an_erasure_leaves_a_device_that_lives_or_a_rece
                 }
                 other => panic!("{when}: {other:?}"),
             };
+            if signed.begun.is_some() && by_another == 0 {
+                is_golden(&signed, disk.root(), "erased-after-a-cut.txt");
+            }
             by_another += usize::from(signed.begun.is_some());
             let signature = hex::decode(&signed.signature).unwrap();
             verify(Curve::P256, &signer(&signed, &ca), signed.receipt.as_bytes(), &signature).unwrap();
