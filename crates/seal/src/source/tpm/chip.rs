@@ -4,11 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::tpm::{AuthValue, Tpm, TpmError};
+use ::tpm::{AuthValue, Name, PinnedKey, Session, Tpm, TpmError};
 use host::{Clock, Disk, Entropy};
 use secret::SecretBytes;
 
 use super::faults::Faults;
+use super::state::State;
 use crate::ikm::Ikm;
 use crate::source::{Auth, AuthRequest, Deadline, SourceError};
 
@@ -39,6 +40,26 @@ impl Chip {
     pub(super) fn open(&self, deadline: Deadline) -> Result<Tpm, SourceError> {
         Tpm::open(&self.device, Arc::clone(&self.clock), Arc::clone(&self.entropy), deadline.0)
             .map_err(|e| self.faults().transport(e))
+    }
+
+    /// The TPM that has this storage key, and a policy session with it.
+    pub(super) fn policy_session(
+        &self,
+        key: &Name,
+        deadline: Deadline,
+    ) -> Result<(Tpm, PinnedKey, Session), SourceError> {
+        let faults = self.faults();
+        let mut tpm = self.open(deadline)?;
+        let key = tpm.pinned_storage_key(key).map_err(|e| faults.tpm(e))?;
+        let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        Ok((tpm, key, session))
+    }
+
+    /// For people: which TPM a slot hangs on, and what is asked of the device.
+    pub(super) fn shown(&self, key: &Name, state: &State) -> Vec<(&'static str, String)> {
+        let mut facts = vec![("tpm", self.faults().what), ("storage key", key.to_string())];
+        facts.extend(state.facts());
+        facts
     }
 
     /// Waits until nobody else releases.

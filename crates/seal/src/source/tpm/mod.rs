@@ -299,15 +299,12 @@ impl KeySource for TpmSource {
     fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
         let sealed = TpmSlot::read(slot)?;
         let faults = self.chip.faults();
-        let mut tpm = self.chip.open(deadline)?;
-        let key = tpm.pinned_storage_key(&sealed.key).map_err(|e| faults.tpm(e))?;
-        let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        let (mut tpm, key, session) = self.chip.policy_session(&sealed.key, deadline)?;
         tpm.let_go(key).map_err(|e| faults.tpm(e))?;
         let SlotPolicy { state, gate } = &sealed.policy;
         state.holds(&self.chip, &mut tpm)?;
         self.show_approval(&mut tpm, &session, &sealed.policy)?;
-        let mut facts = vec![("tpm", faults.what), ("storage key", sealed.key.to_string())];
-        facts.extend(state.facts());
+        let mut facts = self.chip.shown(&sealed.key, state);
         if let Some(gate) = gate {
             let left = match gate.index() {
                 Some(index) => counter::foresee(&self.chip, &mut tpm, gate, &index)?,
@@ -355,9 +352,7 @@ impl KeySource for TpmSource {
         let sealed = TpmSlot::read(slot)?;
         let faults = self.chip.faults();
         let _alone = self.chip.alone(deadline)?;
-        let mut tpm = self.chip.open(deadline)?;
-        let key = tpm.pinned_storage_key(&sealed.key).map_err(|e| faults.tpm(e))?;
-        let mut session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        let (mut tpm, key, mut session) = self.chip.policy_session(&sealed.key, deadline)?;
         let left = sealed.policy.gate.map(|gate| self.admit(&mut tpm, &mut session, &gate)).transpose()?;
         let pin = self.chip.pin(sealed.policy.state.pin, auth, &mut tpm)?;
         let object = self.load(&mut tpm, &key, &sealed.object)?;
@@ -373,8 +368,7 @@ impl KeySource for TpmSource {
             // Before anybody has the octets: if this fails they are wiped, and a release is lost rather than gained.
             tpm.extend_pcr(session, gate.register.number(), &released_event()).map_err(|e| faults.tpm(e))?;
         }
-        let mut facts = vec![("tpm", faults.what.clone()), ("storage key", sealed.key.to_string())];
-        facts.extend(sealed.policy.state.facts());
+        let mut facts = self.chip.shown(&sealed.key, &sealed.policy.state);
         facts.extend(sealed.policy.gate.map(|gate| ("releases counted by", gate.to_string())));
         facts.extend(left.map(|n| ("releases left in this boot", n.to_string())));
         Ok(Released { ikm: self.chip.ikm(octets)?, evidence: Evidence(facts), remaining_this_boot: left })

@@ -128,6 +128,13 @@ impl TpmNvSource {
         Err(changed(&self.chip, slot.handle, "has other octets than were put there"))
     }
 
+    /// For people.
+    fn facts(&self, slot: &NvSlot) -> Vec<(&'static str, String)> {
+        let mut facts = self.chip.shown(&slot.key, &slot.state);
+        facts.push(("index", slot.handle.to_string()));
+        facts
+    }
+
     /// Locks it against being read until the TPM is started anew; the TPM proves that it did.
     fn lock(&self, tpm: &mut Tpm, session: Session, slot: &NvSlot) -> Result<(), TpmError> {
         tpm.policy_command(&session, PolicyCommand::NvReadLock)?;
@@ -188,16 +195,12 @@ impl KeySource for TpmNvSource {
     fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
         let slot = NvSlot::read(slot)?;
         let faults = self.chip.faults();
-        let mut tpm = self.chip.open(deadline)?;
-        let key = tpm.pinned_storage_key(&slot.key).map_err(|e| faults.tpm(e))?;
-        let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        let (mut tpm, key, session) = self.chip.policy_session(&slot.key, deadline)?;
         tpm.let_go(key).map_err(|e| faults.tpm(e))?;
         self.readable(&mut tpm, &slot)?;
         slot.state.holds(&self.chip, &mut tpm)?;
         slot.state.show_approval(&self.chip, &mut tpm, &session, &self.signing.file())?;
-        let mut facts = vec![("tpm", faults.what), ("storage key", slot.key.to_string())];
-        facts.push(("index", slot.handle.to_string()));
-        facts.extend(slot.state.facts());
+        let mut facts = self.facts(&slot);
         facts.extend(slot.once.then(|| ("releases left in this boot", "1".to_owned())));
         Ok(Evidence(facts))
     }
@@ -235,9 +238,7 @@ impl KeySource for TpmNvSource {
         let slot = NvSlot::read(slot)?;
         let faults = self.chip.faults();
         let _alone = self.chip.alone(deadline)?;
-        let mut tpm = self.chip.open(deadline)?;
-        let key = tpm.pinned_storage_key(&slot.key).map_err(|e| faults.tpm(e))?;
-        let mut session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        let (mut tpm, key, mut session) = self.chip.policy_session(&slot.key, deadline)?;
         tpm.let_go(key).map_err(|e| faults.tpm(e))?;
         let pin = self.chip.pin(slot.state.pin, auth, &mut tpm)?;
         let octets = self.read(&mut tpm, &mut session, &slot, pin.as_ref())?;
@@ -245,11 +246,8 @@ impl KeySource for TpmNvSource {
             // Before anybody has the octets: if this fails they are wiped.
             self.lock(&mut tpm, session, &slot).map_err(|e| faults.tpm(e))?;
         }
-        let mut facts = vec![("tpm", faults.what.clone()), ("storage key", slot.key.to_string())];
-        facts.push(("index", slot.handle.to_string()));
-        facts.extend(slot.state.facts());
-        let left = slot.once.then_some(0);
-        Ok(Released { ikm: self.chip.ikm(octets)?, evidence: Evidence(facts), remaining_this_boot: left })
+        let (left, evidence) = (slot.once.then_some(0), Evidence(self.facts(&slot)));
+        Ok(Released { ikm: self.chip.ikm(octets)?, evidence, remaining_this_boot: left })
     }
 
     /// Locks the index, if it can be, in whatever state the device is.
