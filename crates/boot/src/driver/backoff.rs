@@ -28,6 +28,8 @@ use crate::plan::{Cost, Plan, SourceSpec};
 pub(super) struct Brake {
     looked: bool,
     counted: bool,
+    /// Key material was given, and the store is not served by it so far.
+    given: bool,
     /// That tries cannot be noted was waited for.
     waited: bool,
     rest: Option<Rest>,
@@ -49,9 +51,14 @@ pub(super) enum Came {
 }
 
 impl Running {
-    /// What is left of the rest that starts before this one have made necessary. Once for each unsealing; `None` to go on at once.
+    /// What is left of the rest that starts before this one have made necessary, or a key of this one's that has opened nothing: the store
+    /// of somebody else's may not take its shares. `None` to go on at once.
     pub(super) fn rest_first(&mut self) -> Option<Event> {
-        if !is_braked(&self.plan) || std::mem::replace(&mut self.hands.brake.looked, true) {
+        let brake = &mut self.hands.brake;
+        let in_vain = std::mem::take(&mut brake.given);
+        // Which is as if another process had begun.
+        brake.counted &= !in_vain;
+        if !is_braked(&self.plan) || (std::mem::replace(&mut brake.looked, true) && !in_vain) {
             return None;
         }
         let (disk, clock) = (self.env.disk.clone(), self.env.clock.clone());
@@ -101,6 +108,7 @@ impl Running {
 
     /// Notes what came of it.
     pub(super) fn note_outcome(&mut self, came: Came) {
+        self.hands.brake.given = came == Came::Given;
         let outcome = match came {
             Came::Given => Outcome::Given,
             Came::Later => Outcome::Later,
@@ -114,6 +122,7 @@ impl Running {
 
     /// The store is served: what was tried before is of no account.
     pub(super) fn forget_tries(&mut self) {
+        self.hands.brake = Brake::default();
         if !is_braked(&self.plan) {
             return;
         }

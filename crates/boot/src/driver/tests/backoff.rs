@@ -6,7 +6,9 @@ use testkit::{CrashDisk, Cut, NameRule, Swtpm, Unsynced};
 use super::predict::{boot, source};
 use super::sources::hook;
 use super::*;
+use crate::driver::backoff::Came;
 use crate::driver::{backoff, claim, tries_before};
+use crate::machine::Event;
 use crate::plan::SourceSpec;
 
 impl Device {
@@ -217,6 +219,32 @@ async fn where_no_try_can_be_noted_the_source_is_asked_after_a_rest() {
     // The longest, as for damage, and half a minute more.
     assert!((630..=785).contains(&waited), "{waited}");
     assert_eq!(open(&running), BOTH);
+}
+
+/// A key that was given and has opened nothing, in one process: a store of somebody else's that is there, sealed, and takes no shares
+/// is looked at many times a second.
+#[tokio::test]
+async fn a_key_that_opens_nothing_is_not_asked_for_again_at_once() {
+    let hooks = testkit::scratch_dir();
+    let (exec, ..) = hook(hooks.path());
+    let mut device = Device::new();
+    device.plan.sources = vec![exec];
+    let mut running = device.up().await;
+    assert!(running.rest_first().is_none(), "the store was served since");
+    running.note_try().unwrap();
+    for rest in [100, 200, 400, 800] {
+        running.note_outcome(Came::Given);
+        let Some(Event::Rested { rest: found, .. }) = running.rest_first() else { panic!("it is asked at once") };
+        assert!(about(found, Duration::from_millis(rest)), "{found:?}");
+        device.clock.advance(found);
+        running.note_try().unwrap();
+    }
+    running.note_outcome(Came::Later);
+    assert!(running.rest_first().is_none(), "who gives nothing is asked again by the pace of the machine");
+    running.note_outcome(Came::Given);
+    running.forget_tries();
+    assert!(running.rest_first().is_none());
+    assert_eq!(device.tried(), None);
 }
 
 /// When the source is asked, the try is on the disk: at no cut from then on is it lost.
