@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 skipped() { case ",${EDGEKEEP_TEST_SKIP:-}," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 
 # --- real components from Debian: package, and the name that skips it
-wanted=(age:age openssl:openssl tang:tang jose:tang softhsm2:softhsm opensc:softhsm redis-server:redis postgresql:postgres mosquitto:mosquitto mosquitto-clients:mosquitto nginx-light:nginx curl:nginx strace:strace swtpm:swtpm systemd:systemd-creds libtss2-esys-3.0.2-0:systemd-creds libtss2-rc0:systemd-creds libtss2-mu0:systemd-creds iproute2:netns podman:podman runc:podman python3-venv:clients)
+wanted=(age:age openssl:openssl tang:tang jose:tang softhsm2:softhsm opensc:softhsm redis-server:redis postgresql:postgres mosquitto:mosquitto mosquitto-clients:mosquitto nginx-light:nginx curl:nginx strace:strace swtpm:swtpm systemd:systemd-creds systemd:systemd gdb:gdb libtss2-esys-3.0.2-0:systemd-creds libtss2-rc0:systemd-creds libtss2-mu0:systemd-creds iproute2:netns podman:podman runc:podman python3-venv:clients)
 missing=()
 for pair in "${wanted[@]}"; do
     skipped "${pair#*:}" && { echo "skipped by EDGEKEEP_TEST_SKIP: ${pair#*:}"; continue; }
