@@ -10,7 +10,7 @@ use tokio::net::{TcpStream, UnixStream};
 use crate::gate::{Database, NotReady, Pace, Standing, Watch, persist, until_lapsed};
 use crate::plan::{HttpUrl, Probe};
 
-/// One attempt, cut off after [`ATTEMPT`].
+/// One attempt, cut off after 5 s.
 ///
 /// # Errors
 /// [`ProbeFailure`] says what was seen instead.
@@ -30,7 +30,7 @@ pub async fn probe_once(disk: &dyn Disk, probe: &Probe) -> Result<Standing, Prob
     tokio::time::timeout(ATTEMPT, attempt).await.unwrap_or(Err(ProbeFailure::NoAnswer))
 }
 
-/// Attempts until one succeeds, [`PAUSE`] apart; `None` waits for ever. Dropping the future ends it.
+/// Attempts until one succeeds, a second apart; `None` waits for ever. Dropping the future ends it.
 ///
 /// # Errors
 /// The last failure, when the deadline has passed.
