@@ -53,7 +53,7 @@ impl Device {
         Self::with_text(|_, _| sections.to_owned())
     }
 
-    /// The keeper of another's store, with a key in a file.
+    /// The owner of a store in another process, with a key in a file.
     pub(crate) fn keeping(sections: &str) -> Self {
         Self::with_text(|dir, _| {
             let key = dir.join("device.key");

@@ -1,4 +1,4 @@
-//! The executable beside a real OpenBao: as its guest, and as its keeper.
+//! The executable beside a real OpenBao: as its guest, and as its owner.
 
 #![allow(clippy::disallowed_methods)] // what is measured here is measured by a clock of the test's own
 
@@ -74,7 +74,7 @@ fn a_guest_opens_its_gates_and_shuts_them_while_the_store_is_sealed() {
 /// The store is killed and started again, five times; each time it is unsealed, and nobody has to read anything again. Printed: how
 /// long it was sealed after its first answer.
 #[test]
-fn a_keeper_unseals_a_store_that_is_killed() {
+fn an_owner_unseals_a_store_that_is_killed() {
     if testkit::is_skipped("clients") {
         return;
     }

@@ -1,4 +1,4 @@
-//! What a service sees of a keeper that dies, and of a device that boots.
+//! What a service sees of an edgekeep that dies, and of a device that boots.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -19,7 +19,7 @@ struct Seen {
     refused: AtomicU64,
 }
 
-/// 18 clients poll with the token that they read once, while the keeper is killed 50 times: no refusal, nothing to read again.
+/// 18 clients poll with the token that they read once, while edgekeep is killed 50 times: no refusal, nothing to read again.
 #[test]
 fn no_client_notices_fifty_kills() {
     let mut device = Device::edgex();

@@ -26,4 +26,4 @@ pub use ground::{Ground, SIGNING_KEY, lay_ground, lay_mounts};
 pub use identity::keep_identity;
 pub use receipt::{Receipt, ReceiptError, Receipts};
 pub(crate) use token::recipient;
-pub use token::{Keeper, Kept, Minting, revoke};
+pub use token::{Kept, Minting, TokenKeeper, revoke};

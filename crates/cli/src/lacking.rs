@@ -22,7 +22,7 @@ pub(crate) fn of_plan(plan: &Plan) -> Vec<String> {
             ));
             say("the secrets are as safe as the store is kept by whoever keeps it: edgekeep does not see how".into());
         }
-        Some((_, Terms::Keeper { reunseal: Reunseal::Always, .. })) => {
+        Some((_, Terms::Owner { reunseal: Reunseal::Always, .. })) => {
             say("a store that is made to crash is unsealed again for whoever made it ([store] reunseal)".into());
         }
         _ => {}

@@ -12,7 +12,7 @@ use store::{NewStore, Store, StoreConfig};
 
 use super::environment::{Environment, Note, Observer};
 use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
-use super::{backoff, keeper, kept_keks, source};
+use super::{backoff, kept_keks, owner, source};
 use crate::machine::Halt;
 use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
 
@@ -80,7 +80,7 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
 
     match plan.store.external() {
         None => make_store(plan, env, &new, &root, &set, &keks).await?,
-        Some(_) => keeper::prepare(env, &new, &root, &store_id)?,
+        Some(_) => owner::prepare(env, &new, &root, &store_id)?,
     }
 
     // Last, and before anything is seen: a recovery key that is out there belongs to a store that is whole.

@@ -10,7 +10,7 @@ use super::work::told;
 use crate::join::join_all;
 use crate::machine::Event;
 use crate::plan::ServiceName;
-use crate::provision::{Keeper, Kept, Minting, ProvisionError, keep_credentials, keep_identity, lay_ground};
+use crate::provision::{Kept, Minting, ProvisionError, TokenKeeper, keep_credentials, keep_identity, lay_ground};
 
 impl Running {
     pub(super) async fn lay_ground(&mut self) -> Event {
@@ -54,7 +54,7 @@ impl Running {
             Seam::Ours(_) => Minting::ByBoot,
             Seam::Theirs(_) => Minting::ByLogin { userpass: &ground.userpass, entropy: &*self.env.entropy },
         };
-        let keeper = Keeper {
+        let keeper = TokenKeeper {
             channel: &self.channel,
             receipts: &receipts,
             boot: self.env.clock.boot_id(),
@@ -112,7 +112,7 @@ async fn one<V: Vault>(
     plan: &crate::plan::Plan,
     ground: &crate::provision::Ground,
     entropy: &dyn host::Entropy,
-    keeper: &Keeper<'_>,
+    keeper: &TokenKeeper<'_>,
     entity: Option<&String>,
     name: &ServiceName,
     anew: bool,

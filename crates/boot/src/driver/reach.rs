@@ -45,7 +45,7 @@ pub(super) struct Line {
 /// What became of a try.
 enum Outcome {
     Reached(Box<Reached>, [u8; 32]),
-    /// It waits for its keeper.
+    /// It waits for its owner.
     Shut(&'static str),
     /// Not yet.
     Away(String),
@@ -58,7 +58,7 @@ impl Running {
     fn access(&self, store: &ExternalStore) -> Access {
         match &store.terms {
             Terms::Guest(access) => access.clone(),
-            Terms::Keeper { .. } => Access::TokenFile(self.plan.run_dir.join(KEPT_TOKEN)),
+            Terms::Owner { .. } => Access::TokenFile(self.plan.run_dir.join(KEPT_TOKEN)),
         }
     }
 
@@ -236,5 +236,5 @@ const MAX_CA_BYTES: usize = 1024 * 1024;
 const SILENT_LOOKS: u32 = 2;
 /// Below the data directory: they outlive the boot, so that the tokens of before can be ended.
 const RECEIPTS: &str = "receipts";
-/// Below the run directory, which is in memory: the token of a keeper, which a restart within the boot goes on with.
+/// Below the run directory, which is in memory: the token of an owner, which a restart within the boot goes on with.
 pub(super) const KEPT_TOKEN: &str = "store-token";

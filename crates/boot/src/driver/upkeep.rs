@@ -13,7 +13,7 @@ use super::running::Running;
 use super::work::told;
 use crate::machine::Event;
 use crate::plan::ServiceName;
-use crate::provision::{Keeper, Minting, Receipt, Receipts};
+use crate::provision::{Minting, Receipt, Receipts, TokenKeeper};
 
 /// A delivered token that is looked after.
 pub(super) struct Watched {
@@ -136,7 +136,7 @@ async fn renewed<V: Vault>(
     boot: host::BootId,
     accessor: &str,
 ) -> Result<bool, crate::provision::ProvisionError> {
-    Keeper { channel, receipts, boot, ca_pem: &[], minting: Minting::ByBoot }.renew(vault, accessor).await
+    TokenKeeper { channel, receipts, boot, ca_pem: &[], minting: Minting::ByBoot }.renew(vault, accessor).await
 }
 
 /// Between two looks at a token's file: cheap, and soon enough for a service that starts after somebody cleaned up.

@@ -46,9 +46,9 @@ pub enum Event {
     },
     /// It does not, for a reason that may pass.
     NotReached,
-    /// It waits for its keeper: sealed, not made yet, or we have no token.
+    /// It waits for its owner: sealed, not made yet, or we have no token.
     FoundShut,
-    /// Its keeper has done what it waited for.
+    /// Its owner has done what it waited for.
     Unsealed,
     /// It served, and does no longer.
     Lost,

@@ -32,8 +32,8 @@ impl Part {
 }
 
 impl Remains {
-    /// The state of a keeper: slots, and the key shares of a store in another process.
-    fn keepers_fault(&self) -> Option<Halt> {
+    /// The state of an owner: slots, and the key shares of a store in another process.
+    fn owners_fault(&self) -> Option<Halt> {
         let has = |p| self.parts.contains(&p) || !host::in_force("partial-wipe-refused");
         let slots = has(Part::SlotsA) || has(Part::SlotsB);
         match (slots, has(Part::Shares)) {
@@ -93,7 +93,7 @@ impl Remains {
     /// Why this is no state to boot from; `None` when it is whole, or lacks one slot copy, which the other heals.
     pub fn fault(&self, store: &StoreSpec) -> Option<Halt> {
         if store.external().is_some() {
-            return self.keepers_fault();
+            return self.owners_fault();
         }
         let has = |p| self.parts.contains(&p) || !host::in_force("partial-wipe-refused");
         let slots = has(Part::SlotsA) || has(Part::SlotsB);

@@ -365,9 +365,9 @@ fn guest() -> Arc<Plan> {
     elsewhere(crate::plan::Terms::Guest(crate::plan::Access::TokenFile("/token".into())))
 }
 
-fn keeper() -> Arc<Plan> {
+fn owner() -> Arc<Plan> {
     let counts = crate::plan::ShareCounts { shares: 5, threshold: 3 };
-    elsewhere(crate::plan::Terms::Keeper { counts, reunseal: crate::plan::Reunseal::Always })
+    elsewhere(crate::plan::Terms::Owner { counts, reunseal: crate::plan::Reunseal::Always })
 }
 
 fn reached() -> Event {
@@ -384,7 +384,7 @@ fn a_guest_makes_nothing_and_is_asked_for_no_key() {
 }
 
 #[test]
-fn a_store_that_is_away_is_asked_ever_more_slowly_by_a_guest_and_steadily_by_its_keeper() {
+fn a_store_that_is_away_is_asked_ever_more_slowly_by_a_guest_and_steadily_by_its_owner() {
     let pauses = |plan: Arc<Plan>, before: Vec<Event>| -> Vec<u64> {
         let away = (0..8).map(|_| Event::NotReached);
         let (_, actions) = run(Machine::new(plan), before.into_iter().chain(away));
@@ -393,7 +393,7 @@ fn a_store_that_is_away_is_asked_ever_more_slowly_by_a_guest_and_steadily_by_its
     };
     assert_eq!(pauses(guest(), vec![Event::Started]), [0, 250, 500, 1000, 2000, 4000, 5000, 5000, 5000]);
     let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false, ending: None };
-    assert_eq!(pauses(keeper(), vec![Event::Started, Event::Looked(state)]), [0, 25, 25, 25, 25, 25, 25, 25, 25]);
+    assert_eq!(pauses(owner(), vec![Event::Started, Event::Looked(state)]), [0, 25, 25, 25, 25, 25, 25, 25, 25]);
 }
 
 #[test]
@@ -413,9 +413,9 @@ fn gates_shut_before_anything_else_when_the_store_is_lost() {
 }
 
 #[test]
-fn a_keeper_asks_its_source_only_for_a_store_that_waits() {
+fn an_owner_asks_its_source_only_for_a_store_that_waits() {
     let state = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false, ending: None };
-    let (machine, actions) = run(Machine::new(keeper()), [Event::Started, Event::Looked(state), reached()]);
+    let (machine, actions) = run(Machine::new(owner()), [Event::Started, Event::Looked(state), reached()]);
     assert!(!actions.iter().any(|a| matches!(a, Action::Release { .. })), "it was open: {actions:?}");
     let (machine, actions) = run(machine, [Event::Lost, Event::NotReached, Event::FoundShut]);
     assert_eq!(actions.last(), Some(&Action::Release { after: Duration::ZERO }));
@@ -427,7 +427,7 @@ fn a_keeper_asks_its_source_only_for_a_store_that_waits() {
 }
 
 #[test]
-fn a_keepers_state_in_parts_is_refused_by_name() {
+fn an_owners_state_in_parts_is_refused_by_name() {
     for (parts, fault) in [
         (vec![Part::SlotsA, Part::SlotsB], Halt::SharesMissing),
         (vec![Part::Shares], Halt::SharesSlotsMissing),
@@ -435,7 +435,7 @@ fn a_keepers_state_in_parts_is_refused_by_name() {
         (vec![Part::Other], Halt::OnlyRemains { parts: vec![Part::Other] }),
     ] {
         let remains = Remains { parts, leftover: false, ending: None };
-        let (machine, actions) = run(Machine::new(keeper()), [Event::Started, Event::Looked(remains)]);
+        let (machine, actions) = run(Machine::new(owner()), [Event::Started, Event::Looked(remains)]);
         assert!(matches!(machine.state(), State::Halted(found) if *found == fault), "{actions:?}");
     }
     let shares =

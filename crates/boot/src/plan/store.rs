@@ -36,8 +36,8 @@ pub struct ExternalStore {
 pub enum Terms {
     /// As a guest: with a token that may do our work, and nothing that opens the store.
     Guest(Access),
-    /// As its keeper: made and unsealed by us, its key shares under our key slots.
-    Keeper {
+    /// As its owner: made and unsealed by us, its key shares under our key slots.
+    Owner {
         /// For a store that is not made yet.
         counts: ShareCounts,
         /// How often it is unsealed.
@@ -68,14 +68,14 @@ impl ExternalStore {
 
     /// Whether it is made and unsealed by us.
     pub fn is_kept(&self) -> bool {
-        matches!(self.terms, Terms::Keeper { .. })
+        matches!(self.terms, Terms::Owner { .. })
     }
 
     /// The first pause between two looks at it while it is away, and the longest: one that waits for us is opened within a
     /// tenth of a second of its answering; one that somebody else opens is not pressed.
     pub fn pauses(&self) -> (Duration, Duration) {
         match self.terms {
-            Terms::Keeper { .. } => (Duration::from_millis(25), Duration::from_millis(25)),
+            Terms::Owner { .. } => (Duration::from_millis(25), Duration::from_millis(25)),
             Terms::Guest(_) => (Duration::from_millis(250), Duration::from_secs(5)),
         }
     }

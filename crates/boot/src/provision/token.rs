@@ -16,7 +16,7 @@ use crate::plan::ServicePlan;
 use crate::provision::{ProvisionError, Receipt, Receipts};
 
 /// What keeping a token needs besides the store.
-pub struct Keeper<'a> {
+pub struct TokenKeeper<'a> {
     /// The way to the services.
     pub channel: &'a dyn Channel,
     /// The receipts.
@@ -44,9 +44,9 @@ pub enum Minting<'a> {
     },
 }
 
-impl std::fmt::Debug for Keeper<'_> {
+impl std::fmt::Debug for TokenKeeper<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("Keeper(..)")
+        f.write_str("TokenKeeper(..)")
     }
 }
 
@@ -59,7 +59,7 @@ pub struct Kept {
     pub issued: bool,
 }
 
-impl Keeper<'_> {
+impl TokenKeeper<'_> {
     /// Sees that the service has a live token, delivered in this boot. `anew` issues one in any case.
     ///
     /// # Errors
@@ -261,7 +261,7 @@ mod tests {
         async fn keep(&self, channel: &Pigeon, anew: bool) -> Result<Kept, ProvisionError> {
             let boot = self.clock.boot_id();
             let minting = Minting::ByBoot;
-            let keeper = Keeper { channel, receipts: &self.receipts, boot, ca_pem: b"ca", minting };
+            let keeper = TokenKeeper { channel, receipts: &self.receipts, boot, ca_pem: b"ca", minting };
             keeper.keep_token(&self.vault, &self.service, "entity", anew).await
         }
     }

@@ -63,7 +63,7 @@ impl Device {
         Self::with(dir, store)
     }
 
-    /// A keeper of this store, which it makes and unseals; its source is a key in a file.
+    /// An owner of this store, which it makes and unseals; its source is a key in a file.
     pub(crate) fn keeping(bao: &OpenBao, reunseal: Reunseal) -> Self {
         let dir = testkit::scratch_dir();
         let key = dir.path().join("device.key");
@@ -73,7 +73,7 @@ impl Device {
             port: bao.address().port(),
             ca: bao.ca_file(),
             server_name: None,
-            terms: Terms::Keeper { counts, reunseal },
+            terms: Terms::Owner { counts, reunseal },
         };
         let mut device = Self::with(dir, store);
         device.plan.sources = vec![SourceSpec::Software { file: key }];

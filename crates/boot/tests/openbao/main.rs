@@ -7,6 +7,6 @@
 mod device;
 
 mod guest;
-mod keeper;
+mod owner;
 mod policy;
 mod strangers;

@@ -116,7 +116,7 @@ impl Keys {
                 section.fault(place, "a login to a store that is owned", remedy);
             }
             let counts = self.counts(section);
-            return Some(Terms::Keeper {
+            return Some(Terms::Owner {
                 counts,
                 reunseal: self.reunseal.as_ref().map(|r| r.value).unwrap_or_default(),
             });

@@ -131,7 +131,7 @@ fn kept_elsewhere(plan: &Plan, store: &ExternalStore) -> String {
             };
             let _ = write!(out, "  receipts   {}", receipts.display());
         }
-        Terms::Keeper { counts, reunseal } => {
+        Terms::Owner { counts, reunseal } => {
             let often = match reunseal {
                 Reunseal::Always => "whenever it is found sealed",
                 Reunseal::OncePerBoot => "once in a boot of this device",

@@ -1,4 +1,4 @@
-//! A store in another process that is ours to keep: made, unsealed, and given a token of ours, by key shares under our root key.
+//! A store in another process that is ours: made, unsealed, and given a token of ours, by key shares under our root key.
 //!
 //! ```text
 //! root key (from a slot) --HKDF--> wraps the shares, in EdgeX's file: written, synced, read back, before the store is unsealed
@@ -51,7 +51,7 @@ enum NotYet {
 impl Running {
     /// Does what the store waits for.
     pub(super) async fn open_kept(&mut self, store: &ExternalStore) -> Result<Event, Halt> {
-        let Terms::Keeper { counts, reunseal } = store.terms else { return Err(out_of_order("open")) };
+        let Terms::Owner { counts, reunseal } = store.terms else { return Err(out_of_order("open")) };
         let line = self.knock(store);
         let unlocked = self.hands.unlocked.as_ref().ok_or_else(|| out_of_order("open"))?;
         let custody = custody(&self.env, &self.plan.state_dir(), &unlocked.root, &unlocked.header().store);
