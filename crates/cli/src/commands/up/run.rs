@@ -54,10 +54,7 @@ pub(super) async fn run(plan: Plan, start: Start, again: impl Fn() -> Result<Pla
             front.drain().await;
             return Err(stopped(&halt));
         }
-        crate::failure::report(&stopped(&halt));
-        if !matches!(halt, Halt::Erased { .. }) {
-            crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
-        }
+        stays_sealed(&halt);
     } else if !is_serving(&running) {
         crate::output::error(&waits_for(&running));
     }
@@ -123,7 +120,13 @@ async fn serve(
 ) {
     let Device { running, desk, story, front, memory } = device;
     let (mut told, mut restarted) = (false, false);
+    let mut halted = running.halted().cloned();
     loop {
+        // After a rest, or when a source answered at last.
+        if running.halted() != halted.as_ref() {
+            halted = running.halted().cloned();
+            halted.iter().filter(|halt| !matches!(halt, Halt::Erasing | Halt::Erased { .. })).for_each(stays_sealed);
+        }
         if running.restart_is_due() && !restarted {
             restarted = true;
             restart();
@@ -143,6 +146,13 @@ async fn serve(
             },
         }
         running.tick().await;
+    }
+}
+
+fn stays_sealed(halt: &Halt) {
+    crate::failure::report(&stopped(halt));
+    if !matches!(halt, Halt::Erased { .. }) {
+        crate::output::error("edgekeep stays sealed; the admin socket takes `edgekeep recover`");
     }
 }
 
