@@ -69,8 +69,8 @@ impl WallTime {
         i64::try_from(self.0.div_euclid(1_000_000_000)).unwrap_or(i64::MAX)
     }
 
-    /// As RFC 3339 writes it, in UTC with nanoseconds: `2026-11-22T02:56:46.635386107Z`. Years outside 1 to 9999, which only
-    /// a broken clock has, come out as the nearest that the format knows.
+    /// As RFC 3339 writes it, in UTC with nanoseconds: `2026-11-22T02:56:46.635386107Z`. Years outside 1 to 9999, which
+    /// only a broken clock has, come out as the nearest that the format knows.
     pub fn to_rfc3339(self) -> String {
         let seconds = self.unix_seconds().clamp(-62_135_596_800, 253_402_300_799);
         let (days, second) = (seconds.div_euclid(86_400), seconds.rem_euclid(86_400));

@@ -1,12 +1,13 @@
 //! The few things that edgekeep does to files, each one a call that a test can record, refuse or cut short.
 //!
-//! Durability is never implied: `write_new` and `rename` change what the next reader sees, `sync_file` and `sync_dir` decide
-//! what survives a power cut. [`Disk::replace`] is the one composition of them that replaces a file safely.
+//! Durability is never implied: `write_new` and `rename` change what the next reader sees, `sync_file` and `sync_dir`
+//! decide what survives a power cut. [`Disk::replace`] is the one composition of them that replaces a file safely.
 
 use std::io;
+use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 
-use rustix::fs::{AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
+use rustix::fs::{Access, AtFlags, CWD, FlockOperation, Mode, OFlags, RenameFlags};
 use zeroize::Zeroizing;
 
 /// Numeric owner of a file.
@@ -68,12 +69,22 @@ pub trait Disk: Send + Sync {
     fn meta(&self, path: &Path) -> io::Result<Option<Meta>>;
     /// The whole file, at most `max` bytes; a longer file is an error, so that a flooded file cannot fill memory.
     fn read(&self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>>;
+    /// As [`Disk::read`], with what the file is that was read, whatever has its name since: for a reader who asks first
+    /// whose it is. Of what is no regular file nothing is read.
+    ///
+    /// # Errors
+    /// As [`Disk::read`].
+    fn read_with_meta(&self, path: &Path, max: usize) -> io::Result<(Meta, Zeroizing<Vec<u8>>)> {
+        let meta = self.meta(path)?.ok_or(io::ErrorKind::NotFound)?;
+        let bytes = if meta.kind == FileKind::File { self.read(path, max)? } else { Zeroizing::default() };
+        Ok((meta, bytes))
+    }
     /// Names in a directory, in no order.
     fn list(&self, dir: &Path) -> io::Result<Vec<String>>;
     /// Makes one directory with exactly `mode`, whatever the umask.
     fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()>;
-    /// Makes a new file (an existing one is an error) with exactly `mode`, then its owner, then its bytes: the bytes are
-    /// never there for anyone but the owner.
+    /// Makes a new file (an existing one is an error) with exactly `mode`, then its owner, then its bytes: the bytes
+    /// are never there for anyone but the owner.
     fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()>;
     /// Opens an existing or new file (0600) for writing in place.
     fn open_rw(&self, path: &Path) -> io::Result<Box<dyn DiskFile>>;
@@ -89,13 +100,29 @@ pub trait Disk: Send + Sync {
     fn remove_dir(&self, path: &Path) -> io::Result<()>;
     /// Sets owner of an existing directory or file, not following links.
     fn chown(&self, path: &Path, owner: Owner) -> io::Result<()>;
-    /// Takes an exclusive lock on a file, which is made if it is not there; it lives as long as the returned value. `None` when
-    /// another process holds it.
+    /// Takes an exclusive lock on a file, which is made if it is not there; it lives as long as the returned value.
+    /// `None` when another process holds it.
     fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>>;
+
+    /// Whether names can be made in a directory, or a file be written to, by this process: what stands in the way
+    /// otherwise. Writes nothing (`faccessat2(2)`), and promises nothing: the disk may be full.
+    fn check_writable(&self, path: &Path) -> io::Result<()> {
+        Ok(rustix::fs::accessat(CWD, path, Access::WRITE_OK, AtFlags::EACCESS)?)
+    }
 
     /// Which file system a path lies on (`st_dev`), links followed: two places with one number are lost together.
     fn device(&self, path: &Path) -> io::Result<u64> {
         Ok(rustix::fs::stat(path)?.st_dev)
+    }
+
+    /// Which file a path names (`st_dev` and `st_ino`, a link not followed), or `None` when nothing is there: another
+    /// one in its place has another number.
+    fn which(&self, path: &Path) -> io::Result<Option<(u64, u64)>> {
+        match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
+            Ok(found) => Ok(Some((found.st_dev, found.st_ino))),
+            Err(rustix::io::Errno::NOENT | rustix::io::Errno::NOTDIR) => Ok(None),
+            Err(e) => Err(e.into()),
+        }
     }
 
     /// Sets the permission bits of a directory or file, not following a link.
@@ -109,16 +136,18 @@ pub trait Disk: Send + Sync {
     ///
     /// Durable on return: temporary file, its bytes synced, renamed, directory synced.
     fn replace(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
-        let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
-        let temporary = temporary_beside(path)?;
-        if self.meta(&temporary)?.is_some() {
-            // Left by a crash between write and rename; nobody reads it, and its content is not trusted.
-            self.remove_file(&temporary)?;
+        put(self, path, bytes, (mode, owner), true)
+    }
+
+    /// As [`Disk::replace`], where nothing is yet: what is there, or comes there meanwhile, is never displaced.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::AlreadyExists`] then, and what the disk says.
+    fn place(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
+        if self.meta(path)?.is_some() {
+            return Err(io::ErrorKind::AlreadyExists.into());
         }
-        self.write_new(&temporary, bytes, mode, owner)?;
-        self.sync_file(&temporary)?;
-        self.rename(&temporary, path, true)?;
-        self.sync_dir(dir)
+        put(self, path, bytes, (mode, owner), false)
     }
 
     /// Removes a directory and all below it, not following links.
@@ -134,6 +163,29 @@ pub trait Disk: Send + Sync {
             Some(_) => self.remove_file(path),
         }
     }
+}
+
+fn put<D: Disk + ?Sized>(
+    disk: &D,
+    path: &Path,
+    bytes: &[u8],
+    (mode, owner): (u32, Option<Owner>),
+    replaces: bool,
+) -> io::Result<()> {
+    let dir = path.parent().ok_or(io::ErrorKind::InvalidInput)?;
+    let temporary = temporary_beside(path)?;
+    if disk.meta(&temporary)?.is_some() {
+        // Left by a crash between write and rename; nobody reads it, and its content is not trusted.
+        disk.remove_file(&temporary)?;
+    }
+    disk.write_new(&temporary, bytes, mode, owner)?;
+    disk.sync_file(&temporary)?;
+    if let Err(e) = disk.rename(&temporary, path, replaces) {
+        // Nothing hangs on it, and it may hold a secret.
+        let _ = disk.remove_file(&temporary);
+        return Err(e);
+    }
+    disk.sync_dir(dir)
 }
 
 /// The name that [`Disk::replace`] writes before it renames: `.NAME.new` in the same directory.
@@ -152,50 +204,21 @@ pub struct OsDisk;
 impl Disk for OsDisk {
     fn meta(&self, path: &Path) -> io::Result<Option<Meta>> {
         match rustix::fs::statat(CWD, path, AtFlags::SYMLINK_NOFOLLOW) {
-            Ok(s) => Ok(Some(Meta {
-                kind: match rustix::fs::FileType::from_raw_mode(s.st_mode) {
-                    rustix::fs::FileType::RegularFile => FileKind::File,
-                    rustix::fs::FileType::Directory => FileKind::Dir,
-                    rustix::fs::FileType::Symlink => FileKind::Symlink,
-                    _ => FileKind::Other,
-                },
-                mode: s.st_mode & 0o7777,
-                owner: Owner { uid: s.st_uid, gid: s.st_gid },
-                len: u64::try_from(s.st_size).unwrap_or(0),
-            })),
+            Ok(stat) => Ok(Some(meta_of(&stat))),
             Err(rustix::io::Errno::NOENT) => Ok(None),
             Err(e) => Err(e.into()),
         }
     }
 
     fn read(&self, path: &Path, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
-        let fd = rustix::fs::open(
-            path,
-            OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK,
-            Mode::empty(),
-        )?;
-        let size = usize::try_from(rustix::fs::fstat(&fd)?.st_size).unwrap_or(usize::MAX);
-        let too_large =
-            || io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is larger than {max} bytes", path.display()));
-        if size > max {
-            return Err(too_large());
-        }
-        // One allocation that never grows: a growing buffer would leave copies of secrets behind.
-        let mut bytes = Zeroizing::new(vec![0u8; max.min(size.max(4096)) + 1]);
-        let mut filled = 0;
-        loop {
-            match rustix::io::read(&fd, &mut bytes[filled..]) {
-                Ok(0) => break,
-                Ok(n) => filled += n,
-                Err(rustix::io::Errno::INTR) => {}
-                Err(e) => return Err(e.into()),
-            }
-            if filled == bytes.len() {
-                return Err(too_large());
-            }
-        }
-        bytes.truncate(filled);
-        Ok(bytes)
+        let (fd, meta) = open(path)?;
+        read(path, &fd, &meta, max)
+    }
+
+    fn read_with_meta(&self, path: &Path, max: usize) -> io::Result<(Meta, Zeroizing<Vec<u8>>)> {
+        let (fd, meta) = open(path)?;
+        let bytes = if meta.kind == FileKind::File { read(path, &fd, &meta, max)? } else { Zeroizing::default() };
+        Ok((meta, bytes))
     }
 
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
@@ -278,10 +301,11 @@ impl Disk for OsDisk {
             |flags| rustix::fs::open(path, flags | OFlags::NOFOLLOW | OFlags::CLOEXEC, Mode::from_raw_mode(0o600));
         let fd = match open(OFlags::RDWR | OFlags::CREATE) {
             // What is mounted read-only can be locked all the same, if it is there.
-            Err(rustix::io::Errno::ROFS) => open(OFlags::RDONLY)?,
+            Err(rustix::io::Errno::ROFS) => open(OFlags::RDONLY).map_err(|_| rustix::io::Errno::ROFS)?,
             opened => opened?,
         };
-        // A child that the holder was just starting has the lock until it has become another program, if the holder dies meanwhile.
+        // A child that the holder was just starting has the lock until it has become another program, if the holder
+        // dies meanwhile.
         for left in (0..FORK_TRIES).rev() {
             match rustix::fs::flock(&fd, FlockOperation::NonBlockingLockExclusive) {
                 Ok(()) => return Ok(Some(Box::new(fd))),
@@ -340,6 +364,53 @@ impl DiskFile for OsFile {
     }
 }
 
+fn meta_of(stat: &rustix::fs::Stat) -> Meta {
+    Meta {
+        kind: match rustix::fs::FileType::from_raw_mode(stat.st_mode) {
+            rustix::fs::FileType::RegularFile => FileKind::File,
+            rustix::fs::FileType::Directory => FileKind::Dir,
+            rustix::fs::FileType::Symlink => FileKind::Symlink,
+            _ => FileKind::Other,
+        },
+        mode: stat.st_mode & 0o7777,
+        owner: Owner { uid: stat.st_uid, gid: stat.st_gid },
+        len: u64::try_from(stat.st_size).unwrap_or(0),
+    }
+}
+
+/// To be read, without waiting for a writer where it is a pipe.
+fn open(path: &Path) -> io::Result<(OwnedFd, Meta)> {
+    let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::CLOEXEC | OFlags::NONBLOCK;
+    let fd = rustix::fs::open(path, flags, Mode::empty())?;
+    let meta = meta_of(&rustix::fs::fstat(&fd)?);
+    Ok((fd, meta))
+}
+
+fn read(path: &Path, fd: &OwnedFd, meta: &Meta, max: usize) -> io::Result<Zeroizing<Vec<u8>>> {
+    let size = usize::try_from(meta.len).unwrap_or(usize::MAX);
+    let too_large =
+        || io::Error::new(io::ErrorKind::FileTooLarge, format!("{} is larger than {max} bytes", path.display()));
+    if size > max {
+        return Err(too_large());
+    }
+    // One allocation that never grows: a growing buffer would leave copies of secrets behind.
+    let mut bytes = Zeroizing::new(vec![0u8; max.min(size.max(4096)) + 1]);
+    let mut filled = 0;
+    loop {
+        match rustix::io::read(fd, &mut bytes[filled..]) {
+            Ok(0) => break,
+            Ok(n) => filled += n,
+            Err(rustix::io::Errno::INTR) => {}
+            Err(e) => return Err(e.into()),
+        }
+        if filled == bytes.len() {
+            return Err(too_large());
+        }
+    }
+    bytes.truncate(filled);
+    Ok(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -371,6 +442,33 @@ mod tests {
         assert!(OsDisk.open_rw(&link).is_err());
         OsDisk.replace(&link, b"x", 0o600, None).unwrap();
         assert_eq!(&OsDisk.read(&victim, 10).unwrap()[..], b"v", "replace displaces the link and does not follow it");
+    }
+
+    #[test]
+    fn what_is_there_is_not_displaced() {
+        let dir = tempfile::tempdir().unwrap();
+        let file = dir.path().join("f");
+        OsDisk.place(&file, b"first", 0o640, None).unwrap();
+        assert_eq!(mode_of(&file), 0o640);
+        assert_eq!(OsDisk.place(&file, b"later", 0o600, None).unwrap_err().kind(), io::ErrorKind::AlreadyExists);
+        // As where it comes between the look and the rename.
+        let raced = put(&OsDisk, &file, b"later", (0o600, None), false).unwrap_err();
+        assert_eq!(raced.kind(), io::ErrorKind::AlreadyExists);
+        assert_eq!(OsDisk.read(&file, 100).unwrap().as_slice(), b"first");
+        assert_eq!(OsDisk.list(dir.path()).unwrap(), ["f"], "nothing is left beside it");
+    }
+
+    #[test]
+    fn what_was_read_is_told_with_what_it_is() {
+        let dir = tempfile::tempdir().unwrap();
+        let (file, link) = (dir.path().join("f"), dir.path().join("l"));
+        OsDisk.write_new(&file, b"text", 0o640, None).unwrap();
+        let (meta, bytes) = OsDisk.read_with_meta(&file, 100).unwrap();
+        assert_eq!((meta.kind, meta.mode, meta.len, bytes.as_slice()), (FileKind::File, 0o640, 4, &b"text"[..]));
+        let (meta, bytes) = OsDisk.read_with_meta(dir.path(), 100).unwrap();
+        assert_eq!((meta.kind, bytes.len()), (FileKind::Dir, 0));
+        std::os::unix::fs::symlink(&file, &link).unwrap();
+        assert!(OsDisk.read_with_meta(&link, 100).is_err());
     }
 
     #[test]

@@ -13,8 +13,8 @@ pub struct LockedBytes {
     len: usize,
 }
 
-// SAFETY: the bytes have one owner, who gives out shared references by `&self` and the exclusive one by `&mut self`; the pages
-// they lie in are never unmapped and belong to no thread.
+// SAFETY: the bytes have one owner, who gives out shared references by `&self` and the exclusive one by `&mut self`;
+// the pages they lie in are never unmapped and belong to no thread.
 unsafe impl Send for LockedBytes {}
 // SAFETY: as above; nothing is changed through `&self`.
 unsafe impl Sync for LockedBytes {}
@@ -31,7 +31,8 @@ impl LockedBytes {
 
     /// The bytes.
     pub fn expose(&self) -> &[u8] {
-        // SAFETY: `len` bytes at least are held, were zero when the kernel gave them or are wiped since, and nobody else has them.
+        // SAFETY: `len` bytes at least are held, were zero when the kernel gave them or are wiped since, and nobody
+        // else has them.
         unsafe { slice::from_raw_parts(self.hold.start.as_ptr(), self.len) }
     }
 
@@ -81,7 +82,8 @@ mod tests {
         bytes.expose_mut().fill(7);
         let start = bytes.hold.start;
         drop(bytes);
-        // SAFETY: the pages stay mapped; another test may hold the chunk meanwhile, and would have zeroed or filled it otherwise.
+        // SAFETY: the pages stay mapped; another test may hold the chunk meanwhile, and would have zeroed or filled it
+        // otherwise.
         let seen = unsafe { slice::from_raw_parts(start.as_ptr(), 4096) };
         assert!(!seen.windows(64).any(|w| w.iter().all(|b| *b == 7)));
     }

@@ -3,11 +3,13 @@
 //! ```text
 //! | guard page | secret | secret | free ... | guard page |      a region of four pages; as many regions as are needed
 //! ```
-//! A region is made of pages that even the kernel does not map for itself (`memfd_secret(2)`), where it has them: then neither
-//! `/proc/PID/mem` nor a debugger of root's reads them. Otherwise of anonymous pages, locked with `mlock(2)`, left out of core
-//! dumps and wiped in a child. Where neither is allowed, secrets are kept all the same, and [`protection`] says how.
+//! A region is made of pages that even the kernel does not map for itself (`memfd_secret(2)`), where it has them: then
+//! neither `/proc/PID/mem` nor a debugger of root's reads them. Otherwise of anonymous pages, locked with `mlock(2)`,
+//! left out of core dumps and wiped in a child. Where neither is allowed, secrets are kept all the same, and
+//! [`protection`] says how.
 //!
-//! The only crate with `unsafe` code: whoever audits that reads `pages.rs`, `region.rs`, `bytes.rs`, `shared.rs` and `text.rs`.
+//! The only crate with `unsafe` code: whoever audits that reads `pages.rs`, `region.rs`, `bytes.rs`, `shared.rs` and
+//! `text.rs`.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

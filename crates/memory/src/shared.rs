@@ -1,8 +1,10 @@
-//! Secret bytes behind a descriptor: another process can hold them for the next start of this one, without a look at them.
+//! Secret bytes behind a descriptor: another process can hold them for the next start of this one, without a look at
+//! them.
 //!
-//! Of the kernel's secret pages where it has them (`memfd_secret(2)`): whoever holds the descriptor can map them, and nobody reads them
-//! from outside, swaps or dumps them. Otherwise of a file in memory (`memfd_create(2)`) whose length is sealed, and which may be swapped.
-//! Either way they can be wiped by whoever has the descriptor, also where copies of it are held elsewhere.
+//! Of the kernel's secret pages where it has them (`memfd_secret(2)`): whoever holds the descriptor can map them, and
+//! nobody reads them from outside, swaps or dumps them. Otherwise of a file in memory (`memfd_create(2)`) whose length
+//! is sealed, and which may be swapped. Either way they can be wiped by whoever has the descriptor, also where copies
+//! of it are held elsewhere.
 
 use std::ffi::c_void;
 use std::io;
@@ -99,7 +101,8 @@ impl SharedBytes {
         if len <= size && len <= page_size() { Ok(()) } else { Err(io::ErrorKind::UnexpectedEof.into()) }
     }
 
-    /// Maps its page for as long as `work` takes. Secret pages alone come here: their length never changes once it was set.
+    /// Maps its page for as long as `work` takes. Secret pages alone come here: their length never changes once it was
+    /// set.
     fn mapped(&self, rights: ProtFlags, work: impl FnOnce(*mut u8)) -> io::Result<()> {
         let page = page_size();
         // SAFETY: the kernel chooses the place, so nothing that is mapped is touched.
@@ -111,14 +114,14 @@ impl SharedBytes {
     }
 }
 
-/// A descriptor of our own for one that this process was started with; both are closed in whatever it starts. `None` if nothing is open
-/// under that number.
+/// A descriptor of our own for one that this process was started with; both are closed in whatever it starts. `None` if
+/// nothing is open under that number.
 pub fn inherited(number: RawFd) -> Option<OwnedFd> {
     if number < 0 {
         return None;
     }
-    // SAFETY: not negative; it is borrowed for two calls, which answer EBADF if nothing is open there, and change nothing of a
-    // descriptor's owner but that children do not inherit it.
+    // SAFETY: not negative; it is borrowed for two calls, which answer EBADF if nothing is open there, and change
+    // nothing of a descriptor's owner but that children do not inherit it.
     let theirs = unsafe { BorrowedFd::borrow_raw(number) };
     rustix::io::fcntl_setfd(theirs, FdFlags::CLOEXEC).ok()?;
     rustix::io::fcntl_dupfd_cloexec(theirs, number).ok()

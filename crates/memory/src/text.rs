@@ -1,16 +1,16 @@
 //! The pages of the executable that only a start needs: readers of configuration, certificates, the first provisioning.
 //!
-//! `mlockall(2)` keeps every page that was touched, those of the executable too, though they hold nothing that must not be in a swap:
-//! they are read from the file again. Unlocked, they are the kernel's to take when memory is short; given back after a start,
-//! those that serve come back one by one as they are used.
+//! `mlockall(2)` keeps every page that was touched, those of the executable too, though they hold nothing that must not
+//! be in a swap: they are read from the file again. Unlocked, they are the kernel's to take when memory is short; given
+//! back after a start, those that serve come back one by one as they are used.
 
 use std::ffi::c_void;
 use std::io;
 
 use rustix::mm::Advice;
 
-/// Unlocks the clean pages of the executable's file and gives them back; how many bytes were mapped there. The pages stay in the
-/// kernel's cache of the file: what is used again costs a minor fault.
+/// Unlocks the clean pages of the executable's file and gives them back; how many bytes were mapped there. The pages
+/// stay in the kernel's cache of the file: what is used again costs a minor fault.
 ///
 /// # Errors
 /// What `/proc/self/smaps` or the kernel refused; nothing is lost by it.
@@ -22,16 +22,16 @@ pub fn give_back_start() -> io::Result<usize> {
         let start = start as *mut c_void;
         // SAFETY: unlocking changes no byte.
         unsafe { rustix::mm::munlock(start, len) }?;
-        // SAFETY: pages of a file that is being executed, which nobody can write (ETXTBSY), mapped without the right to write and
-        // never written to: what is read there again is what was there.
+        // SAFETY: pages of a file that is being executed, which nobody can write (ETXTBSY), mapped without the right to
+        // write and never written to: what is read there again is what was there.
         unsafe { rustix::mm::madvise(start, len, Advice::LinuxDontNeed) }?;
         bytes += len;
     }
     Ok(bytes)
 }
 
-/// The mappings of `executable` that nobody may write and nobody has written: relocated pages, which have only become read-only, are
-/// private copies (anonymous, in memory or in swap) and are left alone.
+/// The mappings of `executable` that nobody may write and nobody has written: relocated pages, which have only become
+/// read-only, are private copies (anonymous, in memory or in swap) and are left alone.
 fn clean(smaps: &str, executable: &str) -> Vec<(usize, usize)> {
     let mut found = Vec::new();
     let mut at = None;

@@ -1,7 +1,7 @@
 //! Secret values as types, and the one module over the cryptographic library.
 //!
-//! A secret is a noun of its own ([`RootKey`], [`Kek`], [`Token`] ...): it cannot be printed, cloned, compared with `==` or
-//! serialised, and it is wiped when it is dropped. Leaving the type is the verb `expose`, which one can grep.
+//! A secret is a noun of its own ([`RootKey`], [`Kek`], [`Token`] ...): it cannot be printed, cloned, compared with
+//! `==` or serialised, and it is wiped when it is dropped. Leaving the type is the verb `expose`, which one can grep.
 //!
 //! None of these compile:
 //!

@@ -21,9 +21,8 @@ impl Gcm {
         Self(aead_key(&aead::AES_256_GCM, key))
     }
 
-    /// Encrypts `text` in place and appends the tag; should the tag not fit, the clear text that is left behind is wiped.
-    /// `nonce` must never be used twice under this key: random, and at most
-    /// 2^32 times (SP 800-38D, 8.3).
+    /// Encrypts `text` in place and appends the tag; should the tag not fit, the clear text that is left behind is
+    /// wiped. `nonce` must never be used twice under this key: random, and at most 2^32 times (SP 800-38D, 8.3).
     pub fn seal(&self, nonce: [u8; NONCE_BYTES], associated: &[u8], text: &mut Vec<u8>) {
         seal(&self.0, nonce, associated, text);
     }
@@ -48,8 +47,8 @@ impl fmt::Debug for Gcm {
     }
 }
 
-/// AES-256-GCM-SIV (RFC 8452) with a fixed nonce: the same text under the same associated data gives the same bytes, and
-/// that equality is all that they tell (deterministic encryption, RFC 8452 section 9, RFC 5297's use).
+/// AES-256-GCM-SIV (RFC 8452) with a fixed nonce: the same text under the same associated data gives the same bytes,
+/// and that equality is all that they tell (deterministic encryption, RFC 8452 section 9, RFC 5297's use).
 pub struct Siv(aead::LessSafeKey);
 
 impl Siv {

@@ -1,5 +1,5 @@
-//! AES-128 in CFB mode (SP 800-38A, 6.3, whole blocks fed back): what a TPM encrypts parameters with. It hides and does not
-//! authenticate; the session's HMAC does that.
+//! AES-128 in CFB mode (SP 800-38A, 6.3, whole blocks fed back): what a TPM encrypts parameters with. It hides and does
+//! not authenticate; the session's HMAC does that.
 
 use aws_lc_rs::cipher::{
     AES_128, DecryptingKey, DecryptionContext, EncryptingKey, EncryptionContext, UnboundCipherKey,

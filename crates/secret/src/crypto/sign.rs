@@ -1,5 +1,5 @@
-//! ECDSA (FIPS 186-5) on P-256 with SHA-256, P-384 with SHA-384 and P-521 with SHA-512, in the fixed form `r || s` that JWS
-//! takes (RFC 7518, 3.4).
+//! ECDSA (FIPS 186-5) on P-256 with SHA-256, P-384 with SHA-384 and P-521 with SHA-512, in the fixed form `r || s` that
+//! JWS takes (RFC 7518, 3.4).
 //!
 //! The library draws keys and nonces from its own generator, which the kernel seeds.
 
