@@ -111,7 +111,7 @@ impl Tpm {
     }
 }
 
-const START_AUTH_SESSION: CommandCode = code("StartAuthSession", 0x176);
+pub(crate) const START_AUTH_SESSION: CommandCode = code("StartAuthSession", 0x176);
 pub(crate) const POLICY_PCR: CommandCode = code("PolicyPCR", 0x17F);
 pub(crate) const POLICY_OR: CommandCode = code("PolicyOR", 0x171);
 pub(crate) const POLICY_COUNTER_TIMER: CommandCode = code("PolicyCounterTimer", 0x16D);

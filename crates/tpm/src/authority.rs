@@ -1,5 +1,5 @@
-//! A key whose holder approves of policies (part 3, 23.16, PolicyAuthorize): a vendor signs the digest of the policy that the
-//! next image will meet, and what is bound to the key opens under it too.
+//! A key whose holder approves of policies (part 3, 23.16, PolicyAuthorize): a vendor signs the digest of the policy
+//! that the next image will meet, and what is bound to the key opens under it too.
 //!
 //! ```text
 //! LoadExternal(public key) ─> VerifySignature(SHA-256 of the digest, signature) ─> ticket ─> PolicyAuthorize
@@ -70,11 +70,12 @@ impl Signature {
 }
 
 impl Tpm {
-    /// Asserts that the holder of `key` approves of what the session has asserted so far, which must come to `approved`.
+    /// Asserts that the holder of `key` approves of what the session has asserted so far, which must come to
+    /// `approved`.
     ///
     /// # Errors
-    /// [`crate::Refusal::Signature`] if it is not the key's signature; [`crate::Refusal::Policy`] if the session has come to
-    /// another digest.
+    /// [`crate::Refusal::Signature`] if it is not the key's signature; [`crate::Refusal::Policy`] if the session has
+    /// come to another digest.
     pub fn policy_authorize(
         &mut self,
         session: &Session,

@@ -1,7 +1,13 @@
 //! The way to a TPM: whole commands out, whole responses in, each by a deadline.
 //!
-//! `/dev/tpmrm0` and swtpm's Unix socket carry the same bytes; the device gives an answer in one read, the socket perhaps in
-//! several. Both are used without blocking, so that a TPM that hangs costs its deadline and no more.
+//! `/dev/tpmrm0` and swtpm's Unix socket carry the same bytes; the device gives an answer in one read, the socket
+//! perhaps in several. Both are used without blocking: behind a socket a TPM that hangs costs its deadline and no more.
+//!
+//! Of a device that is not so. Linux holds the file's mutex while the driver waits for the chip, poll(2) and read(2)
+//! take it and cannot be interrupted, and close(2) waits for the command (drivers/char/tpm/tpm-dev-common.c:
+//! `tpm_dev_async_work`, `tpm_common_poll`, `tpm_common_release`). A chip that hangs in a command costs what the driver
+//! gives it, which may be minutes; the deadline is looked at between commands. Who must not wait that long has a thread
+//! for the call, and leaves it behind.
 
 use std::os::fd::{AsFd, OwnedFd};
 use std::path::Path;
@@ -30,7 +36,8 @@ pub trait Transport: Send {
         clock: &dyn Clock,
     ) -> Result<Zeroizing<Vec<u8>>, TransportError>;
 
-    /// Whether what was loaded over it is flushed for us when it is closed, as the kernel's resource manager does.
+    /// Whether what was loaded over it is flushed for us when it is closed, and not before, as the kernel's resource
+    /// manager does.
     fn flushes(&self) -> bool {
         false
     }
@@ -50,13 +57,9 @@ impl Channel {
     /// # Errors
     /// [`TransportError`].
     pub fn open(path: &Path, deadline: BootTime, clock: &dyn Clock) -> Result<Self, TransportError> {
-        let stat = rustix::fs::stat(path).map_err(|e| match e {
-            Errno::NOENT | Errno::NOTDIR => TransportError::NotPresent,
-            e => TransportError::Os { doing: "looking at it", source: e.into() },
-        })?;
-        match FileType::from_raw_mode(stat.st_mode) {
+        match Self::kind(path)? {
             FileType::CharacterDevice => {
-                // O_NONBLOCK: else write(2) itself would wait for the answer (drivers/char/tpm/tpm-dev-common.c).
+                // O_NONBLOCK: else write(2) itself would wait for the answer, whole, with the mutex held.
                 let flags = OFlags::RDWR | OFlags::NONBLOCK | OFlags::CLOEXEC;
                 let fd = rustix::fs::open(path, flags, Mode::empty()).map_err(|e| match e {
                     Errno::NOENT | Errno::NODEV | Errno::NXIO => TransportError::NotPresent,
@@ -68,6 +71,25 @@ impl Channel {
             FileType::Socket => Ok(Self { fd: connect(path, deadline, clock)?, flushes: false, broken: false }),
             _ => Err(TransportError::NoTpm),
         }
+    }
+
+    /// Looks whether a device or a socket is there, and asks nobody.
+    ///
+    /// # Errors
+    /// [`TransportError`].
+    pub fn look(path: &Path) -> Result<(), TransportError> {
+        match Self::kind(path)? {
+            FileType::CharacterDevice | FileType::Socket => Ok(()),
+            _ => Err(TransportError::NoTpm),
+        }
+    }
+
+    fn kind(path: &Path) -> Result<FileType, TransportError> {
+        let stat = rustix::fs::stat(path).map_err(|e| match e {
+            Errno::NOENT | Errno::NOTDIR => TransportError::NotPresent,
+            e => TransportError::Os { doing: "looking at it", source: e.into() },
+        })?;
+        Ok(FileType::from_raw_mode(stat.st_mode))
     }
 
     fn send(&self, mut command: &[u8], deadline: BootTime, clock: &dyn Clock) -> Result<(), TransportError> {
@@ -95,10 +117,7 @@ impl Channel {
                 Err(Errno::INTR | Errno::AGAIN) => continue,
                 Err(e) => return Err(failed("reading an answer", e)),
             }
-            // Tag 2, size 4. What the size means is the parser's; here it only tells when to stop reading.
-            let size = answer.get(2..6).and_then(|b| b.try_into().ok()).map_or(usize::MAX, |b| {
-                usize::try_from(u32::from_be_bytes(b)).unwrap_or(usize::MAX).min(MAX_RESPONSE_BYTES + 1)
-            });
+            let size = declared(&answer).min(MAX_RESPONSE_BYTES + 1);
             if filled >= 6 && filled >= size || filled > MAX_RESPONSE_BYTES {
                 answer.truncate(filled);
                 return Ok(answer);
@@ -136,13 +155,21 @@ impl Transport for Channel {
         self.broken = true;
         self.send(command, deadline, clock)?;
         let answer = self.receive(deadline, clock)?;
-        self.broken = false;
+        // What is beyond its end would be read as the next one's.
+        self.broken = answer.len() != declared(&answer);
         Ok(answer)
     }
 
     fn flushes(&self) -> bool {
         self.flushes
     }
+}
+
+/// How long an answer says that it is: tag 2, size 4. What that means is the parser's; here it only tells when to stop
+/// reading.
+fn declared(answer: &[u8]) -> usize {
+    let size = answer.get(2..6).and_then(|size| size.try_into().ok()).map(u32::from_be_bytes);
+    size.and_then(|size| usize::try_from(size).ok()).unwrap_or(usize::MAX)
 }
 
 /// Connects by the deadline: swtpm serves one at a time and lets others wait in a short queue.
@@ -265,6 +292,24 @@ mod tests {
         assert_eq!(ask(&dir, 10_000).unwrap().len(), MAX_RESPONSE_BYTES + 1);
         drop(dir);
         thread.join().unwrap();
+    }
+
+    #[test]
+    fn nothing_is_sent_after_an_answer_with_more_behind_it() {
+        for (what, answer) in [
+            ("a flood", vec![0xff; MAX_RESPONSE_BYTES + 900]),
+            ("two at once", [0x80, 1, 0, 0, 0, 10, 0, 0, 0, 0].repeat(2)),
+        ] {
+            let (dir, thread) = serve(vec![answer]);
+            let clock = OsClock::new().unwrap();
+            let mut channel = Channel::open(&dir.path().join("sock"), by(&clock, 10_000), &clock).unwrap();
+            let transmit = |channel: &mut Channel| channel.transmit(b"twelve bytes", by(&clock, 10_000), &clock);
+            assert!(transmit(&mut channel).unwrap().len() > 10);
+            // What is left of it would be waited for, or taken for an answer.
+            assert!(matches!(transmit(&mut channel), Err(TransportError::Closed)), "{what}");
+            drop(channel);
+            thread.join().unwrap();
+        }
     }
 
     #[test]

@@ -9,10 +9,13 @@ pub struct ResponseCode(pub u32);
 /// What the codes that we act upon mean.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Refusal {
-    /// The policy was not met: a register has another value (TPM_RC_POLICY_FAIL), or no branch of an OR fits (TPM_RC_VALUE).
+    /// The policy was not met: a register has another value (TPM_RC_POLICY_FAIL), or no branch of an OR fits
+    /// (TPM_RC_VALUE).
     Policy,
-    /// A condition on time or counters is false (TPM_RC_POLICY), or a register was extended meanwhile (TPM_RC_PCR_CHANGED).
+    /// A condition on time or counters is false (TPM_RC_POLICY).
     Condition,
+    /// A register, whichever, was extended since the session has looked at registers (TPM_RC_PCR_CHANGED).
+    PcrChanged,
     /// The authorisation value is wrong (TPM_RC_AUTH_FAIL, TPM_RC_BAD_AUTH).
     Auth,
     /// Too many wrong ones (TPM_RC_LOCKOUT).
@@ -25,6 +28,8 @@ pub enum Refusal {
     NvLocked,
     /// An NV index that was not written since it was defined or cleared (TPM_RC_NV_UNINITIALIZED).
     NvUnwritten,
+    /// The TPM's memory has no room for another NV index (TPM_RC_NV_SPACE).
+    NvSpace,
     /// There is such an NV index already (TPM_RC_NV_DEFINED).
     NvDefined,
     /// The authorisation value cannot be used: a PIN index is used up, or not written (TPM_RC_AUTH_UNAVAILABLE).
@@ -51,7 +56,8 @@ impl ResponseCode {
 
     /// What it means.
     pub fn refusal(self) -> Refusal {
-        // Format one (bit 7): an error about a parameter (bit 6), session (bit 11) or handle, whose number stands in bits 8 to 11.
+        // Format one (bit 7): an error about a parameter (bit 6), session (bit 11) or handle, whose number stands in
+        // bits 8 to 11.
         let format_one = self.0 & 0x80 != 0 && self.0 <= 0xFFF;
         match self.0 {
             n if format_one => match n & 0x3F {
@@ -63,13 +69,15 @@ impl ResponseCode {
                 0x0B => Refusal::Handle,
                 _ => Refusal::Other,
             },
-            0x126 | 0x128 => Refusal::Condition,
+            0x126 => Refusal::Condition,
+            0x128 => Refusal::PcrChanged,
             0x100 => Refusal::NotStarted,
             0x101 => Refusal::Failure,
             0x143 => Refusal::Unknown,
             0x12F => Refusal::Unavailable,
             0x148 => Refusal::NvLocked,
             0x14A => Refusal::NvUnwritten,
+            0x14B => Refusal::NvSpace,
             0x14C => Refusal::NvDefined,
             0x901..=0x906 => Refusal::Memory,
             0x921 => Refusal::Lockout,
@@ -84,12 +92,14 @@ impl fmt::Display for ResponseCode {
         let meaning = match self.refusal() {
             Refusal::Policy => "the policy is not met",
             Refusal::Condition => "a condition on time or counters is not met",
+            Refusal::PcrChanged => "a register was extended meanwhile",
             Refusal::Auth => "wrong authorisation value",
             Refusal::Lockout => "locked after wrong authorisation values",
             Refusal::Integrity => "the object is another TPM's, or was changed",
             Refusal::Signature => "the signature is not the key's",
             Refusal::NvLocked => "the index is locked",
             Refusal::NvUnwritten => "the index is not written",
+            Refusal::NvSpace => "no room for another index",
             Refusal::NvDefined => "the index is there already",
             Refusal::Unavailable => "its authorisation value is used up, or not there yet",
             Refusal::Handle => "no such object",
@@ -120,7 +130,8 @@ mod tests {
             (0x99d, Refusal::Policy),
             (0x1c4, Refusal::Policy),
             (0x126, Refusal::Condition),
-            (0x128, Refusal::Condition),
+            (0x128, Refusal::PcrChanged),
+            (0x14b, Refusal::NvSpace),
             (0x98e, Refusal::Auth),
             (0x9a2, Refusal::Auth),
             (0x921, Refusal::Lockout),

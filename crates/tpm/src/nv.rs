@@ -4,8 +4,8 @@
 //! secret    written once and locked for good; read under a policy; locked against reading until the TPM is started anew
 //! counter   how often something was asked for since the TPM was started, and how often it may be (TPM_NT_PIN_PASS)
 //! ```
-//! The name of an index is made of its number, its kind, its policy and the bits that tell its state. So who undefines it and
-//! defines another in its place has another name, or has to begin with one that is not written.
+//! The name of an index is made of its number, its kind, its policy and the bits that tell its state. So who undefines
+//! it and defines another in its place has another name, or has to begin with one that is not written.
 
 use std::fmt;
 
@@ -19,10 +19,10 @@ use crate::policy::PolicyDigest;
 use crate::public::{AuthValue, Name, PinnedKey, SHA256};
 use crate::session::{Session, Use};
 use crate::tpm::{Entity, RH_OWNER, Tpm, code};
-use crate::wire::{Reader, Writer};
+use crate::wire::{Malformed, Reader, Writer};
 
-/// The number of an index of ours. The TCG leaves 0x01800000 to 0x01BFFFFF to the owner (Registry of Reserved TPM 2.0 Handles
-/// and Localities, 2.2.2); ours lie together there, so that people recognise them.
+/// The number of an index of ours. The TCG leaves 0x01800000 to 0x01BFFFFF to the owner (Registry of Reserved TPM 2.0
+/// Handles and Localities, 2.2.2); ours lie together there, so that people recognise them.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct NvHandle(u32);
 
@@ -100,8 +100,8 @@ pub struct PinCounter {
 }
 
 impl NvIndex {
-    /// For a secret of 32 octets, read under `policy`; with `lockable` it can be locked against reading, under the same policy. With
-    /// a `pin` as its authorisation value wrong ones count towards the lockout.
+    /// For a secret of 32 octets, read under `policy`; with `lockable` it can be locked against reading, under the same
+    /// policy. With a `pin` as its authorisation value wrong ones count towards the lockout.
     pub fn secret(handle: NvHandle, policy: PolicyDigest, pin: bool, lockable: bool) -> Self {
         // Written under its authorisation value, before that matters: WRITEDEFINE and a lock end all writing.
         let lock = if lockable { READ_STCLEAR } else { 0 };
@@ -109,9 +109,9 @@ impl NvIndex {
         Self { handle, kind, policy, bytes: SECRET_BYTES }
     }
 
-    /// A counter: written under `policy`, read by the owner, and without content after each start of the TPM. NO_DA: else
-    /// each power cut would count as a wrong value towards the lockout (part 1, 19.8.6). ORDERLY: what ends with the start need
-    /// not wear the memory.
+    /// A counter: written under `policy`, read by the owner, and without content after each start of the TPM. NO_DA:
+    /// else each power cut would count as a wrong value towards the lockout (part 1, 19.8.6). ORDERLY: what ends with
+    /// the start need not wear the memory.
     pub fn counter(handle: NvHandle, policy: PolicyDigest) -> Self {
         let kind = PIN_PASS | POLICY_WRITE | OWNER_READ | NO_DA | ORDERLY | CLEAR_STCLEAR;
         Self { handle, kind, policy, bytes: COUNTER_BYTES }
@@ -139,8 +139,8 @@ impl NvIndex {
 }
 
 impl Tpm {
-    /// Defines an index, with an authorisation value or none. The value does not cross the bus in clear, and the answer proves that
-    /// this index was defined and no other.
+    /// Defines an index, with an authorisation value or none. The value does not cross the bus in clear, and the answer
+    /// proves that this index was defined and no other.
     ///
     /// # Errors
     /// [`crate::Refusal::NvDefined`] if there is one of that number.
@@ -172,14 +172,21 @@ impl Tpm {
     /// [`crate::Refusal::Handle`] if there is none.
     pub fn nv_name(&mut self, handle: NvHandle) -> Result<Name, TpmError> {
         let done = self.plain(NV_READ_PUBLIC, &[handle.0], &[])?;
-        let mut r = Reader::new(&done.parameters);
-        let mut read = || {
-            let name = Name::of(r.sized()?);
-            let _claimed = r.sized()?;
-            r.end()?;
-            Ok(name)
-        };
-        read().map_err(NV_READ_PUBLIC.malformed())
+        name_in(&done.parameters).map_err(NV_READ_PUBLIC.malformed())
+    }
+
+    /// Sees that an index is in a state, and that the session was salted to a key which this TPM has: the command's
+    /// HMAC covers the name, and the answer's proves who took it. The session stays as it is, and no authorisation
+    /// value is in it yet.
+    ///
+    /// # Errors
+    /// [`crate::Refusal::Handle`] if there is none; [`crate::Refusal::Auth`] for another one, another state, or another
+    /// key.
+    pub fn nv_shown(&mut self, session: &mut Session, index: &NvIndex, state: NvState) -> Result<(), TpmError> {
+        let name = index.name(state);
+        let entity = [Entity::Named(index.handle.0, &name)];
+        let how = Use { keep: true, encrypt_answer: true, ..Use::default() };
+        self.in_session(NV_READ_PUBLIC, &entity, session, &[], how, &mut Zeroizing::default()).map(|_| ())
     }
 
     /// Writes a secret, once, and locks it against being written again. It does not cross the bus in clear.
@@ -195,7 +202,7 @@ impl Tpm {
     ) -> Result<(), TpmError> {
         let mut session = self.hmac_session(key)?;
         let value = value.map_or(&[][..], AuthValue::expose);
-        let how = Use { keep: true, encrypt_command: true, encrypt_answer: false };
+        let how = Use { keep: true, encrypt_command: true, ..Use::default() };
         let mut parameters = Writer::new().sized(secret).u16(0).done();
         let fresh = index.name(NvState::default());
         let entities = [Entity::Named(index.handle.0, &fresh), Entity::Named(index.handle.0, &fresh)];
@@ -206,8 +213,9 @@ impl Tpm {
         Ok(())
     }
 
-    /// Reads a secret under a policy; the session begins anew. The secret crosses the bus encrypted; an answer that the TPM did not
-    /// make is refused, and so is another index in the place of this one: its name is in the session's HMAC.
+    /// Reads a secret under a policy; the session begins anew. The secret crosses the bus encrypted; an answer that the
+    /// TPM did not make is refused, and so is another index in the place of this one: its name is in the session's
+    /// HMAC.
     ///
     /// # Errors
     /// [`crate::Refusal::Policy`]; [`crate::Refusal::Auth`] for another index, a wrong value, or one that is locked.
@@ -219,7 +227,7 @@ impl Tpm {
     ) -> Result<SecretBytes, TpmError> {
         let name = index.name(NvState::READABLE);
         let entities = [Entity::Named(index.handle.0, &name), Entity::Named(index.handle.0, &name)];
-        let how = Use { keep: true, encrypt_command: false, encrypt_answer: true };
+        let how = Use { keep: true, encrypt_answer: true, ..Use::default() };
         let mut parameters = Writer::new().u16(SECRET_BYTES).u16(0).done();
         let value = value.map_or(&[][..], AuthValue::expose);
         let done = self.in_session(NV_READ, &entities, session, value, how, &mut parameters)?;
@@ -229,8 +237,8 @@ impl Tpm {
         Ok(SecretBytes::new(secret.to_vec()))
     }
 
-    /// Locks a secret against being read until the TPM is started anew, under its policy, and ends the session: its HMAC proves
-    /// that the TPM has done so.
+    /// Locks a secret against being read until the TPM is started anew, under its policy, and ends the session: its
+    /// HMAC proves that the TPM has done so.
     ///
     /// # Errors
     /// [`crate::Refusal::Auth`] for another index, or one that is locked.
@@ -238,7 +246,11 @@ impl Tpm {
         let name = index.name(NvState::READABLE);
         let entities = [Entity::Named(index.handle.0, &name), Entity::Named(index.handle.0, &name)];
         let how = Use::default();
-        self.in_session(NV_READ_LOCK, &entities, &mut session, &[], how, &mut Zeroizing::default()).map(|_| ())
+        let done = self.in_session(NV_READ_LOCK, &entities, &mut session, &[], how, &mut Zeroizing::default());
+        if done.is_err() {
+            self.drop_session(session);
+        }
+        done.map(|_| ())
     }
 
     /// Writes a counter under its policy; the session begins anew. What is written is in the session's HMAC.
@@ -278,7 +290,8 @@ impl Tpm {
         read().map_err(NV_READ.malformed())
     }
 
-    /// Shows an index's empty authorisation value to a policy session: a counter counts that, and refuses when it is used up.
+    /// Shows an index's empty authorisation value to a policy session: a counter counts that, and refuses when it is
+    /// used up.
     ///
     /// # Errors
     /// [`crate::Refusal::Unavailable`] when it is used up, or not written since the start.
@@ -292,6 +305,15 @@ impl Tpm {
     fn drop_session(&mut self, session: Session) {
         let _ = self.end(session);
     }
+}
+
+/// The answer to NV_ReadPublic.
+fn name_in(parameters: &[u8]) -> Result<Name, Malformed> {
+    let mut r = Reader::new(parameters);
+    let name = Name::of(r.sized()?);
+    let _claimed = r.sized()?;
+    r.end()?;
+    Ok(name)
 }
 
 const OURS: u32 = 0x0180_ED00;

@@ -51,7 +51,8 @@ impl PolicyDigest {
         self.after(POLICY_AUTH_VALUE, &[])
     }
 
-    /// Whoever holds this key has approved of what came before, which is forgotten (TPM2_PolicyAuthorize, without policyRef).
+    /// Whoever holds this key has approved of what came before, which is forgotten (TPM2_PolicyAuthorize, without
+    /// policyRef).
     #[must_use]
     pub fn authorized_by(key: &Name) -> Self {
         Self::default().after(POLICY_AUTHORIZE, &[key.as_bytes()]).with_reference()

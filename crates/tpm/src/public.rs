@@ -52,20 +52,20 @@ impl fmt::Debug for Name {
 }
 
 /// The storage key that a TPM has just made from its seed. Nobody has said yet that it is the right one.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StorageKey {
     handle: u32,
-    name: Name,
+    area: Vec<u8>,
     point: [u8; P256_POINT_BYTES],
 }
 
 impl StorageKey {
-    /// Reads the answer to CreatePrimary. The name is computed here, not believed.
+    /// Reads its public area. The name is computed here, not believed.
     pub(crate) fn read(handle: u32, public_area: &[u8]) -> Result<Self, Malformed> {
         let mut r = Reader::new(public_area);
         let template = storage_template();
-        // Everything before the point must be what was asked for: a key that could be used to decrypt at large, or that was
-        // imported and is known elsewhere, would have other attributes.
+        // Everything before the point must be what was asked for: a key that could be used to decrypt at large, or that
+        // was imported and is known elsewhere, would have other attributes.
         let fixed = template.get(..template.len() - TEMPLATE_POINT_BYTES).unwrap_or_default();
         if r.take(fixed.len())? != fixed && host::in_force("tpm-storage-template") {
             return Err(Malformed("the storage key has other attributes than were asked for"));
@@ -79,12 +79,12 @@ impl StorageKey {
             point[start..half + 32].copy_from_slice(coordinate);
         }
         r.end()?;
-        Ok(Self { handle, name: Name::of(public_area), point })
+        Ok(Self { handle, area: public_area.to_vec(), point })
     }
 
     /// Its name.
     pub fn name(&self) -> Name {
-        self.name
+        Name::of(&self.area)
     }
 
     /// At provisioning: this is the key from now on.
@@ -97,29 +97,70 @@ impl StorageKey {
     /// # Errors
     /// The key itself, if it is another.
     pub fn pinned(self, expected: &Name) -> Result<PinnedKey, Name> {
-        if self.name == *expected || !host::in_force("tpm-key-pinned") { Ok(PinnedKey(self)) } else { Err(self.name) }
+        let name = self.name();
+        if name == *expected || !host::in_force("tpm-key-pinned") { Ok(PinnedKey(self)) } else { Err(name) }
     }
 }
 
-/// Proof that a storage key is the one that was named at provisioning. Only to such a key is a session salted: whoever sits on
-/// the bus and puts a key of his own in its place would else read all that follows.
-#[derive(Clone, Debug)]
+/// Proof that a storage key is the one that was named at provisioning. Only to such a key is a session salted: whoever
+/// sits on the bus and puts a key of his own in its place would else read all that follows.
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PinnedKey(StorageKey);
 
 impl PinnedKey {
     /// Its name.
     pub fn name(&self) -> Name {
-        self.0.name
+        self.0.name()
     }
 
     pub(crate) fn handle(&self) -> u32 {
         self.0.handle
     }
 
+    /// Whether the TPM keeps it, so that there is nothing to flush.
+    pub(crate) fn is_kept(&self) -> bool {
+        self.0.handle == KEPT_AT
+    }
+
     pub(crate) fn point(&self) -> &[u8; P256_POINT_BYTES] {
         &self.0.point
     }
+
+    /// The same key, where the TPM keeps it.
+    pub(crate) fn kept(&self) -> KeptKey {
+        KeptKey(Self(StorageKey { handle: KEPT_AT, ..self.0.clone() }))
+    }
 }
+
+/// A storage key that the TPM keeps, with the public area that it had at provisioning: a session is salted to it
+/// without asking the TPM for anything. Should another key be in its place by then, no session with it comes to
+/// anything.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeptKey(PinnedKey);
+
+impl KeptKey {
+    /// One that was noted as [`KeptKey::area`].
+    ///
+    /// # Errors
+    /// `None` if that is no storage key, or not the one of this name.
+    pub fn noted(area: &[u8], name: &Name) -> Option<Self> {
+        StorageKey::read(KEPT_AT, area).ok()?.pinned(name).ok().map(Self)
+    }
+
+    /// Its public area (TPMT_PUBLIC), which names it.
+    pub fn area(&self) -> &[u8] {
+        &self.0.0.area
+    }
+
+    /// To use it.
+    pub fn key(&self) -> PinnedKey {
+        self.0.clone()
+    }
+}
+
+/// Where a TPM keeps its storage root key (Registry of Reserved TPM 2.0 Handles and Localities, 2.3.1; TPM 2.0
+/// Provisioning Guidance, 7.5.1). Others keep theirs there too: made from the same template it is the same key.
+pub(crate) const KEPT_AT: u32 = 0x8100_0001;
 
 /// A secret sealed by a TPM: of use to that TPM alone, and then only under its policy. Public.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,7 +178,8 @@ impl SealedObject {
     }
 }
 
-/// What opens an object beside its policy: a PIN, hashed, so that any length fits (part 1, 11.4.5: at most the digest's).
+/// What opens an object beside its policy: a PIN, hashed, so that any length fits (part 1, 11.4.5: at most the
+/// digest's).
 pub struct AuthValue(Secret<32>);
 
 impl AuthValue {
@@ -160,8 +202,9 @@ impl fmt::Debug for AuthValue {
     }
 }
 
-/// The storage key on P-256 (TCG EK Credential Profile 2.5, B.3.4, template L-2, with the attributes of a storage root key by
-/// TPM 2.0 Provisioning Guidance 7.5.1). The same seed gives the same key each time, so that nothing has to be kept in the TPM.
+/// The storage key on P-256 (TCG EK Credential Profile 2.5, B.3.4, template L-2, with the attributes of a storage root
+/// key by TPM 2.0 Provisioning Guidance 7.5.1). The same seed gives the same key each time, so that nothing need be
+/// kept in the TPM.
 pub(crate) fn storage_template() -> zeroize::Zeroizing<Vec<u8>> {
     let attributes = FIXED_TPM | FIXED_PARENT | SENSITIVE_DATA_ORIGIN | USER_WITH_AUTH | NO_DA | RESTRICTED | DECRYPT;
     Writer::new()

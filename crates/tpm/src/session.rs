@@ -101,12 +101,17 @@ pub(crate) struct Use {
     pub(crate) encrypt_command: bool,
     /// The first parameter of the answer is encrypted.
     pub(crate) encrypt_answer: bool,
+    /// It authorises nothing, and proves what was asked and answered (part 1, 19.2).
+    pub(crate) audit: bool,
 }
 
 impl Use {
     fn attributes(self) -> u8 {
         let hide = host::in_force("tpm-parameters-encrypted");
-        u8::from(self.keep) | u8::from(self.encrypt_command && hide) << 5 | u8::from(self.encrypt_answer && hide) << 6
+        u8::from(self.keep)
+            | u8::from(self.encrypt_command && hide) << 5
+            | u8::from(self.encrypt_answer && hide) << 6
+            | u8::from(self.audit) << 7
     }
 }
 
@@ -122,8 +127,8 @@ pub(crate) struct Authorised<'a> {
 }
 
 impl<'a> Authorised<'a> {
-    /// Encrypts the first parameter if that is wanted, and signs the command. `value` is the authorisation value of the entity
-    /// that the session authorises.
+    /// Encrypts the first parameter if that is wanted, and signs the command. `value` is the authorisation value of the
+    /// entity that the session authorises.
     pub(crate) fn new(
         session: &'a mut Session,
         nonce_caller: [u8; NONCE_BYTES],
@@ -242,7 +247,7 @@ mod tests {
         Writer::new().sized(&nonce_tpm).u8(attributes).sized(&hmac).done().to_vec()
     }
 
-    const SECRET: Use = Use { keep: true, encrypt_command: true, encrypt_answer: true };
+    const SECRET: Use = Use { keep: true, encrypt_command: true, encrypt_answer: true, audit: false };
 
     #[test]
     fn parameters_are_hidden_and_answers_checked() {

@@ -1,9 +1,10 @@
-//! Numbers and sized buffers as the TPM writes them (part 2, 4.5 and 10.4): big-endian, each buffer behind its length in 16 bits.
+//! Numbers and sized buffers as the TPM writes them (part 2, 4.5 and 10.4): big-endian, each buffer behind its length
+//! in 16 bits.
 
 use zeroize::Zeroizing;
 
-/// What a command is built in. It is wiped when dropped, and has room from the start for the longest command that we send:
-/// growing would leave a secret behind.
+/// What a command is built in. It is wiped when dropped, and has room from the start for the longest command that we
+/// send: growing would leave a secret behind.
 pub(crate) struct Writer(Zeroizing<Vec<u8>>);
 
 impl Writer {

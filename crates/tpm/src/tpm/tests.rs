@@ -5,21 +5,25 @@ use std::sync::Mutex;
 use host::{OsClock, OsEntropy};
 use proptest::prelude::*;
 
+use super::registers::pcr_answer;
 use super::*;
-use crate::policy::{ClockCondition, PolicyCommand};
+use crate::pcr::{PcrSet, PcrValues};
+use crate::policy::{ClockCondition, PolicyCommand, PolicyDigest};
+use crate::public::SealedObject;
 
 /// Writes the commands down, and answers as it is told; when that is used up, with a failure.
 #[derive(Clone, Default)]
 struct Scripted {
     sent: Arc<Mutex<Vec<String>>>,
     answers: Arc<Mutex<Vec<Vec<u8>>>>,
+    manages: bool,
 }
 
 impl Scripted {
     /// Answers in order; the last is given first.
     fn new(answers: &[&str]) -> Self {
         let answers = answers.iter().rev().map(|a| hex::decode(a.replace(' ', "")).unwrap()).collect();
-        Self { sent: Arc::default(), answers: Arc::new(Mutex::new(answers)) }
+        Self { answers: Arc::new(Mutex::new(answers)), ..Self::default() }
     }
 
     fn tpm(&self) -> Tpm {
@@ -38,6 +42,10 @@ impl Transport for Scripted {
         self.sent.lock().unwrap().push(hex::encode(command));
         let answer = self.answers.lock().unwrap().pop();
         Ok(Zeroizing::new(answer.unwrap_or_else(|| hex::decode("80010000000a00000101").unwrap())))
+    }
+
+    fn flushes(&self) -> bool {
+        self.manages
     }
 }
 
@@ -128,6 +136,36 @@ fn a_policy_session_by_the_byte() {
     );
 }
 
+/// Three sessions are as many as a resource manager keeps: what a fourth needs goes when it is wanted, and nothing else.
+#[test]
+fn behind_a_resource_manager_what_is_done_with_goes_when_its_room_is_wanted() {
+    let session = |n: u8| SESSION.replace(" 03000000", &format!(" 030000{n:02x}"));
+    let sessions: Vec<String> = (0..6).map(session).collect();
+    let [a, b, c, d, e, f] = [0, 1, 2, 3, 4, 5].map(|n: usize| sessions[n].as_str());
+    let key = key_answer();
+    let scripted = Scripted { manages: true, ..Scripted::new(&[&key, a, b, c, DONE, d, DONE, e, f]) };
+    let mut tpm = scripted.tpm();
+    let key = tpm.storage_key().unwrap().pin();
+    let kept = tpm.policy_session(&key).unwrap();
+    for _ in 0..4 {
+        let session = tpm.trial_session(&key).unwrap();
+        tpm.end(session).unwrap();
+    }
+    let flushes = |sent: Vec<String>| -> Vec<(usize, String)> {
+        sent.into_iter()
+            .enumerate()
+            .filter(|(_, c)| c[12..20] == *"00000165")
+            .map(|(n, c)| (n, c[20..].into()))
+            .collect()
+    };
+    assert_eq!(flushes(scripted.sent()), [(4, "03000001".into()), (6, "03000002".into())], "the oldest first");
+    // Nothing of another kind is in the way of an object, and what is in use is not taken away.
+    assert!(tpm.storage_key().is_err());
+    tpm.end(kept).unwrap();
+    drop(tpm);
+    assert_eq!(flushes(scripted.sent()), [], "the close does that");
+}
+
 #[test]
 fn a_busy_tpm_is_asked_again() {
     let busy = "80010000000a00000922";
@@ -176,7 +214,7 @@ proptest! {
         let mut script: Vec<Vec<u8>> = answers.collect();
         // Somewhere in the middle, a good key: else nothing behind it is ever reached.
         script.insert(script.len() / 2, hex::decode(key_answer()).unwrap());
-        let scripted = Scripted { sent: Arc::default(), answers: Arc::new(Mutex::new(script)) };
+        let scripted = Scripted { answers: Arc::new(Mutex::new(script)), ..Scripted::default() };
         let mut tpm = scripted.tpm();
         while !scripted.answers.lock().unwrap().is_empty() {
             let _ = tpm.read_clock();
@@ -186,9 +224,14 @@ proptest! {
             let key = key.pin();
             prop_assert!(tpm.seal(&key, &PolicyDigest::default(), None, &[7; 32]).is_err(), "no answer proves the session's key");
             let object = SealedObject { public: vec![1; 8], private: vec![2; 8] };
-            if let (Ok(object), Ok(session)) = (tpm.load(&key, &object), tpm.policy_session(&key)) {
+            if let (Ok(object), Ok(session)) = (tpm.try_load(&key, &object), tpm.policy_session(&key)) {
                 prop_assert!(tpm.unseal(session, &object, None).is_err());
             }
+            if let Ok(mut session) = tpm.policy_session(&key) {
+                prop_assert!(tpm.load(&key, &object, &mut session).is_err(), "no answer proves the session's key");
+            }
+            let kept = tpm.keep(&key);
+            prop_assert!(kept.is_err() || kept.is_ok_and(|kept| kept.is_none_or(|kept| kept.key().name() == key.name())));
         }
     }
 }
