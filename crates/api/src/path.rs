@@ -5,8 +5,8 @@ use std::fmt;
 /// Longest path that is looked at, in bytes. Vault has no limit of its own; the longest of EdgeX's is under 120.
 pub const MAX_PATH_BYTES: usize = 1024;
 
-/// A path below `/v1/` that is safe to route and to match: UTF-8, no leading slash, no empty, `.` or `..` segment, no control
-/// characters. A trailing slash is kept, for it means "the folder" in a list.
+/// A path below `/v1/` that is safe to route and to match: UTF-8, no leading slash, no empty, `.` or `..` segment, no
+/// control characters. A trailing slash is kept, for it means "the folder" in a list.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ApiPath(String);
 

@@ -1,8 +1,10 @@
 //! A request as every stage after the listener sees it: no HTTP, no headers.
 
+use std::sync::Arc;
+
 use secret::Token;
 
-use crate::{ApiPath, Body, Operation, Ttl};
+use crate::{ApiPath, Body, Operation, PeerCertificates, Ttl};
 
 /// Where a request came from, for the audit and for bound addresses.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -37,6 +39,8 @@ pub struct Request {
     pub wrap_ttl: Option<Ttl>,
     /// Who is at the other end.
     pub peer: PeerAddress,
+    /// What the connection's TLS handshake proved of it, if it was asked and showed something.
+    pub certificates: Option<Arc<PeerCertificates>>,
 }
 
 impl Request {
@@ -51,6 +55,7 @@ impl Request {
             body: Body::empty(),
             wrap_ttl: None,
             peer: PeerAddress::Internal,
+            certificates: None,
         }
     }
 

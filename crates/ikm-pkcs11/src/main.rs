@@ -1,8 +1,8 @@
 //! `ikm-pkcs11`: gives edgekeep key material from a smart card or HSM, through its vendor's PKCS #11 module.
 //!
-//! The module is foreign C code. It is loaded here and nowhere else, in a process that does one thing and ends: read one request
-//! (crate `ikm`), answer it, be gone. It holds the PIN and the key material for milliseconds, is not dumpable, and whatever the
-//! module does to it, it does not do to the store.
+//! The module is foreign C code. It is loaded here and nowhere else, in a process that does one thing and ends: read
+//! one request (crate `ikm`), answer it, be gone. It holds the PIN and the key material for milliseconds, is not
+//! dumpable, and whatever the module does to it, it does not do to the store.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

@@ -92,8 +92,8 @@ impl Token {
         self.info.user_pin_count_low() || self.info.user_pin_final_try()
     }
 
-    /// Opens a session, and logs in where the token wants it: one try, and none where few are left, so that no restart loop
-    /// with a wrong PIN in a file can lock the token for good.
+    /// Opens a session, and logs in where the token wants it: one try, and none where few are left, so that no restart
+    /// loop with a wrong PIN in a file can lock the token for good.
     pub(crate) fn log_in(self, writing: bool, pin: Option<SecretBytes>, last_try: bool) -> Result<Session, Refused> {
         let session = match writing {
             true => self.context.open_rw_session(self.slot)?,

@@ -3,20 +3,22 @@
 #![allow(clippy::unwrap_used)]
 #![allow(clippy::disallowed_methods)] // real time is what is measured, and what is written is thrown away
 
+use std::io::Write;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use host::OsClock;
-use ikm::{TokenName, Wish};
+use ikm::{Errand, Key, Mode, Refusal, Reply, Request, TokenName, Wish};
 use seal::{
-    Auth, AuthError, AuthRequest, Deadline, KeySource, NoAuth, Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned,
-    Released, Remedy, SlotPublic, SourceError,
+    Auth, AuthError, AuthRequest, Deadline, KeySource, Left, NoAuth, Pkcs11Setup, Pkcs11Source, PolicyRequest,
+    Provisioned, Released, Remedy, SlotPublic, SourceError, key_source_contract,
 };
 use secret::SecretBytes;
-use testkit::{SoftHsm, is_skipped};
+use testkit::{SoftHsm, are_figures_held, is_skipped};
 
 /// Gives this PIN, and counts how often it was asked for.
 struct Pin(&'static str, AtomicUsize);
@@ -97,6 +99,19 @@ fn each_mode_gives_the_same_material_again() {
 }
 
 #[test]
+fn each_mode_keeps_to_the_contract() {
+    if is_skipped("softhsm") {
+        return;
+    }
+    let hsm = SoftHsm::new("edge");
+    for wish in [Wish::Hmac, Wish::Rsa, Wish::Aes] {
+        let setup = setup(&hsm, wish);
+        let policy = PolicyRequest { pin: true, ..PolicyRequest::default() };
+        key_source_contract(&|| Box::new(source(&setup)), &policy, &Pin::new(SoftHsm::PIN));
+    }
+}
+
+#[test]
 fn keys_are_seen_by_another_tool_and_cannot_leave() {
     if is_skipped("softhsm") {
         return;
@@ -130,6 +145,124 @@ fn a_key_that_could_be_elsewhere_too_is_not_used() {
     let made = provision(&setup).unwrap();
     assert!(release(&setup, &made.public).unwrap().ikm.ct_eq(&made.ikm));
     assert_eq!(hsm.tool(&["--list-objects"]).matches("Private Key Object").count(), 1);
+}
+
+/// What was made for a slot goes with it, by the word of another tool; the next slot's key and the owner's stay.
+#[test]
+fn a_key_that_was_made_for_a_slot_goes_with_it_and_an_owners_stays() {
+    if is_skipped("softhsm") {
+        return;
+    }
+    let hsm = SoftHsm::new("edge");
+    let objects = || hsm.tool(&["--list-objects"]).matches("Object").count();
+    for (wish, each) in [(Wish::Hmac, 1), (Wish::Rsa, 2), (Wish::Aes, 1)] {
+        let setup = setup(&hsm, wish);
+        let (going, staying) = (provision(&setup).unwrap().public, provision(&setup).unwrap());
+        assert_eq!(objects(), 2 * each, "{wish:?}: a slot does not use another's key");
+        let mut source = source(&setup);
+        let pin = Pin::new(SoftHsm::PIN);
+        assert!(
+            matches!(source.left_of(&going, &pin, soon()).unwrap(), Left::Copies(what) if what.contains("has the key"))
+        );
+        // A slot that stays may have the same key: it is left alone.
+        source.discard(&going, &[&going], &pin, soon()).unwrap();
+        assert_eq!(objects(), 2 * each);
+        source.discard(&going, &[&staying.public], &pin, soon()).unwrap();
+        assert_eq!(objects(), each);
+        assert!(matches!(source.left_of(&going, &pin, soon()).unwrap(), Left::Nothing(_)));
+        assert!(matches!(release(&setup, &going), Err(SourceError::WrongDevice { .. })));
+        assert!(release(&setup, &staying.public).unwrap().ikm.ct_eq(&staying.ikm));
+        source.discard(&going, &[], &pin, soon()).expect("what is gone is as good");
+        source.discard(&staying.public, &[], &pin, soon()).unwrap();
+        assert_eq!(objects(), 0);
+    }
+    // The owner has called his key as we call ours.
+    hsm.tool(&["--keypairgen", "--key-type", "rsa:2048", "--id", "02", "--label", "edgekeep"]);
+    let setup = setup(&hsm, Wish::Rsa);
+    let slot = provision(&setup).unwrap().public;
+    let (mut source, pin) = (source(&setup), Pin::new(SoftHsm::PIN));
+    source.discard(&slot, &[], &pin, soon()).unwrap();
+    assert!(matches!(source.left_of(&slot, &pin, soon()).unwrap(), Left::Copies(what) if what.contains("its owner's")));
+    assert_eq!(objects(), 2);
+    assert!(release(&setup, &slot).is_ok());
+}
+
+/// Two barriers: the source does not ask for it, and the helper does not do it.
+#[test]
+fn an_owners_key_is_not_destroyed_whoever_asks() {
+    if is_skipped("softhsm") {
+        return;
+    }
+    let hsm = SoftHsm::new("edge");
+    hsm.tool(&["--keypairgen", "--key-type", "rsa:2048", "--id", "02", "--label", "edgekeep"]);
+    let key = Key { mode: Mode::RsaPkcs1, id: vec![2], data: vec![1; 256] };
+    let request = Request::With {
+        errand: Errand::Destroy,
+        module: SoftHsm::MODULE.into(),
+        token: TokenName { label: hsm.label().into(), serial: hsm.serial().into() },
+        key,
+        last_try: false,
+        pin: Some(SecretBytes::new(SoftHsm::PIN.into())),
+    };
+    let bite = std::env::var("EDGEKEEP_BITE").ok().map(|name| ("EDGEKEEP_BITE".to_owned(), name));
+    let mut helper = Command::new(env!("CARGO_BIN_EXE_ikm-pkcs11"))
+        .env_clear()
+        .envs(hsm.env().into_iter().chain(bite))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    helper.stdin.take().unwrap().write_all(&request.to_bytes()).unwrap();
+    let output = helper.wait_with_output().unwrap();
+    match Reply::parse(&output.stdout).unwrap() {
+        Reply::Refused { refusal: Refusal::NoKey, detail } => assert!(detail.contains("its owner's"), "{detail}"),
+        other => panic!("{other:?}"),
+    }
+    assert_eq!(hsm.tool(&["--list-objects"]).matches("Object").count(), 2);
+}
+
+/// On a PIV card the padding may be the oldest: what another tool has encrypted to the owner's key by PKCS #1 v1.5 is
+/// released.
+#[test]
+fn key_material_under_the_oldest_padding_is_released() {
+    if is_skipped("softhsm") {
+        return;
+    }
+    let hsm = SoftHsm::new("edge");
+    hsm.tool(&["--keypairgen", "--key-type", "rsa:2048", "--id", "02", "--label", "owner's"]);
+    let (clear, wrapped) = (hsm.dir().join("clear"), hsm.dir().join("wrapped"));
+    let octets: Vec<u8> = (1..=32).collect();
+    std::fs::write(&clear, &octets).unwrap();
+    let public = hsm.dir().join("public.der");
+    hsm.tool(&["--read-object", "--type", "pubkey", "--id", "02", "--output-file", public.to_str().unwrap()]);
+    let mut openssl = Command::new("openssl");
+    openssl.args(["pkeyutl", "-encrypt", "-pubin", "-keyform", "DER", "-pkeyopt", "rsa_padding_mode:pkcs1", "-inkey"]);
+    openssl.arg(&public).arg("-in").arg(&clear).arg("-out").arg(&wrapped);
+    assert!(openssl.status().expect("openssl is missing: apt-get install openssl").success());
+    let data = std::fs::read(&wrapped).unwrap();
+    assert_eq!(data.len(), 256);
+
+    let setup = setup(&hsm, Wish::Rsa);
+    let made = provision(&setup).unwrap().public;
+    // The slot that provisioning makes where nothing better works.
+    let number = Mode::RsaPkcs1.number();
+    let slot = |data: &[u8]| {
+        let mut bytes = made.to_bytes();
+        let name = bytes.windows(4).position(|w| w[..2] == [0, 1]).unwrap() + 4;
+        bytes[name + 1] = number;
+        let old = bytes.len() - 256;
+        bytes[old..].copy_from_slice(data);
+        SlotPublic::from_bytes(&bytes).unwrap()
+    };
+    let released = release(&setup, &slot(&data)).unwrap();
+    assert_eq!(mode(&released), "rsa-pkcs1");
+    let expected = seal::Ikm::take_over(&mut &[&[0, 32], &octets[..]].concat()[..], None).unwrap();
+    assert!(released.ikm.ct_eq(&expected));
+    // What is no such block gives nothing, and what is wrong with it is not told apart.
+    let mut other = data.clone();
+    other[100] ^= 1;
+    let refused = release(&setup, &slot(&other)).unwrap_err();
+    assert!(!matches!(refused, SourceError::AuthFailed { .. }), "{refused}");
 }
 
 #[test]
@@ -231,8 +364,8 @@ fn a_module_that_is_none_or_that_others_may_write() {
     assert!(matches!(refused, Err(SourceError::NotTrusted { .. })), "{refused:?}");
 }
 
-/// The figure of the project: a release within 20 ms, start of the process and loading of the module included. What is asserted
-/// is a ratio to another program that loads the same module and logs in at the same moment, so that a busy machine does not fail it.
+/// The figure of the project: a release within 20 ms, start of the process and loading of the module included. On a
+/// machine that does other things too, what another program takes to load the same module and log in is allowed on top.
 #[test]
 fn a_release_costs_no_more_than_another_programs_login() {
     if is_skipped("softhsm") {
@@ -256,5 +389,6 @@ fn a_release_costs_no_more_than_another_programs_login() {
     }
     let (bare, released) = (median(bare), median(released));
     println!("figure: pkcs11 release {released:?}, login by pkcs11-tool {bare:?}");
-    assert!(released < Duration::from_millis(20) + bare * 2, "{released:?}, pkcs11-tool takes {bare:?}");
+    let limit = Duration::from_millis(20) + if are_figures_held() { Duration::ZERO } else { bare * 2 };
+    assert!(released < limit, "{released:?}, pkcs11-tool takes {bare:?}");
 }

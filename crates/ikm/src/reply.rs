@@ -94,6 +94,13 @@ pub enum Reply {
         /// Key material: 32 bytes.
         ikm: SecretBytes,
     },
+    /// To a look.
+    Looked {
+        /// Whether the key, or anything of it, is in the token.
+        there: bool,
+    },
+    /// It is not in the token any more.
+    Destroyed,
     /// Nothing is given.
     Refused {
         /// Why.
@@ -125,6 +132,8 @@ impl Reply {
             }),
             "provisioned" => Self::Provisioned { key: Key::read(&mut lines)?, ikm: ikm(&mut lines)? },
             "released" => Self::Released { ikm: ikm(&mut lines)? },
+            "looked" => Self::Looked { there: lines.flag("there")? },
+            "destroyed" => Self::Destroyed,
             "refused" => {
                 let refusal = Refusal::from_name(lines.text("reason")?).ok_or(MessageError::Value("reason"))?;
                 Self::Refused { refusal, detail: short(&mut lines, "detail")? }
@@ -154,6 +163,11 @@ impl Reply {
                 out = Writer::begin("released");
                 out.bytes("ikm", ikm.expose());
             }
+            Self::Looked { there } => {
+                out = Writer::begin("looked");
+                out.flag("there", *there);
+            }
+            Self::Destroyed => out = Writer::begin("destroyed"),
             Self::Refused { refusal, detail } => {
                 out = Writer::begin("refused");
                 out.text("reason", refusal.name()).text("detail", detail);
@@ -195,6 +209,8 @@ mod tests {
             Reply::Probed(TokenFacts { model: "SoftHSM v2".into(), wants_pin: true, few_tries: false, modes }),
             Reply::Provisioned { key, ikm: ikm() },
             Reply::Released { ikm: ikm() },
+            Reply::Looked { there: true },
+            Reply::Destroyed,
             Reply::refused(Refusal::WrongPin, "C_Login: CKR_PIN_INCORRECT\n\u{1b}[2J"),
             Reply::refused(Refusal::Failed, &"x".repeat(500)),
         ]
@@ -236,7 +252,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(junk: Vec<u8>, which in 0..5_usize, at: usize, byte: u8) {
+        fn any_bytes_are_read_or_refused(junk: Vec<u8>, which in 0..7_usize, at: usize, byte: u8) {
             let _ = Reply::parse(&junk);
             let mut near = replies()[which].to_bytes();
             let at = at % near.len();

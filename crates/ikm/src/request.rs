@@ -123,6 +123,18 @@ impl Key {
     /// Most bytes of data: a block of RSA-8192.
     pub const MAX_DATA_BYTES: usize = 1024;
 
+    /// The id of a key that is made for one slot: the random half, and a half that shows that it was chosen so. What
+    /// has another id is its owner's, whatever its label.
+    pub fn id_of_ours(random: [u8; 8]) -> Vec<u8> {
+        let digest = secret::crypto::sha256(&[OURS, &random]);
+        random.into_iter().chain(digest).take(2 * random.len()).collect()
+    }
+
+    /// Whether a key of this id was made for one slot, and goes with it.
+    pub fn is_ours(id: &[u8]) -> bool {
+        id.first_chunk().is_some_and(|random| Self::id_of_ours(*random) == id)
+    }
+
     pub(crate) fn read(lines: &mut Lines<'_>) -> Result<Self, MessageError> {
         let mode = Mode::from_name(lines.text("mode")?).ok_or(MessageError::Value("mode"))?;
         let id = lines.bytes("key", Self::MAX_ID_BYTES)?;
@@ -136,6 +148,34 @@ impl Key {
 
     pub(crate) fn write(&self, out: &mut Writer) {
         out.text("mode", self.mode.name()).bytes("key", &self.id).bytes("data", &self.data);
+    }
+}
+
+/// What is to be done with a key that a slot names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Errand {
+    /// Give the key material.
+    Release,
+    /// Say whether it is there.
+    Look,
+    /// Destroy it, if it was made for a slot ([`Key::is_ours`]).
+    Destroy,
+}
+
+impl Errand {
+    const ALL: [Self; 3] = [Self::Release, Self::Look, Self::Destroy];
+
+    /// Its name in messages.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Release => "release",
+            Self::Look => "look",
+            Self::Destroy => "destroy",
+        }
+    }
+
+    fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|errand| errand.name() == name)
     }
 }
 
@@ -162,8 +202,10 @@ pub enum Request {
         /// The PIN, if the token wants one.
         pin: Option<SecretBytes>,
     },
-    /// Give the key material.
-    Release {
+    /// Do something with a key that is there.
+    With {
+        /// What.
+        errand: Errand,
         /// The vendor's module: an absolute path.
         module: String,
         /// The token.
@@ -184,7 +226,8 @@ impl Request {
     /// [`MessageError`].
     pub fn parse(message: &[u8]) -> Result<Self, MessageError> {
         let (verb, mut lines) = Lines::begin(message)?;
-        if !matches!(verb, "probe" | "provision" | "release") {
+        let errand = Errand::from_name(verb);
+        if errand.is_none() && !matches!(verb, "probe" | "provision") {
             return Err(MessageError::Verb);
         }
         let module = lines.text("module")?.to_owned();
@@ -192,17 +235,17 @@ impl Request {
             return Err(MessageError::Value("module"));
         }
         let token = TokenName { label: name(&mut lines, "label", 32)?, serial: name(&mut lines, "serial", 16)? };
-        let request = match verb {
-            "probe" => Self::Probe { module, token },
-            "provision" => {
+        let request = match errand {
+            None if verb == "probe" => Self::Probe { module, token },
+            None => {
                 let wish = Wish::from_name(lines.text("wish")?).ok_or(MessageError::Value("wish"))?;
                 let last_try = lines.flag("last-try")?;
                 Self::Provision { module, token, wish, last_try, pin: lines.secret("pin", MAX_PIN_BYTES)? }
             }
-            _ => {
+            Some(errand) => {
                 let key = Key::read(&mut lines)?;
                 let last_try = lines.flag("last-try")?;
-                Self::Release { module, token, key, last_try, pin: lines.secret("pin", MAX_PIN_BYTES)? }
+                Self::With { errand, module, token, key, last_try, pin: lines.secret("pin", MAX_PIN_BYTES)? }
             }
         };
         lines.end()?;
@@ -214,7 +257,7 @@ impl Request {
         let (verb, module, token) = match self {
             Self::Probe { module, token } => ("probe", module, token),
             Self::Provision { module, token, .. } => ("provision", module, token),
-            Self::Release { module, token, .. } => ("release", module, token),
+            Self::With { errand, module, token, .. } => (errand.name(), module, token),
         };
         let mut out = Writer::begin(verb);
         out.text("module", module).text("label", &token.label).text("serial", &token.serial);
@@ -226,7 +269,7 @@ impl Request {
                     out.bytes("pin", pin.expose());
                 }
             }
-            Self::Release { key, last_try, pin, .. } => {
+            Self::With { key, last_try, pin, .. } => {
                 key.write(&mut out);
                 out.flag("last-try", *last_try);
                 if let Some(pin) = pin {
@@ -246,6 +289,8 @@ fn name(lines: &mut Lines<'_>, line: &'static str, max: usize) -> Result<String,
 }
 
 const MAX_PIN_BYTES: usize = 255;
+/// What the second half of our ids is a digest of, with the first.
+const OURS: &[u8] = b"edgekeep/v1/pkcs11-id";
 
 #[cfg(test)]
 mod tests {
@@ -263,11 +308,21 @@ mod tests {
     fn requests() -> Vec<Request> {
         let module = || "/usr/lib/softhsm/libsofthsm2.so".to_owned();
         let key = Key { mode: Mode::AesUnwrap, id: vec![7; 16], data: vec![8; 40] };
+        let with = |errand| Request::With {
+            errand,
+            module: module(),
+            token: token(),
+            key: key.clone(),
+            last_try: false,
+            pin: pin(),
+        };
         vec![
             Request::Probe { module: module(), token: token() },
             Request::Provision { module: module(), token: token(), wish: Wish::Rsa, last_try: true, pin: None },
             Request::Provision { module: module(), token: token(), wish: Wish::Any, last_try: false, pin: pin() },
-            Request::Release { module: module(), token: token(), key, last_try: false, pin: pin() },
+            with(Errand::Release),
+            with(Errand::Look),
+            with(Errand::Destroy),
         ]
     }
 
@@ -280,12 +335,22 @@ mod tests {
     }
 
     #[test]
+    fn an_id_of_ours_is_no_other() {
+        let ours = Key::id_of_ours([7; 8]);
+        assert_eq!(hex::encode(&ours), "070707070707070772f93a085d56e7e2");
+        assert!(Key::is_ours(&ours));
+        for other in [&[][..], &[7; 7], &[7; 16], &ours[..15], &[&ours[..], &[0]].concat(), b"0123456789abcdef"] {
+            assert!(!Key::is_ours(other), "{other:?}");
+        }
+    }
+
+    #[test]
     fn the_largest_request_fits() {
         let key = Key { mode: Mode::RsaPkcs1, id: vec![255; 64], data: vec![255; 1024] };
         let token = TokenName { label: "l".repeat(32), serial: "s".repeat(16) };
         let module = format!("/{}", "m".repeat(1023));
         let pin = Some(SecretBytes::new(vec![b'9'; 255]));
-        let request = Request::Release { module, token, key, last_try: true, pin };
+        let request = Request::With { errand: Errand::Release, module, token, key, last_try: true, pin };
         assert!(Request::parse(&request.to_bytes()).is_ok());
     }
 
@@ -323,7 +388,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn any_bytes_are_read_or_refused(junk: Vec<u8>, which in 0..4_usize, at: usize, byte: u8) {
+        fn any_bytes_are_read_or_refused(junk: Vec<u8>, which in 0..6_usize, at: usize, byte: u8) {
             let _ = Request::parse(&junk);
             let mut near = requests()[which].to_bytes();
             let at = at % near.len();

@@ -1,7 +1,7 @@
 //! What a server says of its keys: a set of keys (RFC 7517), signed with ES512 as a JWS (RFC 7515, 7.2).
 //!
-//! A stranger's advertisement is as well signed as the right one's. So trust comes from the pin alone: the set must hold the
-//! key whose thumbprint was pinned, and that key must have signed the set.
+//! A stranger's advertisement is as well signed as the right one's. So trust comes from the pin alone: the set must
+//! hold the key whose thumbprint was pinned, and that key must have signed the set.
 
 use std::borrow::Cow;
 
@@ -79,7 +79,8 @@ struct Signature<'a> {
     signature: Cow<'a, str>,
 }
 
-/// What must be understood of a protected header. `crit` names what a reader must know (RFC 7515, 4.1.11), and we know none.
+/// What must be understood of a protected header. `crit` names what a reader must know (RFC 7515, 4.1.11), and we know
+/// none.
 #[derive(Deserialize)]
 struct Header<'a> {
     #[serde(borrow)]

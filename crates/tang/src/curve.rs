@@ -1,8 +1,8 @@
 //! P-521 (SP 800-186, 3.2.1.5), as far as the exchange needs it, and the one file that calls its library.
 //!
-//! The house's library (aws-lc) multiplies points but neither adds nor gives them back whole; this one does. A [`Point`] is on
-//! the curve and is not its neutral element, whoever sent it: it cannot be made otherwise. The curve has cofactor 1, so that
-//! there are no small subgroups to check for.
+//! The house's library (aws-lc) multiplies points but neither adds nor gives them back whole; this one does. A
+//! [`Point`] is on the curve and is not its neutral element, whoever sent it: it cannot be made otherwise. The curve
+//! has cofactor 1, so that there are no small subgroups to check for.
 
 use std::fmt;
 
@@ -81,8 +81,8 @@ impl fmt::Debug for Point {
     }
 }
 
-/// A secret number between 1 and the group's order, wiped when it is dropped. The library computes with copies on the stack,
-/// which it leaves to be overwritten.
+/// A secret number between 1 and the group's order, wiped when it is dropped. The library computes with copies on the
+/// stack, which it leaves to be overwritten.
 pub(crate) struct Scalar(Zeroizing<NonZeroScalar>);
 
 impl Scalar {

@@ -18,8 +18,8 @@ pub const SHARE_LABEL: &str = "edgekeep/v1/tang-share";
 /// The media type of requests and answers (RFC 7517, 8.5).
 pub const CONTENT_TYPE: &str = "application/jwk+json";
 
-/// What is kept of a provisioning: the server's point S and the client's C. Public; whoever has it and reaches the server can
-/// have the secret.
+/// What is kept of a provisioning: the server's point S and the client's C. Public; whoever has it and reaches the
+/// server can have the secret.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Binding {
     server: Point,
@@ -91,7 +91,8 @@ impl Recovery {
         serde_json::to_string(&key).expect("five short texts are JSON")
     }
 
-    /// Takes the server's answer. Any point is an answer: whether it was the right one only shows where the secret is used.
+    /// Takes the server's answer. Any point is an answer: whether it was the right one only shows where the secret is
+    /// used.
     ///
     /// # Errors
     /// [`ReplyError`].
@@ -119,8 +120,8 @@ pub struct Shared {
 }
 
 impl Shared {
-    /// The key: HKDF-SHA-256 (RFC 5869) of K's x coordinate without salt, `info` being [`SHARE_LABEL`] and the binding's bytes,
-    /// so that no two bindings share a key.
+    /// The key: HKDF-SHA-256 (RFC 5869) of K's x coordinate without salt, `info` being [`SHARE_LABEL`] and the
+    /// binding's bytes, so that no two bindings share a key.
     pub fn into_key(self) -> Secret<32> {
         let info = [SHARE_LABEL.as_bytes(), &self.binding.to_bytes()].concat();
         Secret::init_with(|key| crypto::hkdf_sha256(&[], &self.point.x()[..], &info, key))

@@ -70,7 +70,8 @@ pub(crate) struct Jwk<'a> {
 }
 
 impl Jwk<'_> {
-    /// The point, if this is an EC key on P-521 with coordinates of full length (RFC 7518, 6.2.1.2) that is on the curve.
+    /// The point, if this is an EC key on P-521 with coordinates of full length (RFC 7518, 6.2.1.2) that is on the
+    /// curve.
     pub(crate) fn point(&self) -> Option<Point> {
         if self.kty != "EC" || self.crv.as_deref() != Some("P-521") {
             return None;

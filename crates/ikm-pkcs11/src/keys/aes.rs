@@ -1,4 +1,5 @@
-//! Key unwrapping with an AES key of the token (RFC 3394): key material is random, wrapped by the key, and kept in the slot.
+//! Key unwrapping with an AES key of the token (RFC 3394): key material is random, wrapped by the key, and kept in the
+//! slot.
 
 use cryptoki::mechanism::Mechanism;
 use cryptoki::object::{Attribute, AttributeType, KeyType, ObjectClass, ObjectHandle};
@@ -7,11 +8,11 @@ use host::Entropy;
 use ikm::{Key, Mode, Refusal};
 use secret::SecretBytes;
 
-use super::{ID_BYTES, IKM_BYTES, LABEL, discard, random, stays_inside};
+use super::{IKM_BYTES, LABEL, discard, new_id, random, stays_inside};
 use crate::token::Refused;
 
 pub(super) fn provision(session: &Session, entropy: &dyn Entropy) -> Result<(Key, SecretBytes), Refused> {
-    let id = random::<ID_BYTES>(entropy);
+    let id = new_id(entropy);
     let template = [
         Attribute::Class(ObjectClass::SECRET_KEY),
         Attribute::KeyType(KeyType::AES),

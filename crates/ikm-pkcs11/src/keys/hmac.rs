@@ -7,11 +7,11 @@ use host::Entropy;
 use ikm::{Key, Mode};
 use secret::SecretBytes;
 
-use super::{ID_BYTES, IKM_BYTES, LABEL, discard, random, stays_inside};
+use super::{IKM_BYTES, LABEL, discard, new_id, random, stays_inside};
 use crate::token::Refused;
 
 pub(super) fn provision(session: &Session, entropy: &dyn Entropy) -> Result<(Key, SecretBytes), Refused> {
-    let id = random::<ID_BYTES>(entropy);
+    let id = new_id(entropy);
     let template = [
         Attribute::Class(ObjectClass::SECRET_KEY),
         Attribute::KeyType(KeyType::GENERIC_SECRET),

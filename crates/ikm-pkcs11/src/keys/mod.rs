@@ -12,8 +12,8 @@ use secret::SecretBytes;
 
 use crate::token::Refused;
 
-/// Makes or chooses a key for the first of `modes` that the token not only names but does, and key material with it: a token's
-/// list of mechanisms promises more than its firmware keeps.
+/// Makes or chooses a key for the first of `modes` that the token not only names but does, and key material with it: a
+/// token's list of mechanisms promises more than its firmware keeps.
 pub(crate) fn provision(
     session: &Session,
     modes: &[Mode],
@@ -58,6 +58,26 @@ pub(crate) fn release(session: &Session, key: &Key) -> Result<SecretBytes, Refus
     }
 }
 
+/// Destroys what was made for a slot; that it is gone already is as good. An owner's key is never touched, whatever is
+/// asked.
+pub(crate) fn destroy(session: &Session, id: &[u8]) -> Result<(), Refused> {
+    if !Key::is_ours(id) && host::in_force("owners-keys-stay") {
+        return Err(Refused::new(Refusal::NoKey, "the key was not made for a slot: it is its owner's"));
+    }
+    for object in of_id(session, id)? {
+        session.destroy_object(object)?;
+    }
+    match of_id(session, id)?[..] {
+        [] => Ok(()),
+        _ => Err(Refused::new(Refusal::Failed, "the token still has the key after it was destroyed")),
+    }
+}
+
+/// All objects of that id: a secret key, or both halves of a pair.
+pub(crate) fn of_id(session: &Session, id: &[u8]) -> Result<Vec<ObjectHandle>, Refused> {
+    Ok(session.find_objects(&[Attribute::Token(true), Attribute::Id(id.to_vec())])?)
+}
+
 /// The one object of that class and id.
 fn find(session: &Session, class: ObjectClass, id: &[u8]) -> Result<ObjectHandle, Refused> {
     let found = session.find_objects(&[Attribute::Class(class), Attribute::Id(id.to_vec())])?;
@@ -68,8 +88,8 @@ fn find(session: &Session, class: ObjectClass, id: &[u8]) -> Result<ObjectHandle
     }
 }
 
-/// Whether the key was made in the token, never could leave it and never will (PKCS #11, 4.9: CKA_LOCAL, CKA_NEVER_EXTRACTABLE,
-/// CKA_SENSITIVE). Elsewhere there may be a copy of any other key.
+/// Whether the key was made in the token, never could leave it and never will (PKCS #11, 4.9: CKA_LOCAL,
+/// CKA_NEVER_EXTRACTABLE, CKA_SENSITIVE). Elsewhere there may be a copy of any other key.
 fn stays_inside(session: &Session, key: ObjectHandle) -> Result<(), Refused> {
     let asked = [AttributeType::Sensitive, AttributeType::NeverExtractable, AttributeType::Local];
     let said = session.get_attributes(key, &asked)?;
@@ -96,7 +116,13 @@ fn random<const N: usize>(entropy: &dyn Entropy) -> Vec<u8> {
     bytes
 }
 
+/// The id of a key that is about to be made.
+fn new_id(entropy: &dyn Entropy) -> Vec<u8> {
+    let mut random = [0; 8];
+    entropy.fill(&mut random);
+    Key::id_of_ours(random)
+}
+
 /// The name that our keys have in the token, for whoever looks into it.
 const LABEL: &[u8] = b"edgekeep";
-const ID_BYTES: usize = 16;
 const IKM_BYTES: usize = 32;

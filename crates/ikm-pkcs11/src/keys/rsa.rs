@@ -9,7 +9,7 @@ use host::Entropy;
 use ikm::{Key, Mode, Refusal};
 use secret::SecretBytes;
 
-use super::{ID_BYTES, IKM_BYTES, LABEL, discard, find, random, stays_inside};
+use super::{IKM_BYTES, LABEL, discard, find, new_id, random, stays_inside};
 use crate::token::Refused;
 
 /// A pair of keys, and whether it was made just now.
@@ -62,7 +62,8 @@ pub(super) fn release(
     Ok(SecretBytes::new(session.decrypt(&mechanism(mode), object, data)?))
 }
 
-/// A pair that is there already and may decrypt: on a PIV card its owner has made it. The first that never left the token.
+/// A pair that is there already and may decrypt: on a PIV card its owner has made it. The first that never left the
+/// token. One that was made for another slot goes when that slot does, and is not taken.
 fn present(session: &Session) -> Result<Option<Pair>, Refused> {
     let wanted = [
         Attribute::Class(ObjectClass::PRIVATE_KEY),
@@ -73,7 +74,7 @@ fn present(session: &Session) -> Result<Option<Pair>, Refused> {
     let mut weak = None;
     for private in session.find_objects(&wanted)? {
         let id = session.get_attributes(private, &[AttributeType::Id])?.into_iter().find_map(|a| match a {
-            Attribute::Id(id) if (1..=Key::MAX_ID_BYTES).contains(&id.len()) => Some(id),
+            Attribute::Id(id) if (1..=Key::MAX_ID_BYTES).contains(&id.len()) && !Key::is_ours(&id) => Some(id),
             _ => None,
         });
         let Some(id) = id else { continue };
@@ -92,7 +93,7 @@ fn present(session: &Session) -> Result<Option<Pair>, Refused> {
 
 /// A pair of 3072 bits (SP 800-57 part 1: as strong as 128), or of 2048 where the token knows no more.
 fn generate(session: &Session, entropy: &dyn Entropy) -> Result<Pair, Refused> {
-    let id = random::<ID_BYTES>(entropy);
+    let id = new_id(entropy);
     let private = [
         Attribute::Token(true),
         Attribute::Private(true),
