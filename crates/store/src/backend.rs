@@ -1,7 +1,8 @@
 //! The untrusted bytes below the barrier.
 //!
-//! A backend keeps rows, two records and values, and makes a set of changes durable together. It is trusted with nothing: what
-//! it returns is checked against the head by those above, so all that a bad backend can do is to lose the store.
+//! A backend keeps rows, two records and values, and makes a set of changes durable together. It is trusted with
+//! nothing: what it returns is checked against the head by those above, so all that a bad backend can do is to lose the
+//! store.
 
 /// A name's id inside the store: the last 16 bytes of its hidden name.
 pub type Id = [u8; 16];
@@ -30,7 +31,8 @@ pub enum Record {
     Keyring,
 }
 
-/// One change. A change that does not find what it expects is an error: the rows are not those that the head vouches for.
+/// One change. A change that does not find what it expects is an error: the rows are not those that the head vouches
+/// for.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A name that is not there.
@@ -139,12 +141,18 @@ pub trait Backend: Reader {
     /// Drops the open transaction, if one is open.
     fn rollback(&mut self);
 
-    /// Starts anew from what is durable, and makes sure that it is: what an earlier failed sync has left in doubt is written
-    /// again and synced.
+    /// Starts anew from what is durable, and makes sure that it is: what an earlier failed sync has left in doubt is
+    /// written again and synced.
     ///
     /// # Errors
     /// [`BackendError`].
     fn reopen(&mut self) -> Result<(), BackendError>;
+
+    /// Lets the next commit take the space of those before it, as far as no reader needs them.
+    ///
+    /// # Errors
+    /// [`BackendError`]; nothing is lost, and nothing gained.
+    fn recycle(&mut self) -> Result<(), BackendError>;
 
     /// Brings everything into one file.
     ///

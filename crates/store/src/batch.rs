@@ -4,8 +4,8 @@ use secret::SecretBytes;
 
 use crate::StorePath;
 
-/// The sequence number of the commit that wrote an entry. It rises with each write, and no version comes twice, not even when
-/// an entry is deleted and made again.
+/// The sequence number of the commit that wrote an entry. It rises with each write, and no version comes twice, not
+/// even when an entry is deleted and made again.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Version(pub u64);
 
@@ -78,7 +78,8 @@ pub enum CommitError {
     /// A condition does not hold: somebody else was first. Read again and try again.
     #[error("another change was first")]
     Conflict,
-    /// A value over 1 MiB, a batch over 4 MiB or over 1024 conditions and operations, or a value for the root directory.
+    /// A value over 1 MiB, a batch over 4 MiB or over 1024 conditions and operations, or a value for the root
+    /// directory.
     #[error("the change is too large")]
     TooLarge,
     /// The disk is full; nothing was changed.

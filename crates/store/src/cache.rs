@@ -1,7 +1,7 @@
 //! Sealed values that were read or written lately, bounded by their bytes.
 //!
-//! Ciphertext only: the cache is no place where a clear secret lies. An entry is asked for by id *and* tag, and the tag comes
-//! from the index, so that a stale one is simply not found. Second chance (clock) decides who leaves.
+//! Ciphertext only: the cache is no place where a clear secret lies. An entry is asked for by id *and* tag, and the tag
+//! comes from the index, so that a stale one is simply not found. Second chance (clock) decides who leaves.
 
 use std::collections::VecDeque;
 use std::sync::Arc;

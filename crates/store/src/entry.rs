@@ -4,8 +4,8 @@
 //! format u8 = 1 | term u32 | nonce 12 | AES-256-GCM ciphertext | tag 16          (numbers big-endian)
 //! associated data = format | store id 16 | directory id 16 | version u64 | hidden name
 //! ```
-//! The associated data ties the value to its place and version: it opens nowhere else. The tag stands in the name's row too,
-//! and through it under the root of the head.
+//! The associated data ties the value to its place and version: it opens nowhere else. The tag stands in the name's row
+//! too, and through it under the root of the head.
 
 use host::Entropy;
 use secret::SecretBytes;

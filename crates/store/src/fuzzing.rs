@@ -1,4 +1,5 @@
-//! The parsers of bytes from disk, as fuzz targets call them: any bytes give a value or a refusal, and a value has one form.
+//! The parsers of bytes from disk, as fuzz targets call them: any bytes give a value or a refusal, and a value has one
+//! form.
 
 use host::Entropy;
 use secret::{RootKey, Secret};

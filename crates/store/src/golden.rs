@@ -1,5 +1,5 @@
-//! The formats against bytes that another implementation computed from docs/formats.md (tests/golden/store/vectors.py), and the
-//! table of labels against that document.
+//! The formats against bytes that another implementation computed from docs/formats.md (tests/golden/store/vectors.py),
+//! and the table of labels against that document.
 
 use host::{BootId, BootTime, Entropy};
 use secret::{RootKey, Secret};

@@ -19,8 +19,8 @@
 //!       210 sealed u64             values encrypted under the keyring's last term
 //!       218 zeros 72               reserved
 //! ```
-//! Whoever has an old head and the old rows with it has an old store whole; that is found by the slot digest and, when one is
-//! there, by the anchor. Anything less than the whole is found by the root.
+//! Whoever has an old head and the old rows with it has an old store whole; that is found by the slot digest and, when
+//! one is there, by the anchor. Anything less than the whole is found by the root.
 
 use host::{BootId, BootTime, Entropy};
 use secret::crypto::{NONCE_BYTES, TAG_BYTES};

@@ -1,7 +1,8 @@
 //! What the head has proven, in memory: each entry's version, tag and row, and how many names each directory holds.
 //!
-//! Built once, from a scan whose sum equals the head's root; from then on changed only by commits. So a presence, an absence
-//! and the completeness of a list are answered, or checked, without trusting what the disk says today. 50 to 110 bytes an entry.
+//! Built once, from a scan whose sum equals the head's root; from then on changed only by commits. So a presence, an
+//! absence and the completeness of a list are answered, or checked, without trusting what the disk says today. 50 to
+//! 110 bytes an entry.
 
 use std::collections::HashMap;
 use std::hash::{BuildHasherDefault, Hasher};

@@ -5,7 +5,8 @@
 //! clear: names 32 | head 32 | audit 32 | snapshots 32 | macs 32 | count u16 | count x (term u32 | data key 32), terms rising
 //! key = HKDF-SHA-256(salt = store id, ikm = root key, info = "edgekeep/v1/keyring"); associated data = format | store id
 //! ```
-//! Changing the root key rewrites this one record; a new term leaves old entries readable.
+//! A new term leaves old entries readable. A new root key comes with new keys for head, snapshots and values, and every
+//! value is written under them: whoever has the old keyring has the keys of names and MACs, and no other.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -31,6 +32,7 @@ pub(crate) struct Keyring {
     names: Secret<32>,
     head: Secret<32>,
     audit: Secret<32>,
+    /// For snapshots that are yet to come; the record has its place.
     snapshots: Secret<32>,
     macs: Secret<32>,
     terms: BTreeMap<u32, Secret<32>>,
@@ -58,6 +60,17 @@ impl Keyring {
         }
         self.terms.insert(next, Secret::init_with(|out| entropy.fill(out)));
         Some(next)
+    }
+
+    /// The keyring for another root key: its own keys are new, and one data key alone is left, of the next term. Names
+    /// keep their key, for every one would have to change its place; so do the codes of tokens and passwords, which
+    /// would end with theirs: a code is a one-way function of something long and random, and counts only where an entry
+    /// under the head says so. `None` when the terms have run out.
+    pub(crate) fn anew(self, entropy: &dyn Entropy) -> Option<Self> {
+        let fresh = || Secret::<32>::init_with(|out| entropy.fill(out));
+        let next = self.terms.last_key_value()?.0.checked_add(1)?;
+        let Self { names, audit, macs, .. } = self;
+        Some(Self { names, head: fresh(), audit, snapshots: fresh(), macs, terms: BTreeMap::from([(next, fresh())]) })
     }
 
     /// The record to be stored.
@@ -130,7 +143,6 @@ impl Keyring {
             root: Hmac::new(from_head(labels::HEAD_ROOT).expose()),
             terms: self.terms.iter().map(|(term, key)| (*term, Gcm::new(key.expose()))).collect(),
             audit: self.audit,
-            snapshots: self.snapshots,
             macs: self.macs,
             purposes: RwLock::default(),
             memo: Memo::default(),
@@ -157,7 +169,6 @@ pub(crate) struct Keys {
     root: Hmac,
     terms: BTreeMap<u32, Gcm>,
     audit: Secret<32>,
-    snapshots: Secret<32>,
     macs: Secret<32>,
     purposes: RwLock<HashMap<&'static str, Arc<Hmac>>>,
     memo: Memo,
@@ -189,10 +200,6 @@ impl Keys {
 
     pub(crate) fn audit(&self) -> &Secret<32> {
         &self.audit
-    }
-
-    pub(crate) fn snapshots(&self) -> &Secret<32> {
-        &self.snapshots
     }
 
     /// The term that new values are written under.

@@ -5,9 +5,10 @@
 //! ```
 //! A [`Store`] exists only with its keys: sealed means that there is no `Store`.
 //!
-//! What the head vouches for is proven once, at [`Store::open`], and kept in an index; from then on every answer is checked
-//! against the index at the moment it is given, absences and the completeness of lists too. One thread writes ([`Store::commit`]
-//! hands over to it); reads are answered from the cache without suspending, or by a few reading threads.
+//! What the head vouches for is proven once, at [`Store::open`], and kept in an index; from then on every answer is
+//! checked against the index at the moment it is given, absences and the completeness of lists too. One thread writes
+//! ([`Store::commit`] hands over to it); reads are answered from the cache without suspending, or by a few reading
+//! threads.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -30,7 +31,10 @@ mod open;
 mod path;
 mod plan;
 mod readers;
+mod reserve;
 mod root;
+#[cfg(test)]
+mod root_change;
 mod shared;
 pub mod sqlite;
 mod store;

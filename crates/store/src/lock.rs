@@ -1,7 +1,7 @@
 //! Locks whose holder panicked.
 //!
-//! A panic under one of the store's locks seals the store (`writer`), so what stands behind a poisoned lock decides nothing any
-//! more; refusing to look at it would only turn one error into many.
+//! A panic under one of the store's locks seals the store (`writer`), so what stands behind a poisoned lock decides
+//! nothing any more; refusing to look at it would only turn one error into many.
 
 use std::sync::{Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 

@@ -1,7 +1,8 @@
 //! Hidden paths that were worked out lately.
 //!
-//! Hiding a path costs one GCM-SIV a component, which is most of what a cached read costs. Names are no secrets to whoever can
-//! read this memory, for the name key lies in it too; values are never kept here. Dropped with the keys on seal.
+//! Hiding a path costs one GCM-SIV a component, which is most of what a cached read costs. Names are no secrets to
+//! whoever can read this memory, for the name key lies in it too; values are never kept here. Dropped with the keys on
+//! seal.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex};

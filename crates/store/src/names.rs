@@ -5,8 +5,8 @@
 //! associated data = store id | id of the parent directory | 0 for an entry, 1 for a directory
 //! id = the tag: 16 bytes, by which an entry or directory is known inside the store; the root directory is 16 zeros
 //! ```
-//! The tag of GCM-SIV is a pseudo-random function of the key, the associated data and the name (RFC 8452, section 4), so two
-//! places share an id with probability 2^-128 a pair, and no one without the key can aim for it.
+//! The tag of GCM-SIV is a pseudo-random function of the key, the associated data and the name (RFC 8452, section 4),
+//! so two places share an id with probability 2^-128 a pair, and no one without the key can aim for it.
 
 use secret::crypto::{Siv, TAG_BYTES};
 use zeroize::Zeroizing;

@@ -3,7 +3,8 @@
 //! ```text
 //! open:  lock -> schema -> keyring under the root key -> head under the keyring -> every name summed against the head
 //! ```
-//! Each step trusts only what the one before has authenticated. Values are not read: each is proven when it is asked for.
+//! Each step trusts only what the one before has authenticated. Values are not read: each is proven when it is asked
+//! for.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -13,16 +14,18 @@ use host::{Clock, Disk, Entropy, FileKind, WallTime};
 use secret::RootKey;
 use secret::crypto::sha256;
 
-use crate::backend::{Backend, BackendError, Reader, Record};
+use crate::backend::{Backend, BackendError, NameRow, Reader, Record};
 use crate::head::{BootEpoch, HEAD_BYTES, Head, HeadRecord, Profile, SlotSet};
-use crate::keyring::{self, Keyring, KeyringError};
+use crate::index::{Index, Scan};
+use crate::keyring::{self, Keyring, KeyringError, Keys};
 use crate::readers::Readers;
+use crate::reserve::Reserve;
 use crate::root::Root;
 use crate::shared::{Published, Shared};
 use crate::sqlite::{Location, Sqlite, leftovers};
 use crate::time::Timeline;
 use crate::wear::KeyWear;
-use crate::writer::{ProveError, Writer, prove};
+use crate::writer::Writer;
 
 /// Where a store is and what it may use.
 #[derive(Clone)]
@@ -35,8 +38,8 @@ pub struct StoreConfig {
     pub entropy: Arc<dyn Entropy>,
     /// The disk that `path` is on.
     pub disk: Arc<dyn Disk>,
-    /// An SQLite VFS by name, for tests that cut the power; `None` is the machine's own. With one, all reads go through the
-    /// writer's connection.
+    /// An SQLite VFS by name, for tests that cut the power; `None` is the machine's own. With one, all reads go through
+    /// the writer's connection.
     pub vfs: Option<String>,
     /// Most bytes of sealed values kept in memory.
     pub cache_bytes: usize,
@@ -217,7 +220,8 @@ fn create_in(
     // SQLite has synced the file; its name is durable only now. A cut before this line leaves no store, or this one.
     disk.sync_dir(parent(&config.path)).map_err(BackendError::Disk)?;
     let published = Published { keys: Arc::new(keys), index: Default::default(), head: head.public };
-    start(config, backend, timeline, published, head, head_bytes, process_lock)
+    // Without a reserve: what is made is closed and opened where it will be.
+    start(config, backend, timeline, published, head, head_bytes, None, process_lock)
 }
 
 /// Opens and proves what is there.
@@ -230,17 +234,19 @@ pub(crate) fn open(config: &StoreConfig, root: &RootKey, store_id: &[u8; 16]) ->
         LockError::Held => OpenError::Locked { path: config.path.clone() },
         LockError::Disk(error) => OpenError::Disk(error),
     })?;
-    // In WAL mode nothing of ours leaves a rollback journal, and SQLite would obey one: it can name any file to be deleted
-    // (its "super-journal"). Looked at under the lock, before SQLite sees the directory.
+    // In WAL mode nothing of ours leaves a rollback journal, and SQLite would obey one: it can name any file to be
+    // deleted (its "super-journal"). Looked at under the lock, before SQLite sees the directory.
     let [.., journal] = leftovers(&config.path);
     if config.disk.meta(&journal).map_err(OpenError::Disk)?.is_some() && host::in_force("journal-refused") {
         return Err(OpenError::Corrupt { what: format!("{} does not belong there", journal.display()) });
     }
-    let mut backend = Sqlite::open(location(config)).map_err(unopened)?;
-    let record = backend
-        .record(Record::Keyring, keyring::MAX_BYTES)
-        .map_err(unopened)?
-        .ok_or_else(|| OpenError::Corrupt { what: "it holds no keyring".into() })?;
+    let (mut backend, record) = match first_look(config) {
+        // SQLite makes two files beside the database to begin with. On a full disk the reserve has room for them.
+        Err(BackendError::Full) if Reserve::release(&*config.disk, &config.path) => first_look(config),
+        looked => looked,
+    }
+    .map_err(unopened)?;
+    let record = record.ok_or_else(|| OpenError::Corrupt { what: "it holds no keyring".into() })?;
     let keys = Keyring::unwrap(&record, root, store_id)
         .map_err(|error| match error {
             KeyringError::Foreign { found } => OpenError::Foreign { found: hex(&found), expected: hex(store_id) },
@@ -258,15 +264,27 @@ pub(crate) fn open(config: &StoreConfig, root: &RootKey, store_id: &[u8; 16]) ->
     if head.keyring_digest != sha256(&[&record]) {
         return Err(OpenError::Tampered { what: "the keyring is not the one that the head vouches for" });
     }
-    let index = prove(&mut backend, &keys, &head).map_err(|error| match error {
-        ProveError::Backend(error) => unopened(error),
-        ProveError::Tampered(what) => OpenError::Tampered { what },
-    })?;
+    let index = prove(&mut backend, &keys, &head)?;
     let timeline = Timeline::start(Some(head.time), config.build_date, &*config.clock);
     let published = Published { keys: Arc::new(keys), index, head: head.public };
-    start(config, backend, timeline, published, head, head_bytes, process_lock).map_err(unopened)
+    let reserve = Reserve::open(&config.disk, &config.path);
+    start(config, backend, timeline, published, head, head_bytes, Some(reserve), process_lock).map_err(unopened)
 }
 
+fn first_look(config: &StoreConfig) -> Result<(Sqlite, Option<Vec<u8>>), BackendError> {
+    let mut backend = Sqlite::open(location(config))?;
+    let keyring = backend.record(Record::Keyring, keyring::MAX_BYTES)?;
+    Ok((backend, keyring))
+}
+
+/// Proves all names of a backend against `head`.
+fn prove(backend: &mut dyn Backend, keys: &Keys, head: &HeadRecord) -> Result<Index, OpenError> {
+    let mut scan = Scan::default();
+    backend.scan(&mut |row: NameRow| scan.take(keys.root(), &row)).map_err(unopened)?;
+    Index::prove(scan, head).map_err(|what| OpenError::Tampered { what })
+}
+
+#[expect(clippy::too_many_arguments, reason = "what two ways of beginning hand over")]
 fn start(
     config: &StoreConfig,
     backend: Sqlite,
@@ -274,6 +292,7 @@ fn start(
     published: Published,
     head: HeadRecord,
     head_bytes: Vec<u8>,
+    reserve: Option<Reserve>,
     process_lock: Box<dyn Send>,
 ) -> Result<Opened, BackendError> {
     let readers = if config.vfs.is_some() || config.readers == 0 {
@@ -292,7 +311,7 @@ fn start(
         config.cache_bytes,
         config.wear,
     ));
-    let writer = Writer::new(Arc::clone(&shared), Box::new(backend), head, head_bytes, process_lock);
+    let writer = Writer::new(Arc::clone(&shared), Box::new(backend), head, head_bytes, reserve, process_lock);
     Ok(Opened { shared, writer, readers })
 }
 

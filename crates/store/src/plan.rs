@@ -1,7 +1,8 @@
-//! From a batch to the rows it changes: pure, so that the rules of conditions, versions and directories are in one place.
+//! From a batch to the rows it changes: pure, so that the rules of conditions, versions and directories are in one
+//! place.
 //!
-//! A batch is planned against the index as the batches before it in the same commit leave it. Its operations see each other in
-//! order, and one path is written once: the last operation decides.
+//! A batch is planned against the index as the batches before it in the same commit leave it. Its operations see each
+//! other in order, and one path is written once: the last operation decides.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -25,6 +26,24 @@ pub(crate) struct HiddenBatch {
     pub(crate) ops: Vec<HiddenOp>,
     /// Bytes of all values, for the bounds of queue and commit.
     pub(crate) value_bytes: usize,
+}
+
+impl HiddenBatch {
+    /// What its values take in a commit.
+    pub(crate) fn bytes(&self) -> usize {
+        self.value_bytes + self.ops.len() * entry::OVERHEAD_BYTES
+    }
+
+    /// The same batch again, if it only takes away: a secret is not copied.
+    pub(crate) fn again_if_removal(&self) -> Option<Self> {
+        let ops: Option<Vec<HiddenOp>> = self
+            .ops
+            .iter()
+            .map(|op| op.value.is_none().then(|| HiddenOp { path: Arc::clone(&op.path), value: None }))
+            .collect();
+        let ops = ops.filter(|ops| !ops.is_empty())?;
+        Some(Self { absent: self.absent.clone(), versions: self.versions.clone(), ops, value_bytes: 0 })
+    }
 }
 
 /// An operation whose path is hidden; a value is put, none deletes.
@@ -54,6 +73,8 @@ pub(crate) enum Refused {
     Conflict,
     /// The index contradicts itself.
     Impossible(&'static str),
+    /// There is no index any more.
+    Sealed,
 }
 
 /// A planned batch.

@@ -1,7 +1,7 @@
 //! A few threads that read what no cache holds, each with a connection of its own.
 //!
-//! They return bytes and rows as they find them; whoever asked checks them. The queue is bounded: a full one is `Busy`, so that
-//! a flood of cold reads costs neither threads nor memory.
+//! They return bytes and rows as they find them; whoever asked checks them. The queue is bounded: a full one is `Busy`,
+//! so that a flood of cold reads costs neither threads nor memory.
 
 use std::sync::mpsc::{Receiver, SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Mutex};

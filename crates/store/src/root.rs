@@ -1,8 +1,9 @@
 //! The authenticated root: one number that stands for all rows of `name`.
 //!
-//! MSet-Add-Hash (Clarke, Devadas, van Dijk, Gassend, Suh: Incremental Multiset Hash Functions, ASIACRYPT 2003): the sum mod
-//! 2^256 of HMAC-SHA-256 over each row. A commit adds and subtracts what it changed; opening a store sums all rows once.
-//! Without the key nobody can find rows of equal sum; their nonce is left out, because the root is only ever kept encrypted.
+//! MSet-Add-Hash (Clarke, Devadas, van Dijk, Gassend, Suh: Incremental Multiset Hash Functions, ASIACRYPT 2003): the
+//! sum mod 2^256 of HMAC-SHA-256 over each row. A commit adds and subtracts what it changed; opening a store sums all
+//! rows once. Without the key nobody can find rows of equal sum; their nonce is left out, because the root is only ever
+//! kept encrypted.
 
 use secret::crypto::Hmac;
 
@@ -41,7 +42,8 @@ impl Root {
     }
 }
 
-/// HMAC over directory id 16 | version u64 | tag 16 | row u64 | hidden name: fixed lengths first, so no two rows read alike.
+/// HMAC over directory id 16 | version u64 | tag 16 | row u64 | hidden name: fixed lengths first, so no two rows read
+/// alike.
 fn code(key: &Hmac, row: &NameRow) -> [u8; 32] {
     key.sign(&[&row.dir, &row.version.to_be_bytes(), &row.tag, &row.row.to_be_bytes(), &row.name])
 }

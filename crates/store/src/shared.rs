@@ -1,7 +1,7 @@
 //! What readers, the writer and the callers' tasks have in common.
 //!
-//! `published` is what is committed, proven and may be shown. The writer alone changes it, after the commit is durable and
-//! before anyone is told.
+//! `published` is what is committed, proven and may be shown. The writer alone changes it, after the commit is durable
+//! and before anyone is told.
 
 use std::sync::{Arc, Mutex, RwLock};
 
@@ -107,7 +107,8 @@ pub(crate) fn entry_in(keys: &Keys, name: &HiddenName, leaf: &Leaf, bytes: Optio
     Ok(Entry { value, version: leaf.version })
 }
 
-/// The list in rows that were read for a directory, sorted; [`Unlike`] where they are not all, or not those vouched for.
+/// The list in rows that were read for a directory, sorted; [`Unlike`] where they are not all, or not those vouched
+/// for.
 pub(crate) fn list_in(published: &Published, dir: &Id, rows: &[NameRow]) -> Result<Vec<String>, Unlike> {
     if u32::try_from(rows.len()) != Ok(published.index.children(dir)) {
         return Err(Unlike("a directory does not hold as many names as the head vouches for"));

@@ -1,8 +1,8 @@
 //! [`Backend`] in one SQLite file: `store.db`, WAL, synchronous=FULL.
 //!
-//! The file is hostile input. Its schema must be, to the letter, the one below; no view, trigger, index or further table is
-//! accepted; nothing named in it is called; lengths and nesting are limited. A row that is wrong in any other way is found by
-//! those above.
+//! The file is hostile input. Its schema must be, to the letter, the one below; no view, trigger, index or further
+//! table is accepted; nothing named in it is called; lengths and nesting are limited. A row that is wrong in any other
+//! way is found by those above.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -37,8 +37,8 @@ pub struct Sqlite {
 pub struct SqliteReader(Connection);
 
 impl Sqlite {
-    /// Makes the tables in `location.path`, an empty file, with `records` in them; durable and in that one file on return,
-    /// except for the file's own name in its directory.
+    /// Makes the tables in `location.path`, an empty file, with `records` in them; durable and in that one file on
+    /// return, except for the file's own name in its directory.
     ///
     /// # Errors
     /// [`BackendError`].
@@ -173,9 +173,16 @@ impl Backend for Sqlite {
         durable(&connection, &self.location)?;
         self.connection = Some(connection);
         // After a failed fsync the kernel may have given up pages of the WAL that it shows as written (Rebello et al.,
-        // Can Applications Recover from fsync Failures?, ATC 2020). Commits behind them would be lost with them. A checkpoint
-        // writes their content to the database file, where its own fsync counts.
+        // Can Applications Recover from fsync Failures?, ATC 2020). Commits behind them would be lost with them. A
+        // checkpoint writes their content to the database file, where its own fsync counts.
         self.checkpoint()
+    }
+
+    fn recycle(&mut self) -> Result<(), BackendError> {
+        // Not TRUNCATE: the log keeps its blocks, and needs none of a full disk.
+        let busy: i64 =
+            self.connection()?.query_row("PRAGMA wal_checkpoint(RESTART)", [], |row| row.get(0)).map_err(failure)?;
+        if busy == 0 { Ok(()) } else { Err(BackendError::Disk(io::ErrorKind::WouldBlock.into())) }
     }
 
     fn checkpoint(&mut self) -> Result<(), BackendError> {
@@ -358,6 +365,12 @@ fn integer(number: u64) -> rusqlite::Result<i64> {
 fn failure(error: rusqlite::Error) -> BackendError {
     match error.sqlite_error_code() {
         Some(ErrorCode::DiskFull) => BackendError::Full,
+        // No room for the index of the log, which is a file of its own.
+        Some(ErrorCode::SystemIoFailure)
+            if error.sqlite_error().is_some_and(|e| e.extended_code == rusqlite::ffi::SQLITE_IOERR_SHMSIZE) =>
+        {
+            BackendError::Full
+        }
         Some(
             ErrorCode::SystemIoFailure
             | ErrorCode::CannotOpen

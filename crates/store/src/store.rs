@@ -20,7 +20,7 @@ use crate::open::{CreateError, NewStore, OpenError, Opened, StoreConfig, create,
 use crate::plan::{HiddenBatch, HiddenOp};
 use crate::readers::{Job, NoRoom, Readers};
 use crate::shared::{Shared, entry_in, list_in};
-use crate::writer::{Request, Write, rows_wanted, unreadable};
+use crate::writer::{KeyringChange, Request, Write, rows_wanted, unreadable};
 use crate::{StorePath, StoreTime};
 
 /// An unsealed store. Cheap to clone; all clones are one store. When the last is dropped, its file is closed.
@@ -40,8 +40,8 @@ struct Inner {
 }
 
 impl Store {
-    /// Makes a new store at `config.path`, where nothing may be. `store.db` alone is complete on return, and its name durable
-    /// in its directory; that directory's own name is the caller's.
+    /// Makes a new store at `config.path`, where nothing may be. `store.db` alone is complete on return, and its name
+    /// durable in its directory; that directory's own name is the caller's.
     ///
     /// # Errors
     /// [`CreateError`]; then nothing is left behind, as far as the disk allows.
@@ -49,7 +49,8 @@ impl Store {
         Self::run(create(config, root, new)?).map_err(CreateError::Disk)
     }
 
-    /// Opens the store `store_id` (as the slots name it) and proves every name in it, present or absent, against its head.
+    /// Opens the store `store_id` (as the slots name it) and proves every name in it, present or absent, against its
+    /// head.
     ///
     /// # Errors
     /// [`OpenError`]; nothing is changed.
@@ -67,7 +68,9 @@ impl Store {
         let Some(hidden) = keys.hidden(path) else { return Ok(None) };
         let name = &hidden.entry;
         let id = name.id();
-        let Some(leaf) = shared.look(|p| p.index.leaf(&id)).ok_or(ReadError::Sealed)? else { return Ok(None) };
+        // Both of one moment: a change of the root key between would leave a value that the older keys do not open.
+        let (keys, leaf) = shared.look(|p| (Arc::clone(&p.keys), p.index.leaf(&id))).ok_or(ReadError::Sealed)?;
+        let Some(leaf) = leaf else { return Ok(None) };
         if let Some(bytes) = shared.cached(&id, &leaf.tag) {
             return Ok(Some(entry_in(&keys, name, &leaf, Some(&bytes))?));
         }
@@ -77,8 +80,8 @@ impl Store {
         }
     }
 
-    /// Names directly below `dir`, sorted; a name that has names below it ends in `/` (and may stand there twice, as `b` and
-    /// `b/`). Proven complete.
+    /// Names directly below `dir`, sorted; a name that has names below it ends in `/` (and may stand there twice, as
+    /// `b` and `b/`). Proven complete.
     ///
     /// # Errors
     /// [`ReadError`].
@@ -102,8 +105,8 @@ impl Store {
         self.ask(|reply| Request::List(id, reply)).await?
     }
 
-    /// Makes all operations of `batch` durable, or none of them. On `Ok` they survive a power cut. One path named twice is
-    /// written once: the last operation decides.
+    /// Makes all operations of `batch` durable, or none of them. On `Ok` they survive a power cut. One path named twice
+    /// is written once: the last operation decides.
     ///
     /// # Errors
     /// [`CommitError::Conflict`] when a condition does not hold; [`CommitError::OutcomeUnknown`] when the disk failed.
@@ -148,14 +151,6 @@ impl Store {
         self.own_key(Keys::audit)
     }
 
-    /// The key under which snapshots are sealed.
-    ///
-    /// # Errors
-    /// [`ReadError::Sealed`].
-    pub fn snapshot_key(&self) -> Result<DataKey, ReadError> {
-        self.own_key(Keys::snapshots)
-    }
-
     /// Records which slot set the store is bound to, in a commit of its own.
     ///
     /// # Errors
@@ -164,8 +159,8 @@ impl Store {
         self.write(Write::Slots(slots)).await
     }
 
-    /// The boot epoch that now runs: the recorded one if the kernel's boot id is still the same, otherwise the next, which the
-    /// next commit will record. Writes nothing itself.
+    /// The boot epoch that now runs: the recorded one if the kernel's boot id is still the same, otherwise the next,
+    /// which the next commit will record. Writes nothing itself.
     ///
     /// # Errors
     /// [`ReadError::Sealed`].
@@ -186,30 +181,49 @@ impl Store {
     /// # Errors
     /// [`RotateError`]; then no key was added, unless the outcome is unknown.
     pub async fn rotate(&self, root: &RootKey) -> Result<Committed, RotateError> {
-        self.rotate_to(root, root, None).await
+        self.rotate_to(root, root, None, Batch::default()).await
     }
 
-    /// Puts `new` in the place of the root key `old`, adds a data key, and records the slot set that has `new`: all in one commit,
-    /// so that the store opens by the one or by the other. The keys of older entries stay: a copy of before, and who had `old`,
-    /// are as good as they were.
+    /// Puts `new` in the place of the root key `old`, records the slot set that has `new`, and carries `with` out: all
+    /// in one commit, so that the store opens by the one or by the other. Every value is encrypted anew under a new data
+    /// key, and the head has another key: whoever had `old` and an older copy reads the names of this store (their key
+    /// stays) and no value, and nothing that he writes is believed. The time that it takes, and the room on the disk,
+    /// are those of the whole store.
     ///
     /// # Errors
     /// [`RotateError`]; then `old` is the root key, unless the outcome is unknown.
-    pub async fn change_root(&self, old: &RootKey, new: &RootKey, slots: SlotSet) -> Result<Committed, RotateError> {
-        self.rotate_to(old, new, Some(slots)).await
+    pub async fn change_root(
+        &self,
+        old: &RootKey,
+        new: &RootKey,
+        slots: SlotSet,
+        with: Batch,
+    ) -> Result<Committed, RotateError> {
+        self.rotate_to(old, new, Some(slots), with).await
     }
 
-    async fn rotate_to(&self, old: &RootKey, new: &RootKey, slots: Option<SlotSet>) -> Result<Committed, RotateError> {
+    async fn rotate_to(
+        &self,
+        old: &RootKey,
+        new: &RootKey,
+        slots: Option<SlotSet>,
+        with: Batch,
+    ) -> Result<Committed, RotateError> {
         let shared = &self.inner.shared;
         let keys = shared.keys().ok_or(ReadError::Sealed)?;
         let record = self.ask(Request::Keyring).await??;
         let mut keyring = Keyring::unwrap(&record, old, keys.store_id()).map_err(|_| RotateError::WrongRoot)?;
-        keyring.add_term(&*shared.entropy).ok_or(RotateError::Exhausted)?;
+        if slots.is_some() && host::in_force("keyring-made-anew") {
+            keyring = keyring.anew(&*shared.entropy).ok_or(RotateError::Exhausted)?;
+        } else {
+            keyring.add_term(&*shared.entropy).ok_or(RotateError::Exhausted)?;
+        }
         let changed = keyring.wrap(new, keys.store_id(), &*shared.entropy);
         let keys = Arc::new(keyring.keys(*keys.store_id()));
-        Ok(self
-            .write(Write::Keyring { replaces: sha256(&[&record]), record: changed, keys, slots: slots.map(Box::new) })
-            .await?)
+        let with = hide(&keys, with)?;
+        let _waiting = Waiting::enter(&self.inner.waiting_bytes, with.value_bytes)?;
+        let change = KeyringChange { replaces: sha256(&[&record]), record: changed, keys, slots, with };
+        Ok(self.write(Write::Keyring(Box::new(change))).await?)
     }
 
     /// Adds a data key if the newest has encrypted [`KeyWear::replace`] values. Says whether it did.
@@ -223,8 +237,8 @@ impl Store {
         self.rotate(root).await.map(|_| true)
     }
 
-    /// Seals the store: keys, index and cache are gone for all clones on return, and `store.db` alone is complete. Blocks
-    /// until the last commit is done.
+    /// Seals the store: keys, index and cache are gone for all clones on return, and `store.db` alone is complete.
+    /// Blocks until the last commit is done.
     pub fn close(&self) {
         self.inner.close();
     }
@@ -252,7 +266,8 @@ impl Store {
         }
         let Ok(bytes) = bytes.await else { return Ok(None) };
         let bytes = bytes.map_err(unreadable)?;
-        // What does not fit may be a commit that is durable but not yet published: only the writer can tell it from tampering.
+        // What does not fit may be a commit that is durable but not yet published: only the writer can tell it from
+        // tampering.
         let Ok(entry) = entry_in(keys, name, &leaf, bytes.as_deref()) else { return Ok(None) };
         if let Some(bytes) = bytes {
             self.inner.shared.keep(name.id(), leaf.tag, bytes.into());

@@ -1,15 +1,15 @@
 //! Time as the store counts it.
 //!
-//! Milliseconds since 1970 by name, but no clock on the wall: within one kernel boot it goes on with CLOCK_BOOTTIME from what
-//! was last stored; in another boot it starts at the largest of what was last stored, the day the program was built, and the
-//! wall clock. So it never goes back, and a step of the wall clock moves nothing that runs.
+//! Milliseconds since 1970 by name, but no clock on the wall: within one kernel boot it goes on with CLOCK_BOOTTIME
+//! from what was last stored; in another boot it starts at the largest of what was last stored, the day the program was
+//! built, and the wall clock. So it never goes back, and a step of the wall clock moves nothing that runs.
 
 use std::time::Duration;
 
 use host::{BootId, BootTime, Clock, WallTime};
 
-/// Milliseconds of the store's life: goes on with CLOCK_BOOTTIME within a boot, never back across boots, and no step of the
-/// wall clock moves it. Every TTL is counted in it.
+/// Milliseconds of the store's life: goes on with CLOCK_BOOTTIME within a boot, never back across boots, and no step of
+/// the wall clock moves it. Every TTL is counted in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct StoreTime(pub u64);
 

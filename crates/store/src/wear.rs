@@ -1,8 +1,9 @@
 //! How long one data key lasts.
 //!
-//! AES-256-GCM with random nonces: at most 2^32 times under one key (NIST SP 800-38D, 8.3). The writer counts what it encrypts and
-//! the head keeps the count; a start, which has the root key in its hands, replaces a key long before. What runs without a restart until
-//! the very end is refused further values rather than let two of them meet under one nonce.
+//! AES-256-GCM with random nonces: at most 2^32 times under one key (NIST SP 800-38D, 8.3). The writer counts what it
+//! encrypts and the head keeps the count; a start, which has the root key in its hands, replaces a key long before.
+//! What runs without a restart until the very end is refused further values rather than let two of them meet under one
+//! nonce.
 
 /// When a data key is replaced, and when it may not be used any more; counted in values encrypted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -4,9 +4,14 @@
 //! requests -> take up to 256 -> BEGIN, is the head still ours? -> stage each batch (savepoint) -> stage the head -> COMMIT
 //!          -> publish index and cache -> answer each
 //! ```
-//! Nothing is told before it is durable, and nothing is published that is not. A COMMIT that fails leaves the outcome open:
-//! the thread reopens the file, proves which of the two heads it holds, goes on from that one, and answers `OutcomeUnknown`
-//! either way. What is neither head is tampering, and seals the store.
+//! Nothing is told before it is durable, and nothing is published that is not. A COMMIT that fails leaves the outcome
+//! open: the thread reopens the file, proves which of the two heads it holds, goes on from that one, and answers
+//! `OutcomeUnknown` either way. What is neither head is tampering, and seals the store.
+
+mod reads;
+mod request;
+mod rewrite;
+mod room;
 
 use std::io;
 use std::ops::ControlFlow;
@@ -17,43 +22,18 @@ use std::sync::mpsc::Receiver;
 use secret::crypto::sha256;
 use tokio::sync::oneshot;
 
-use crate::backend::{Backend, BackendError, Change, Id, NameRow, Record};
-use crate::batch::{CommitError, Committed, Entry, ReadError};
-use crate::entry::OVERHEAD_BYTES;
-use crate::head::{HEAD_BYTES, HeadRecord, SlotSet};
-use crate::index::{Index, Scan};
-use crate::keyring::{self, Keys};
+use crate::backend::{Backend, BackendError, Change, Record};
+use crate::batch::{CommitError, Committed};
+use crate::head::{HEAD_BYTES, HeadRecord};
+use crate::keyring::Keys;
 use crate::lock::lock;
-use crate::names::HiddenName;
-use crate::plan::{HiddenBatch, Overlay, Refused, plan};
-use crate::shared::{Shared, entry_in, list_in};
-use crate::sqlite::MAX_STORED_BYTES;
+use crate::plan::{HiddenBatch, Overlay, Plan, Refused, plan};
+use crate::reserve::Reserve;
+use crate::shared::Shared;
+use room::Space;
 
-/// What the writer is asked to do.
-#[derive(Debug)]
-pub(crate) enum Request {
-    /// A batch, or a change of the head alone.
-    Write(Write, oneshot::Sender<Result<Committed, CommitError>>),
-    /// A read that needs an answer which no commit can overtake.
-    Read(HiddenName, oneshot::Sender<Result<Option<Entry>, ReadError>>),
-    /// As `Read`.
-    List(Id, oneshot::Sender<Result<Vec<String>, ReadError>>),
-    /// The keyring's record.
-    Keyring(oneshot::Sender<Result<Vec<u8>, ReadError>>),
-    /// Ends the thread when all that was asked before is done.
-    Close,
-}
-
-/// What a commit is asked to carry.
-#[derive(Debug)]
-pub(crate) enum Write {
-    /// Entries.
-    Batch(HiddenBatch),
-    /// The slot set that the store is bound to from now on.
-    Slots(SlotSet),
-    /// A keyring with one more term, in place of the one with this digest; where its root key is new, with the slot set that has it.
-    Keyring { replaces: [u8; 32], record: Vec<u8>, keys: Arc<Keys>, slots: Option<Box<SlotSet>> },
-}
+pub(crate) use reads::{rows_wanted, unreadable};
+pub(crate) use request::{KeyringChange, Request, Write};
 
 /// The writer's own state.
 pub(crate) struct Writer {
@@ -64,6 +44,8 @@ pub(crate) struct Writer {
     head_bytes: Vec<u8>,
     /// Values encrypted under the last term, those of failed commits too; the head's count follows.
     sealed: u64,
+    /// Space for removals; a store that is being made has none yet.
+    reserve: Option<Reserve>,
     /// Held as long as the file is open.
     process_lock: Box<dyn Send>,
 }
@@ -76,17 +58,18 @@ impl Writer {
         backend: Box<dyn Backend>,
         head: HeadRecord,
         head_bytes: Vec<u8>,
+        reserve: Option<Reserve>,
         process_lock: Box<dyn Send>,
     ) -> Self {
         let sealed = head.public.sealed_values;
-        Self { shared, backend, head, head_bytes, sealed, process_lock }
+        Self { shared, backend, head, head_bytes, sealed, reserve, process_lock }
     }
 
     /// Serves requests until all senders are gone or one asks to close; the file is closed and unlocked on return.
     pub(crate) fn run(mut self, requests: &Receiver<Request>) {
         while let Ok(first) = requests.recv() {
-            // A panic in here is ours or SQLite's on a damaged file. Its requests are lost (their callers see their channel
-            // closed), and so is any claim to know the state: the store is sealed.
+            // A panic in here is ours or SQLite's on a damaged file. Its requests are lost (their callers see their
+            // channel closed), and so is any claim to know the state: the store is sealed.
             match catch_unwind(AssertUnwindSafe(|| self.serve(first, requests))) {
                 Ok(ControlFlow::Continue(())) => {}
                 Ok(ControlFlow::Break(())) => break,
@@ -140,7 +123,7 @@ impl Writer {
                 break;
             }
             match requests.try_recv() {
-                Ok(Request::Write(write, reply)) => taken = Some((write, reply)),
+                Ok(Request::Write(write, reply)) if !write.begins_a_commit() => taken = Some((write, reply)),
                 Ok(other) => next = Some(other),
                 Err(_) => {}
             }
@@ -159,9 +142,14 @@ impl Writer {
         self.backend.begin().map_err(refusal)?;
         // Whoever writes beside us would have his head overwritten, and his rows vouched for.
         match self.backend.record(Record::Head, HEAD_BYTES) {
-            Ok(Some(found)) if found == self.head_bytes => {
-                Ok(Commit { overlay, head: self.head, keys: None, staged: Vec::new(), begun_at: self.sealed })
-            }
+            Ok(Some(found)) if found == self.head_bytes => Ok(Commit {
+                overlay,
+                head: self.head,
+                keys: None,
+                staged: Vec::new(),
+                begun_at: self.sealed,
+                space: Space::Free,
+            }),
             Ok(_) => {
                 self.backend.rollback();
                 Err(CommitError::Tampered { what: "the head on disk is not the one last written" })
@@ -175,6 +163,7 @@ impl Writer {
 
     /// Stages one write. `None` when the transaction is gone and all have been answered.
     fn stage(&mut self, mut commit: Commit, write: Write, reply: Reply) -> Option<Commit> {
+        let removal = write.again_if_removal();
         let staged = match write {
             Write::Batch(batch) => self.stage_batch(&mut commit, batch),
             Write::Slots(slots) => {
@@ -182,24 +171,11 @@ impl Writer {
                 commit.overlay.sequence += 1;
                 Ok(())
             }
-            // Made from a keyring that is no longer the newest, it would lose the term that was added since.
-            Write::Keyring { replaces, .. } if replaces != commit.head.keyring_digest => {
-                Err(Unstaged { error: CommitError::Conflict, open: true })
-            }
-            Write::Keyring { record, keys, slots, .. } => {
-                let digest = sha256(&[&record]);
-                let change = Change::SetRecord { record: Record::Keyring, bytes: record };
-                self.backend.stage(&[change]).map_err(Unstaged::from).map(|()| {
-                    commit.head.keyring_digest = digest;
-                    commit.keys = Some(keys);
-                    commit.head.public.slots = slots.map_or(commit.head.public.slots, |slots| *slots);
-                    commit.overlay.sequence += 1;
-                })
-            }
+            Write::Keyring(change) => self.stage_keyring(&mut commit, *change),
         };
         match staged {
             Ok(()) => {
-                commit.staged.push((commit.overlay.sequence, reply));
+                commit.staged.push(Staged { sequence: commit.overlay.sequence, reply, removal });
                 Some(commit)
             }
             Err(Unstaged { error, open: true }) => {
@@ -209,17 +185,59 @@ impl Writer {
             Err(Unstaged { error, open: false }) => {
                 self.backend.rollback();
                 // The others changed nothing either, and for the same reason.
-                for (_, other) in commit.staged {
-                    let _ = other.send(Err(again(&error)));
-                }
-                let _ = reply.send(Err(error));
+                commit.staged.push(Staged { sequence: commit.overlay.sequence, reply, removal });
+                self.refuse(commit, &error);
                 None
             }
         }
     }
 
+    fn stage_keyring(&mut self, commit: &mut Commit, change: KeyringChange) -> Result<(), Unstaged> {
+        let KeyringChange { replaces, record, keys, slots, with } = change;
+        // Made from a keyring that is no longer the newest, it would lose the term that was added since.
+        if replaces != commit.head.keyring_digest {
+            return Err(Unstaged { error: CommitError::Conflict, open: true });
+        }
+        let digest = sha256(&[&record]);
+        let root_is_new = slots.is_some() && host::in_force("keyring-made-anew");
+        if root_is_new {
+            self.rewrite(commit, &keys)?;
+        }
+        let before = commit.keys.replace(keys);
+        let staged = self.plan_batch(commit, with).and_then(|mut plan| {
+            plan.changes.push(Change::SetRecord { record: Record::Keyring, bytes: record });
+            self.backend.stage(&plan.changes)?;
+            Ok(plan)
+        });
+        match staged {
+            // All values are under keys by now that only this keyring has.
+            Err(unstaged) if root_is_new => Err(Unstaged { open: false, ..unstaged }),
+            Ok(plan) => {
+                commit.overlay.absorb(plan);
+                commit.head.keyring_digest = digest;
+                commit.head.public.slots = slots.unwrap_or(commit.head.public.slots);
+                Ok(())
+            }
+            Err(unstaged) => {
+                commit.keys = before;
+                Err(unstaged)
+            }
+        }
+    }
+
     fn stage_batch(&mut self, commit: &mut Commit, batch: HiddenBatch) -> Result<(), Unstaged> {
+        let plan = self.plan_batch(commit, batch)?;
+        self.backend.stage(&plan.changes)?;
+        commit.overlay.absorb(plan);
+        Ok(())
+    }
+
+    /// What a batch comes to on top of the commit, encrypted under its newest term.
+    fn plan_batch(&mut self, commit: &Commit, batch: HiddenBatch) -> Result<Plan, Unstaged> {
         let values = batch.ops.iter().filter(|op| op.value.is_some()).count() as u64;
+        if values > 0 && self.reserve.as_mut().is_some_and(|r| !r.stands()) {
+            return Err(Unstaged { error: CommitError::DiskFull, open: true });
+        }
         if !self.shared.wear.allows(self.sealed_under(commit), values) {
             return Err(Unstaged { error: CommitError::KeyWornOut, open: true });
         }
@@ -230,17 +248,14 @@ impl Writer {
             let keys = commit.keys.as_ref().unwrap_or(&p.keys);
             plan(batch, &p.index, &commit.overlay, keys, &*entropy)
         });
-        let plan = match planned {
-            Some(Ok(plan)) => plan,
-            Some(Err(Refused::Conflict)) => return Err(Unstaged { error: CommitError::Conflict, open: true }),
-            Some(Err(Refused::Impossible(what))) => {
-                return Err(Unstaged { error: CommitError::Tampered { what }, open: true });
-            }
-            None => return Err(Unstaged { error: CommitError::Sealed, open: true }),
-        };
-        self.backend.stage(&plan.changes)?;
-        commit.overlay.absorb(plan);
-        Ok(())
+        planned.unwrap_or(Err(Refused::Sealed)).map_err(|refused| {
+            let error = match refused {
+                Refused::Conflict => CommitError::Conflict,
+                Refused::Impossible(what) => CommitError::Tampered { what },
+                Refused::Sealed => CommitError::Sealed,
+            };
+            Unstaged { error, open: true }
+        })
     }
 
     /// Values encrypted under the term that this commit writes with. With a new one it counts a few of the old one too.
@@ -271,24 +286,16 @@ impl Writer {
         let change = Change::SetRecord { record: Record::Head, bytes: bytes.clone() };
         if let Err(failed) = self.backend.stage(&[change]) {
             self.backend.rollback();
-            let error = refusal(failed.cause);
-            return answer(commit.staged, |_| Err(again(&error)));
+            return self.refuse(commit, &refusal(failed.cause));
         }
         match self.backend.commit() {
             Ok(()) => {
                 self.publish(&mut commit, bytes);
                 answer(commit.staged, |sequence| Ok(Committed { sequence }));
             }
-            Err(BackendError::Full) if self.rolled_back() => answer(commit.staged, |_| Err(CommitError::DiskFull)),
+            Err(BackendError::Full) if self.rolled_back() => self.refuse(commit, &CommitError::DiskFull),
             Err(cause) => self.in_doubt(commit, bytes, &cause),
         }
-    }
-
-    /// Whether the store is where it was before a commit that met a full disk: then nobody needs to doubt, and the store goes
-    /// on without the space that reopening it would take.
-    fn rolled_back(&mut self) -> bool {
-        self.backend.rollback();
-        matches!(self.backend.record(Record::Head, HEAD_BYTES), Ok(Some(found)) if found == self.head_bytes)
     }
 
     fn publish(&mut self, commit: &mut Commit, head_bytes: Vec<u8>) {
@@ -338,32 +345,6 @@ impl Writer {
             }
         }
     }
-
-    fn read(&mut self, name: &HiddenName) -> Result<Option<Entry>, ReadError> {
-        let id = name.id();
-        let (keys, leaf) = self.shared.look(|p| (Arc::clone(&p.keys), p.index.leaf(&id))).ok_or(ReadError::Sealed)?;
-        let Some(leaf) = leaf else { return Ok(None) };
-        let bytes = self.backend.value(leaf.row, MAX_STORED_BYTES).map_err(unreadable)?;
-        let entry = entry_in(&keys, name, &leaf, bytes.as_deref())?;
-        if let Some(bytes) = bytes {
-            self.shared.keep(id, leaf.tag, bytes.into());
-        }
-        Ok(Some(entry))
-    }
-
-    fn keyring(&mut self) -> Result<Vec<u8>, ReadError> {
-        self.shared.keys().ok_or(ReadError::Sealed)?;
-        let record = self.backend.record(Record::Keyring, keyring::MAX_BYTES).map_err(unreadable)?;
-        record
-            .filter(|record| sha256(&[record]) == self.head.keyring_digest)
-            .ok_or(ReadError::Tampered { what: "the keyring is not the one that the head vouches for" })
-    }
-
-    fn list(&mut self, dir: &Id) -> Result<Vec<String>, ReadError> {
-        let expected = self.shared.look(|p| p.index.children(dir)).ok_or(ReadError::Sealed)?;
-        let rows = self.backend.names(dir, rows_wanted(expected)).map_err(unreadable)?;
-        self.shared.look(|p| list_in(p, dir, &rows)).ok_or(ReadError::Sealed)?.map_err(ReadError::from)
-    }
 }
 
 /// A transaction on its way.
@@ -372,10 +353,19 @@ struct Commit {
     head: HeadRecord,
     /// A new keyring's keys, if one is staged.
     keys: Option<Arc<Keys>>,
-    /// Who waits, with the sequence number of his write.
-    staged: Vec<(u64, Reply)>,
+    staged: Vec<Staged>,
     /// How many values had been encrypted before it.
     begun_at: u64,
+    space: Space,
+}
+
+/// Who waits for a commit.
+struct Staged {
+    /// Of his write.
+    sequence: u64,
+    reply: Reply,
+    /// His batch again, where it only takes away.
+    removal: Option<HiddenBatch>,
 }
 
 struct Unstaged {
@@ -387,47 +377,6 @@ struct Unstaged {
 impl From<crate::backend::StageError> for Unstaged {
     fn from(failed: crate::backend::StageError) -> Self {
         Self { error: refusal(failed.cause), open: failed.open }
-    }
-}
-
-impl Write {
-    fn bytes(&self) -> usize {
-        match self {
-            Self::Batch(batch) => batch.value_bytes + batch.ops.len() * OVERHEAD_BYTES,
-            Self::Slots(_) => 0,
-            Self::Keyring { record, .. } => record.len(),
-        }
-    }
-}
-
-/// Proves all names of a backend against `head`.
-pub(crate) fn prove(backend: &mut dyn Backend, keys: &Keys, head: &HeadRecord) -> Result<Index, ProveError> {
-    let mut scan = Scan::default();
-    backend.scan(&mut |row: NameRow| scan.take(keys.root(), &row)).map_err(ProveError::Backend)?;
-    Index::prove(scan, head).map_err(ProveError::Tampered)
-}
-
-/// Why the names are not those that the head vouches for.
-#[derive(Debug)]
-pub(crate) enum ProveError {
-    Backend(BackendError),
-    Tampered(&'static str),
-}
-
-/// One more than there should be: enough to see that there are too many.
-pub(crate) fn rows_wanted(children: u32) -> usize {
-    usize::try_from(children).unwrap_or(usize::MAX).saturating_add(1)
-}
-
-/// A read that the backend refused.
-pub(crate) fn unreadable(error: BackendError) -> ReadError {
-    match error {
-        BackendError::Damaged { what } => {
-            tracing::error!(what, "the store's file is damaged");
-            ReadError::Tampered { what: "the database file is damaged" }
-        }
-        BackendError::Full => ReadError::Disk(io::ErrorKind::StorageFull.into()),
-        BackendError::Disk(error) => ReadError::Disk(error),
     }
 }
 
@@ -450,6 +399,7 @@ fn again(error: &CommitError) -> CommitError {
         CommitError::Tampered { what } => CommitError::Tampered { what },
         CommitError::Sealed => CommitError::Sealed,
         CommitError::KeyWornOut => CommitError::KeyWornOut,
+        CommitError::Conflict => CommitError::Conflict,
         other => CommitError::OutcomeUnknown(io::Error::other(other.to_string())),
     }
 }
@@ -458,8 +408,8 @@ fn unknown(cause: &BackendError) -> CommitError {
     CommitError::OutcomeUnknown(io::Error::other(cause.to_string()))
 }
 
-fn answer(staged: Vec<(u64, Reply)>, mut with: impl FnMut(u64) -> Result<Committed, CommitError>) {
-    for (sequence, reply) in staged {
+fn answer(staged: Vec<Staged>, mut with: impl FnMut(u64) -> Result<Committed, CommitError>) {
+    for Staged { sequence, reply, .. } in staged {
         let _ = reply.send(with(sequence)); // nobody waits any more: the commit stands all the same
     }
 }

@@ -1,9 +1,10 @@
 //! The writer over a backend that breaks: what callers are told, and that nobody waits for ever.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc::sync_channel;
 
-use host::{BootId, BootTime, Clock, OsEntropy, WallTime};
+use host::{BootId, BootTime, Clock, Disk, OsDisk, OsEntropy, WallTime};
 use secret::crypto::sha256;
 use tokio::sync::oneshot;
 
@@ -11,16 +12,17 @@ use crate::StorePath;
 use crate::backend::{Backend, BackendError, Change, Id, NameRow, Reader, Record, StageError};
 use crate::batch::{CommitError, ReadError};
 use crate::head::{BootEpoch, Head, HeadRecord, Profile, SlotSet};
-use crate::keyring::Keyring;
+use crate::keyring::{Keyring, Keys};
 use crate::names::ROOT;
 use crate::plan::{HiddenBatch, HiddenOp};
+use crate::reserve::Reserve;
 use crate::root::Root;
 use crate::shared::{Published, Shared};
 use crate::time::Timeline;
 use crate::writer::{Request, Write, Writer};
 
 /// How a [`Broken`] backend breaks.
-#[derive(Clone, Copy, PartialEq)]
+#[derive(Clone, PartialEq)]
 enum Defect {
     /// Panics in the middle of a commit, as C code on a damaged file might abort a call.
     Panics,
@@ -30,6 +32,8 @@ enum Defect {
     ComesBackAsAnother,
     /// COMMIT fails though it was carried out.
     CommitsAndSaysNo,
+    /// There is room for a COMMIT only while no file is at the path.
+    FullBesides(PathBuf),
 }
 
 struct Broken {
@@ -65,8 +69,14 @@ impl Backend for Broken {
     }
     fn commit(&mut self) -> Result<(), BackendError> {
         assert!(self.defect != Defect::Panics, "a panic in the backend");
-        if self.defect == Defect::CommitsAndSaysNo {
-            self.head.clone_from(&self.staged);
+        match &self.defect {
+            Defect::FullBesides(path) if path.exists() => return Err(BackendError::Full),
+            Defect::FullBesides(_) => {
+                self.head.clone_from(&self.staged);
+                return Ok(());
+            }
+            Defect::CommitsAndSaysNo => self.head.clone_from(&self.staged),
+            Defect::Panics | Defect::NeverComesBack | Defect::ComesBackAsAnother => {}
         }
         Err(BackendError::Disk(std::io::ErrorKind::Other.into()))
     }
@@ -75,9 +85,12 @@ impl Backend for Broken {
         match self.defect {
             Defect::NeverComesBack => return Err(BackendError::Disk(std::io::ErrorKind::Other.into())),
             Defect::ComesBackAsAnother => self.head[40] ^= 1,
-            Defect::Panics | Defect::CommitsAndSaysNo => {}
+            Defect::Panics | Defect::CommitsAndSaysNo | Defect::FullBesides(_) => {}
         }
         Ok(())
+    }
+    fn recycle(&mut self) -> Result<(), BackendError> {
+        Err(BackendError::Full)
     }
     fn checkpoint(&mut self) -> Result<(), BackendError> {
         Ok(())
@@ -98,8 +111,11 @@ impl Clock for Still {
     }
 }
 
-/// Puts an entry twice and then lists the root; returns the answers, and whether the store is still open.
-fn run(defect: Defect) -> (Vec<Option<Result<(), CommitError>>>, bool) {
+/// A writer over a backend that is made with the first head.
+fn writer(
+    backend: impl FnOnce(Vec<u8>) -> Box<dyn Backend>,
+    reserve: Option<Reserve>,
+) -> (Arc<Keys>, Arc<Shared>, Writer) {
     let keys = Arc::new(Keyring::generate(&OsEntropy).keys([7; 16]));
     let timeline = Timeline::start(None, WallTime(0), &Still);
     let head = HeadRecord {
@@ -120,9 +136,13 @@ fn run(defect: Defect) -> (Vec<Option<Result<(), CommitError>>>, bool) {
     let published = Published { keys: Arc::clone(&keys), index: Default::default(), head: head.public };
     let shared =
         Arc::new(Shared::new(Arc::new(Still), Arc::new(OsEntropy), timeline, published, 0, Default::default()));
-    let backend = Box::new(Broken { defect, head: bytes.clone(), staged: Vec::new() });
-    let writer = Writer::new(Arc::clone(&shared), backend, head, bytes, Box::new(()));
+    let writer = Writer::new(Arc::clone(&shared), backend(bytes.clone()), head, bytes, reserve, Box::new(()));
+    (keys, shared, writer)
+}
 
+/// Puts an entry twice and then lists the root; returns the answers, and whether the store is still open.
+fn run(defect: Defect) -> (Vec<Option<Result<(), CommitError>>>, bool) {
+    let (keys, shared, writer) = writer(|head| Box::new(Broken { defect, head, staged: Vec::new() }), None);
     let (requests, queue) = sync_channel(8);
     let mut answers = Vec::new();
     for name in ["a", "b"] {
@@ -169,4 +189,55 @@ fn a_commit_that_was_carried_out_and_failed_is_found_and_not_called_done() {
     assert!(matches!(answers[0], Some(Err(CommitError::OutcomeUnknown(_)))), "{answers:?}");
     assert!(matches!(answers[1], Some(Err(CommitError::OutcomeUnknown(_)))), "it goes on from the head that it found");
     assert!(open);
+}
+
+#[test]
+fn on_a_full_disk_what_takes_away_is_carried_out_and_what_puts_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    let reserve = Reserve::open(&disk, &dir.path().join("store.db"));
+    let file = dir.path().join("store.reserve");
+    assert!(file.exists());
+    let (keys, _, writer) = writer(
+        |head| Box::new(Broken { defect: Defect::FullBesides(file.clone()), head, staged: Vec::new() }),
+        Some(reserve),
+    );
+    let (requests, queue) = sync_channel(8);
+    let ask = |puts: &[bool]| {
+        let ops = puts.iter().map(|puts| HiddenOp {
+            path: keys.hidden(&StorePath::new(["a"]).unwrap()).unwrap(),
+            value: puts.then(|| secret::SecretBytes::new(vec![1])),
+        });
+        let batch = HiddenBatch { absent: vec![], versions: vec![], ops: ops.collect(), value_bytes: 1 };
+        let (reply, answer) = oneshot::channel();
+        requests.send(Request::Write(Write::Batch(batch), reply)).unwrap();
+        answer
+    };
+    // Two groups: what comes after a read is not in one commit with what came before.
+    let first = [ask(&[true]), ask(&[false]), ask(&[true, false]), ask(&[false])];
+    requests.send(Request::Keyring(oneshot::channel().0)).unwrap();
+    let second = [ask(&[true]), ask(&[false])];
+    drop(requests);
+    writer.run(&queue);
+    let answers: Vec<_> = first.into_iter().chain(second).map(|a| a.blocking_recv().unwrap().map(drop)).collect();
+    for (n, answer) in answers.iter().enumerate() {
+        match n {
+            1 | 3 | 5 => assert!(answer.is_ok(), "{n}: {answer:?}"),
+            _ => assert!(matches!(answer, Err(CommitError::DiskFull)), "{n}: {answer:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_reserve_that_cannot_be_made_leaves_the_store_to_removals() {
+    let dir = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(OsDisk);
+    // A directory in its place: nothing that could be removed, or written over.
+    disk.create_dir(&dir.path().join("store.reserve"), 0o700).unwrap();
+    let mut reserve = Reserve::open(&disk, &dir.path().join("store.db"));
+    assert!(!reserve.stands() && !reserve.give_up());
+    disk.remove_dir(&dir.path().join("store.reserve")).unwrap();
+    assert!(reserve.stands(), "it is made as soon as it can be");
+    assert_eq!(disk.meta(&dir.path().join("store.reserve")).unwrap().unwrap().len, 4 << 20);
+    assert!(reserve.give_up() && !dir.path().join("store.reserve").exists());
 }

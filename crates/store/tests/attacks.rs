@@ -198,7 +198,8 @@ fn an_old_keyring_put_back() {
     assert!(tampered_at_open(&bed).contains("keyring"));
 }
 
-/// An old store put back whole is not told by the store itself; the slots tell it, by the generation that the head repeats.
+/// An old store put back whole is not told by the store itself; the slots tell it, by the generation that the head
+/// repeats.
 #[test]
 fn an_old_store_put_back_whole_shows_its_slot_set() {
     let bed = filled();

@@ -4,6 +4,8 @@
 
 mod common;
 
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use std::time::Duration;
 
 use common::{Bed, STORE_ID, commit, delete, get, list, new_store, path, put, put_op, root};
@@ -252,17 +254,59 @@ fn a_new_root_key_comes_with_its_slot_set_in_one_commit() {
     let store = bed.create();
     put(&store, "old", "1");
     let slots = store::SlotSet { generation: 2, digest: [9; 32] };
-    let wrong = block_on(store.change_root(&root(2), &root(3), slots));
+    let wrong = block_on(store.change_root(&root(2), &root(3), slots, Batch::default()));
     assert!(matches!(wrong, Err(store::RotateError::WrongRoot)));
     let before = store.head().unwrap().sequence;
-    block_on(store.change_root(&root(1), &root(2), slots)).unwrap();
+    let with = |conds: &[&str]| Batch {
+        conds: conds.iter().map(|at| Cond::Absent(path(at))).collect(),
+        ops: vec![put_op("with", "3")],
+    };
+    let refused = block_on(store.change_root(&root(1), &root(2), slots, with(&["old"])));
+    assert!(matches!(refused, Err(store::RotateError::Commit(CommitError::Conflict))), "{refused:?}");
+    assert_eq!((store.head().unwrap().sequence, get(&store, "with")), (before, None), "all of it or nothing");
+    block_on(store.change_root(&root(1), &root(2), slots, with(&[]))).unwrap();
     let head = store.head().unwrap();
-    assert_eq!((head.slots, head.sequence), (slots, before + 1));
+    assert_eq!((head.slots, head.sequence, head.sealed_values), (slots, before + 1, 2), "both under the new data key");
     put(&store, "new", "2");
     drop(store);
     assert!(matches!(Store::open(&bed.config, &root(1), STORE_ID), Err(OpenError::WrongRoot)));
     let store = Store::open(&bed.config, &root(2), STORE_ID).unwrap();
-    assert_eq!(["old", "new"].map(|at| get(&store, at).unwrap()), ["1", "2"]);
+    assert_eq!(["old", "new", "with"].map(|at| get(&store, at).unwrap()), ["1", "2", "3"]);
+}
+
+#[test]
+fn reads_and_writes_beside_changes_of_the_root_key_see_nothing_of_them() {
+    let bed = Bed::new();
+    let store = bed.create();
+    put(&store, "still", "here");
+    let done = AtomicBool::new(false);
+    let written = std::thread::scope(|scope| {
+        let writer = scope.spawn(|| {
+            let mut n = 0;
+            while !done.load(Ordering::Relaxed) || n == 0 {
+                n += 1;
+                put(&store, "count", &n.to_string());
+                put(&store, &format!("log/{}", n % 8), &n.to_string());
+            }
+            n
+        });
+        scope.spawn(|| {
+            while !done.load(Ordering::Relaxed) {
+                assert_eq!(get(&store, "still").as_deref(), Some("here"));
+                assert!(get(&store, "never").is_none());
+                get(&store, "count");
+            }
+        });
+        for fill in 1..30 {
+            let slots = store::SlotSet { generation: 1 + u64::from(fill), digest: [fill; 32] };
+            block_on(store.change_root(&root(fill), &root(fill + 1), slots, Batch::default())).unwrap();
+        }
+        done.store(true, Ordering::Relaxed);
+        writer.join().unwrap()
+    });
+    drop(store);
+    let store = Store::open(&bed.config, &root(30), STORE_ID).unwrap();
+    assert_eq!(get(&store, "count"), Some(written.to_string()));
 }
 
 #[test]

@@ -1,8 +1,9 @@
 //! Power cuts under the real store: real SQLite, real bytes, a recorded disk.
 //!
-//! A workload runs once and notes each acknowledgement. Then the power is cut after each write and sync of it, under each
-//! model of what a disk may keep, and the store is opened from what is left: it must open, hold every batch that was
-//! acknowledged, and none by half. `EDGEKEEP_CRASH_CUTS=10000` looks at so many cuts; the short form at a sample of them.
+//! A workload runs once and notes each acknowledgement. Then the power is cut after each write and sync of it, under
+//! each model of what a disk may keep, and the store is opened from what is left: it must open, hold every batch that
+//! was acknowledged, and none by half. `EDGEKEEP_CRASH_CUTS=10000` looks at so many cuts; the short form at a sample of
+//! them.
 
 #![allow(clippy::unwrap_used)]
 
@@ -11,9 +12,9 @@ mod common;
 use std::path::Path;
 use std::sync::Arc;
 
-use common::{BUILT, STORE_ID, commit, new_store, path, put_op, root, try_get};
+use common::{BUILT, STORE_ID, new_store, path, put_op, root, try_get};
 use host::{Disk, OsDisk};
-use store::{CommitError, Op, OpenError, Store, StoreConfig};
+use store::{Batch, CommitError, Op, OpenError, RotateError, SlotSet, Store, StoreConfig};
 use testkit::{CrashDisk, Cut, FakeClock, Fault, Image, NameRule, SeededEntropy, Unsynced, block_on, scratch_dir};
 
 /// Batch `n` writes its number to these, adds one entry and removes another: any half of it shows.
@@ -26,6 +27,36 @@ fn batch(n: u64) -> Vec<Op> {
     ops.push(put_op(&format!("log/{}", n % 16), &format!("{n}:{}", "x".repeat(size))));
     ops.push(Op::Delete(path(&format!("log/{}", (n + 5) % 16))));
     ops
+}
+
+/// Commits batch `n`; every fifteenth comes with another root key, for which all values are written anew.
+fn carry_out(store: &Store, n: u64) -> Result<(), CommitError> {
+    let (old, new) = (key_of(n - 1), key_of(n));
+    let batch = Batch { conds: Vec::new(), ops: batch(n) };
+    if old == new {
+        return block_on(store.commit(batch)).map(drop);
+    }
+    let slots = SlotSet { generation: n, digest: [new; 32] };
+    match block_on(store.change_root(&root(old), &root(new), slots, batch)) {
+        Ok(_) => Ok(()),
+        Err(RotateError::Commit(e)) => Err(e),
+        Err(other) => panic!("{other:?}"),
+    }
+}
+
+/// Which root key is in force after batch `n`.
+fn key_of(n: u64) -> u8 {
+    1 + u8::try_from(n / 15).unwrap()
+}
+
+/// Opens by the one root key that fits.
+fn open_by_any(config: &StoreConfig) -> Result<Store, String> {
+    let opened = (1..20).map(|fill| (fill, Store::open(config, &root(fill), STORE_ID)));
+    let found = opened.into_iter().find(|(_, opened)| !matches!(opened, Err(OpenError::WrongRoot)));
+    let (fill, store) = found.ok_or("no root key opens it")?;
+    let store = store.map_err(|e| format!("does not open: {e:?}"))?;
+    let n = store.head().map_err(|e| e.to_string())?.sequence;
+    if key_of(n) != fill { Err(format!("after batch {n} it opens by root key {fill}")) } else { Ok(store) }
 }
 
 /// What the store must hold after batch `n`.
@@ -68,8 +99,8 @@ fn config_on(disk: &CrashDisk, at: &str) -> StoreConfig {
     config(&disk.path(at), Arc::new(disk.clone()), Some(disk.vfs()))
 }
 
-/// Creates a store in `data.new`, renames it to `data`, and commits `batches` to it; each acknowledgement is marked, the
-/// creation as 0.
+/// Creates a store in `data.new`, renames it to `data`, and commits `batches` to it; each acknowledgement is marked,
+/// the creation as 0.
 fn run(disk: &CrashDisk, batches: u64) {
     disk.create_dir(&disk.path("data.new"), 0o700).unwrap();
     let store = Store::create(&config_on(disk, "data.new/store.db"), &root(1), &new_store()).unwrap();
@@ -83,9 +114,9 @@ fn run(disk: &CrashDisk, batches: u64) {
 fn go_on(disk: &CrashDisk, from: u64, to: u64) {
     let half = from + (to - from) / 2;
     for (from, to) in [(from, half), (half + 1, to)] {
-        let store = Store::open(&config_on(disk, "data/store.db"), &root(1), STORE_ID).unwrap();
+        let store = open_by_any(&config_on(disk, "data/store.db")).unwrap();
         for n in from..=to {
-            commit(&store, batch(n)).unwrap();
+            carry_out(&store, n).unwrap();
             disk.mark(n);
         }
         store.close(); // a checkpoint in the middle and one at the end
@@ -100,13 +131,13 @@ fn verify(image: &Image, acknowledged: Option<u64>) -> Result<(), String> {
         return if acknowledged.is_none() { Ok(()) } else { Err("the store is gone".into()) };
     }
     let config = config(&dir.path().join("data/store.db"), Arc::new(OsDisk), None);
-    let store = Store::open(&config, &root(1), STORE_ID).map_err(|e| format!("does not open: {e:?}"))?;
+    let store = open_by_any(&config)?;
     let n = store.head().map_err(|e| e.to_string())?.sequence;
     if acknowledged.is_some_and(|a| n < a) {
         return Err(format!("batch {acknowledged:?} was acknowledged, the store is at {n}"));
     }
     check(&store, n)?;
-    commit(&store, batch(n + 1)).map_err(|e| format!("does not go on: {e}"))?;
+    carry_out(&store, n + 1).map_err(|e| format!("does not go on: {e}"))?;
     check(&store, n + 1)
 }
 
@@ -161,7 +192,7 @@ fn a_second_cut_in_the_middle_of_recovery_loses_nothing_either() {
         let acknowledged = first.marked_before(at).unwrap();
         let second = CrashDisk::holding(&first.image(&cut));
         second.mark(acknowledged);
-        let store = Store::open(&config_on(&second, "data/store.db"), &root(1), STORE_ID).unwrap();
+        let store = open_by_any(&config_on(&second, "data/store.db")).unwrap();
         let found = store.head().unwrap().sequence;
         assert!(found >= acknowledged);
         second.mark(found);
@@ -171,8 +202,8 @@ fn a_second_cut_in_the_middle_of_recovery_loses_nothing_either() {
     }
 }
 
-/// Kept mutants: each must be caught by the same check that the store passes, or the check proves nothing. (The directory is
-/// synced twice over, by SQLite for its journal and by `Store::create`; the mutant drops both.)
+/// Kept mutants: each must be caught by the same check that the store passes, or the check proves nothing. (The
+/// directory is synced twice over, by SQLite for its journal and by `Store::create`; the mutant drops both.)
 #[test]
 fn a_missing_fsync_is_caught() {
     let mutants: [(&str, &[&str]); 3] =
@@ -190,19 +221,19 @@ fn a_missing_fsync_is_caught() {
 fn a_full_disk_changes_nothing_and_passes() {
     let disk = CrashDisk::new();
     run(&disk, 10);
-    let store = Store::open(&config_on(&disk, "data/store.db"), &root(1), STORE_ID).unwrap();
+    let store = open_by_any(&config_on(&disk, "data/store.db")).unwrap();
     let mut n = 10;
     for writes in 0..40 {
         disk.inject(Fault::FullAfterWrites(writes));
-        match commit(&store, batch(n + 1)) {
-            Ok(_) => n += 1,
+        match carry_out(&store, n + 1) {
+            Ok(()) => n += 1,
             Err(CommitError::DiskFull) => {}
             Err(other) => panic!("after {writes} writes: {other:?}"),
         }
         disk.heal();
         check(&store, n).unwrap_or_else(|wrong| panic!("after {writes} writes: {wrong}"));
         n += 1;
-        commit(&store, batch(n)).unwrap();
+        carry_out(&store, n).unwrap();
     }
     store.close();
     verify(&disk.everything(), Some(n)).unwrap();
@@ -212,13 +243,13 @@ fn a_full_disk_changes_nothing_and_passes() {
 fn a_failed_fsync_is_an_unknown_outcome_and_loses_nothing_later() {
     let disk = CrashDisk::new();
     run(&disk, 10);
-    let store = Store::open(&config_on(&disk, "data/store.db"), &root(1), STORE_ID).unwrap();
+    let store = open_by_any(&config_on(&disk, "data/store.db")).unwrap();
     let mut unknown = 0;
     for _ in 0..5 {
         disk.inject(Fault::OneSyncFailsAfter(0));
         let n = store.head().unwrap().sequence + 1;
-        match commit(&store, batch(n)) {
-            Ok(_) => {}
+        match carry_out(&store, n) {
+            Ok(()) => {}
             Err(CommitError::OutcomeUnknown(_)) => unknown += 1,
             Err(other) => panic!("{other:?}"),
         }
@@ -226,7 +257,7 @@ fn a_failed_fsync_is_an_unknown_outcome_and_loses_nothing_later() {
         // Read again, as the error asks: it is the one or the other, whole.
         let n = store.head().unwrap().sequence;
         check(&store, n).unwrap();
-        commit(&store, batch(n + 1)).unwrap();
+        carry_out(&store, n + 1).unwrap();
         disk.mark(n + 1);
     }
     assert!(unknown > 0, "no commit has met the failing fsync");
