@@ -85,8 +85,8 @@ impl<'v, V: Vault> Calls<'v, V> {
         if let Some(token) = self.token {
             request = request.with_token(copy(token));
         }
-        // A store in this process answers from its cache without suspending: who knocks at the door meanwhile is let in between
-        // two of our calls, not after hundreds of them.
+        // A store in this process answers from its cache without suspending: who knocks at the door meanwhile is let in
+        // between two of our calls, not after hundreds of them.
         tokio::task::yield_now().await;
         Ok(self.vault.call(request).await?)
     }

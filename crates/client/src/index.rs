@@ -1,8 +1,8 @@
-//! What was written is there when it is read: a cluster of OpenBao (2.5 and later) answers reads at every node, and one that lags behind does not
-//! have yet what its caller has just written through it.
+//! What was written is there when it is read: a cluster of OpenBao (2.5 and later) answers reads at every node, and one
+//! that lags behind does not have yet what its caller has just written through it.
 //!
-//! Each answer tells how far the store had written. That goes back with the next request, and a node that is not as far passes it on to the
-//! leader. A store that tells nothing is sent nothing.
+//! Each answer tells how far the store had written. That goes back with the next request, and a node that is not as far
+//! passes it on to the leader. A store that tells nothing is sent nothing.
 
 use std::sync::{Mutex, PoisonError};
 

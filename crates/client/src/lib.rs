@@ -1,13 +1,15 @@
-//! The seam: whoever provisions a store does it through [`Vault`], be the store in this process or at the end of a wire.
+//! The seam: whoever provisions a store does it through [`Vault`], be the store in this process or at the end of a
+//! wire.
 //!
 //! ```text
 //! api::Request --encode--> HTTP/1.1 over TLS ([`HttpsVault`]) or a Unix socket ([`UnixVault`]) --reply--> api::Reply
 //! ```
 //!
-//! [`Calls`] asks it in the few shapes that those need who keep a store. Beside it stands [`exchange_plain`], one bounded HTTP exchange for protocols that protect themselves.
+//! [`Calls`] asks it in the few shapes that those need who keep a store. Beside it stands [`exchange_plain`], one
+//! bounded HTTP exchange for protocols that protect themselves.
 //!
-//! Every wire has deadlines, a bound on what it reads, and one connection that is used again. TLS trusts the one CA that it is
-//! given, never those of the system.
+//! Every wire has deadlines, a bound on what it reads, and one connection that is used again. TLS trusts the one CA
+//! that it is given, never those of the system.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -51,8 +53,8 @@ impl<V: Vault> Vault for std::sync::Arc<V> {
 
 /// A [`Vault`] at the end of a wire of its own.
 pub trait Wired: Vault {
-    /// Resolves when a connection of this client has ended since the last call: at once when the store's process dies, for then the
-    /// kernel closes it, without asking it for anything. It may be told without need.
+    /// Resolves when a connection of this client has ended since the last call: at once when the store's process dies,
+    /// for then the kernel closes it, without asking it for anything. It may be told without need.
     fn hung_up(&self) -> impl Future<Output = ()> + Send;
 }
 

@@ -1,7 +1,8 @@
 //! One plain HTTP/1.1 exchange with a server that is no store, for protocols that protect themselves (Tang's does).
 //!
-//! Nothing secret goes over it and nothing that comes back is believed as such: the caller's protocol decides. So the server
-//! may be any machine, and all that is kept here are bounds: of time, of head and body, and no redirection is followed.
+//! Nothing secret goes over it and nothing that comes back is believed as such: the caller's protocol decides. So the
+//! server may be any machine, and all that is kept here are bounds: of time, of head and body, and no redirection is
+//! followed.
 
 use std::fmt;
 use std::future::{Future, poll_fn};

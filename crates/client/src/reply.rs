@@ -1,6 +1,7 @@
 //! From HTTP status and body to [`Reply`].
 //!
-//! Four shapes, told apart by their keys: `{"errors": [...]}`; the envelope with `request_id`; JSON without an envelope; nothing.
+//! Four shapes, told apart by their keys: `{"errors": [...]}`; the envelope with `request_id`; JSON without an
+//! envelope; nothing.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;

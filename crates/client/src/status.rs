@@ -59,8 +59,8 @@ impl WebUrl {
         self.tls
     }
 
-    /// Asks once, with GET, and gives the status. A redirect is a status like any other: it would lead to who knows where. The
-    /// caller sets a deadline.
+    /// Asks once, with GET, and gives the status. A redirect is a status like any other: it would lead to who knows
+    /// where. The caller sets a deadline.
     ///
     /// # Errors
     /// [`StatusError`]; over TLS also if the server does not show that `trust` trusts it.
@@ -85,7 +85,8 @@ impl WebUrl {
             .body(Empty::<Bytes>::new())
             .map_err(|_| StatusError::Malformed)?;
         let asked = sender.send_request(request);
-        // Whichever ends first; the connection with its socket is dropped with this future, whatever the peer still sends.
+        // Whichever ends first; the connection with its socket is dropped with this future, whatever the peer still
+        // sends.
         tokio::pin!(asked, connection);
         let response = tokio::select! {
             biased;

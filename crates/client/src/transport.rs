@@ -32,8 +32,8 @@ impl HttpsVault {
     }
 }
 
-/// A store at a Unix socket. The folder of the socket must be one that only the store's user can write: who owns the folder
-/// can put another socket there.
+/// A store at a Unix socket. The folder of the socket must be one that only the store's user can write: who owns the
+/// folder can put another socket there.
 pub struct UnixVault(Wire);
 
 impl UnixVault {
@@ -44,12 +44,12 @@ impl UnixVault {
     }
 }
 
-/// A store without TLS: on this machine, such as `bao server -dev`, or, where somebody asked for it, on a network of containers.
-/// Any program that takes the port sees tokens and secrets, and so does everyone on the way.
+/// A store without TLS: on this machine, such as `bao server -dev`, or, where somebody asked for it, on a network of
+/// containers. Any program that takes the port sees tokens and secrets, and so does everyone on the way.
 pub struct DangerPlainVault(Wire);
 
-/// Says that a store without TLS may be on a private network (RFC 1918, RFC 4193, RFC 3927), as in EdgeX's own compose files. A name that
-/// leads anywhere else is refused when it is looked up, before anything is sent.
+/// Says that a store without TLS may be on a private network (RFC 1918, RFC 4193, RFC 3927), as in EdgeX's own compose
+/// files. A name that leads anywhere else is refused when it is looked up, before anything is sent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PlainNetworkAllowed(());
 

@@ -1,5 +1,5 @@
-//! Whom a TLS client trusts: the certificate authorities of one PEM file, under one name. And who it is itself, where the server
-//! asks.
+//! Whom a TLS client trusts: the certificate authorities of one PEM file, under one name. And who it is itself, where
+//! the server asks.
 
 use std::sync::Arc;
 
@@ -52,7 +52,8 @@ impl Trust {
         Ok(self)
     }
 
-    /// Presents this certificate to a server that asks for one: a PEM chain, the leaf first, and the leaf's private key.
+    /// Presents this certificate to a server that asks for one: a PEM chain, the leaf first, and the leaf's private
+    /// key.
     ///
     /// # Errors
     /// [`TrustError::Identity`] where either cannot be read, or the key is another certificate's.

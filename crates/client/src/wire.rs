@@ -34,7 +34,8 @@ pub struct Deadlines {
 }
 
 impl Default for Deadlines {
-    /// 5 s and 30 s: a store on the same device answers within milliseconds, one behind a mobile network within seconds.
+    /// 5 s and 30 s: a store on the same device answers within milliseconds, one behind a mobile network within
+    /// seconds.
     fn default() -> Self {
         Self { connect: Duration::from_secs(5), total: Duration::from_secs(30) }
     }
@@ -89,8 +90,8 @@ pub(crate) struct Wire {
     address: Address,
     host_header: String,
     deadlines: Deadlines,
-    /// The connection that the last call left behind. It is taken out for a call and put back after it, so that the lock is
-    /// never held across a wait; calls at the same time make connections of their own.
+    /// The connection that the last call left behind. It is taken out for a call and put back after it, so that the
+    /// lock is never held across a wait; calls at the same time make connections of their own.
     idle: Mutex<Option<SendRequest<Full<Bytes>>>>,
     /// Told when a connection has ended.
     ended: Arc<Notify>,
@@ -110,7 +111,8 @@ impl Wire {
         Self { dial, address, host_header, deadlines, idle, ended, index }
     }
 
-    /// Resolves when a connection has ended since the last time: at once when the peer dies, for then the kernel closes it.
+    /// Resolves when a connection has ended since the last time: at once when the peer dies, for then the kernel closes
+    /// it.
     pub(crate) async fn hung_up(&self) {
         self.ended.notified().await;
     }
@@ -119,8 +121,8 @@ impl Wire {
         &self.address
     }
 
-    /// Makes a call within the deadline. A connection that broke in the middle of a call is not tried again: the call may have
-    /// taken effect.
+    /// Makes a call within the deadline. A connection that broke in the middle of a call is not tried again: the call
+    /// may have taken effect.
     pub(crate) async fn call(&self, request: Request) -> Result<Reply, CallError> {
         let total = self.deadlines.total;
         match timeout(total, self.exchange(&request)).await {
@@ -135,7 +137,8 @@ impl Wire {
         if let Some(mut sender) = self.take_idle() {
             match sender.try_send_request(outgoing).await {
                 Ok(response) => return self.finish(sender, response).await,
-                // Closed by the peer while it was idle. What hyper hands back was never sent, so it is safe to send now.
+                // Closed by the peer while it was idle. What hyper hands back was never sent, so it is safe to send
+                // now.
                 Err(mut unsent) => match unsent.take_message() {
                     Some(message) => outgoing = message,
                     None => return Err(self.broken(unsent.error())),

@@ -21,10 +21,10 @@ use crate::{IssueError, LoadError};
 pub enum Scope {
     /// Any name: a device whose names change keeps its CA, and with it every pin.
     Any,
-    /// These names (and what lies below a DNS name), written into the certificate as critical name constraints (RFC 5280,
-    /// 4.2.1.10): a stolen CA key cannot then speak for anybody else where an operator trusts it more widely. OpenSSL, Go,
-    /// webpki and browsers honour them; a few embedded clients reject any critical extension that they do not know, so
-    /// this is a choice and not the default.
+    /// These names (and what lies below a DNS name), written into the certificate as critical name constraints (RFC
+    /// 5280, 4.2.1.10): a stolen CA key cannot then speak for anybody else where an operator trusts it more widely.
+    /// OpenSSL, Go, webpki and browsers honour them; a few embedded clients reject any critical extension that they do
+    /// not know, so this is a choice and not the default.
     Only(ServerNames),
 }
 
@@ -158,8 +158,8 @@ fn server_name(names: &ServerNames) -> DistinguishedName {
     name
 }
 
-/// 1970-01-01 to 9999-12-31 23:59:59, the value for "no well-defined expiration" (RFC 5280, 4.1.2.5), and a serial number
-/// of 128 bits with a fixed sign and length.
+/// 1970-01-01 to 9999-12-31 23:59:59, the value for "no well-defined expiration" (RFC 5280, 4.1.2.5), and a serial
+/// number of 128 bits with a fixed sign and length.
 fn lifelong(entropy: &dyn Entropy) -> Result<CertificateParams, IssueError> {
     let mut params = CertificateParams::default();
     params.not_before = date_time_ymd(if host::in_force("certificates-without-dates") { 1970 } else { 2026 }, 1, 1);

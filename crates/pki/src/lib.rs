@@ -1,9 +1,11 @@
-//! X.509 as pure functions: names and keys in, certificates out; no clock, no files, no sockets.
+//! X.509 as pure functions: names and keys in, certificates out; no clock, no files, no sockets. What others made, and
+//! how it is judged, is in [`peer`].
 //!
-//! A device has one [`Ca`], made at its first boot and pinned by every client (`ca.pem` lies beside each token), and one
-//! [`ServerCertificate`] under it. Both are valid from 1970-01-01 to 9999-12-31 (RFC 5280, 4.1.2.5; IEEE 802.1AR, 8.7): a
-//! device whose clock is wrong must still be let in by its own services, and trust here rests on the pin, not on the date.
-//! Every certificate is read back by a second parser and checked against what was wanted before anybody sees it.
+//! A device has one [`Ca`], made at its first boot and pinned by every client (`ca.pem` lies beside each token), and
+//! one [`ServerCertificate`] under it. Both are valid from 1970-01-01 to 9999-12-31 (RFC 5280, 4.1.2.5; IEEE 802.1AR,
+//! 8.7): a device whose clock is wrong must still be let in by its own services, and trust here rests on the pin, not
+//! on the date. Every certificate is read back by a second parser and checked against what was wanted before anybody
+//! sees it.
 //!
 //! Keys are ECDSA on P-256: every TLS client of the field takes it (TLS 1.2 with Mbed TLS included), signing is the
 //! fastest of all on small cores, and its strength, like that of the X25519 beside it, is enough for a device's life.
@@ -16,6 +18,7 @@ mod certificate;
 mod key;
 mod lint;
 mod names;
+pub mod peer;
 
 pub use ca::{Ca, Scope};
 pub use certificate::{Fingerprint, Misfit, ServerCertificate};

@@ -66,7 +66,8 @@ pub(crate) fn server(der: &[u8]) -> Result<ServerFacts, LintError> {
     read_server(der).map_err(|defect| LintError { certificate: Fingerprint::of(der), defect })
 }
 
-/// RFC 7093, method 1: the leftmost 160 bits of SHA-256 of the public key; of the whole key information here, as rcgen does.
+/// RFC 7093, method 1: the leftmost 160 bits of SHA-256 of the public key; of the whole key information here, as rcgen
+/// does.
 pub(crate) fn key_id(key: &impl PublicKeyData) -> [u8; 20] {
     let hash = secret::crypto::sha256(&[&key.subject_public_key_info()]);
     let mut id = [0; 20];

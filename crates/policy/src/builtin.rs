@@ -6,7 +6,8 @@ pub const ROOT_NAME: &str = "root";
 /// The name of the policy that every token has unless it was made without.
 pub const DEFAULT_NAME: &str = "default";
 
-/// What a new store's `default` policy says; an operator may write another. It lets a token look after itself, and no more.
+/// What a new store's `default` policy says; an operator may write another. It lets a token look after itself, and no
+/// more.
 pub const DEFAULT_TEXT: &str = r#"# A token may look at itself, renew itself and give itself up.
 path "auth/token/lookup-self" { capabilities = ["read"] }
 path "auth/token/renew-self"  { capabilities = ["update"] }

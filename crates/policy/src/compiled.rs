@@ -140,7 +140,8 @@ impl Compiled {
         self.deciding(path, true).map_or_else(|| vec!["deny"], |rule| rule.capabilities().names())
     }
 
-    /// Whether some rule grants anything at or below `folder` (which ends in `/`): whether the caller may know that it is there.
+    /// Whether some rule grants anything at or below `folder` (which ends in `/`): whether the caller may know that it
+    /// is there.
     pub fn reaches(&self, folder: &str) -> bool {
         let meets = |fixed: &str| fixed.starts_with(folder) || folder.starts_with(fixed);
         let grants = |rule: &Compound| !rule.capabilities().is_deny();
@@ -179,8 +180,8 @@ impl Compiled {
 
     /// Index of the longest prefix rule that `path` begins with.
     ///
-    /// Whatever sorts between a prefix of `path` and `path` itself begins with that prefix too. So the greatest rule up to
-    /// `path`, its parent, that one's parent ... are all the candidates there are, longest first.
+    /// Whatever sorts between a prefix of `path` and `path` itself begins with that prefix too. So the greatest rule up
+    /// to `path`, its parent, that one's parent ... are all the candidates there are, longest first.
     fn longest_prefix(&self, path: &str) -> Option<usize> {
         let mut at = self.prefixes.partition_point(|p| *p.text <= *path).checked_sub(1);
         while let Some(prefix) = at.and_then(|i| self.prefixes.get(i)) {

@@ -9,63 +9,24 @@
 //!
 //! `${...}` in a text is left as it is: policies have no functions to call.
 
+mod text;
+mod value;
+
 use std::iter::Peekable;
 use std::str::CharIndices;
 
 use zeroize::Zeroizing;
 
+pub(crate) use value::{Item, Value};
+
 /// Deepest nesting of lists and objects. A policy needs five.
 pub(crate) const MAX_DEPTH: u32 = 32;
-
-/// A value. Its texts are wiped, for bodies of requests are read with the same code.
-#[derive(Clone, Debug)]
-pub(crate) enum Value {
-    Null,
-    Bool(bool),
-    /// As written: a request may have more digits than any machine number.
-    Number(String),
-    Text(Zeroizing<String>),
-    List(Vec<Value>),
-    Object(Vec<Item>),
-}
-
-/// One entry of an object. HCL blocks have labels, so there can be several keys: `path "secret/*" {...}`.
-#[derive(Clone, Debug)]
-pub(crate) struct Item {
-    pub(crate) keys: Vec<String>,
-    /// From 1.
-    pub(crate) line: u32,
-    pub(crate) value: Value,
-}
 
 /// What was expected, and on which line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct SyntaxError {
     pub(crate) line: u32,
     pub(crate) problem: &'static str,
-}
-
-impl Value {
-    pub(crate) fn text(text: &str) -> Self {
-        Self::Text(Zeroizing::new(text.to_owned()))
-    }
-}
-
-/// Equality as JSON has it: numbers by their value, objects in any order.
-impl PartialEq for Value {
-    fn eq(&self, other: &Self) -> bool {
-        match (self, other) {
-            (Self::Null, Self::Null) => true,
-            (Self::Bool(a), Self::Bool(b)) => a == b,
-            (Self::Number(a), Self::Number(b)) => same_number(a, b),
-            (Self::Text(a), Self::Text(b)) => a == b,
-            (Self::List(a), Self::List(b)) => a == b,
-            (Self::Object(a), Self::Object(b)) => {
-                a.len() == b.len() && a.iter().all(|i| b.iter().any(|j| i.keys == j.keys && i.value == j.value))
-            }
-            _ => false,
-        }
-    }
 }
 
 /// Reads a document.
@@ -313,106 +274,6 @@ impl<'a> Reader<'a> {
         }
     }
 
-    fn quoted(&mut self) -> Read<Zeroizing<String>> {
-        if !self.take('"') {
-            return self.fault("expected a text in quotes");
-        }
-        // Room for the text up to the next quote: without escapes it never grows, and so leaves no copy behind.
-        let start = self.at();
-        let room = self.text.get(start..).and_then(|left| left.find('"')).unwrap_or(0);
-        let mut text = Zeroizing::new(String::with_capacity(room));
-        loop {
-            match self.next() {
-                Some('"') => return Ok(text),
-                Some('\\') => {
-                    let c = self.escape()?;
-                    text.push(c);
-                }
-                Some('\n') if !self.json => return self.fault("a text in quotes is not closed on its line"),
-                Some(c) if self.json && c < ' ' => return self.fault("a control character in a text"),
-                Some(c) => text.push(c),
-                None => return self.fault("a text in quotes is not closed"),
-            }
-        }
-    }
-
-    /// After the backslash.
-    fn escape(&mut self) -> Read<char> {
-        match self.next() {
-            Some(c @ ('"' | '\\' | '/')) => Ok(c),
-            Some('n') => Ok('\n'),
-            Some('t') => Ok('\t'),
-            Some('r') => Ok('\r'),
-            Some('b') => Ok('\u{8}'),
-            Some('f') => Ok('\u{c}'),
-            Some('x') if !self.json => self.code_point(2),
-            Some('U') if !self.json => self.code_point(8),
-            Some('u') => self.utf16(),
-            _ => self.fault("an unknown escape in a text"),
-        }
-    }
-
-    fn hex(&mut self, digits: usize) -> Read<u32> {
-        let mut code = 0;
-        for _ in 0..digits {
-            match self.next().and_then(|c| c.to_digit(16)) {
-                Some(d) => code = code * 16 + d,
-                None => return self.fault("expected a hexadecimal digit"),
-            }
-        }
-        Ok(code)
-    }
-
-    fn code_point(&mut self, digits: usize) -> Read<char> {
-        let code = self.hex(digits)?;
-        char::from_u32(code).map_or_else(|| self.fault("not a Unicode character"), Ok)
-    }
-
-    /// `\uXXXX`, or two of them for what UTF-16 writes as a pair.
-    fn utf16(&mut self) -> Read<char> {
-        let first = self.hex(4)?;
-        if !(0xd800..0xdc00).contains(&first) {
-            return char::from_u32(first).map_or_else(|| self.fault("half of a UTF-16 pair"), Ok);
-        }
-        if !(self.take('\\') && self.take('u')) {
-            return self.fault("half of a UTF-16 pair");
-        }
-        let second = self.hex(4)?;
-        if !(0xdc00..0xe000).contains(&second) {
-            return self.fault("half of a UTF-16 pair");
-        }
-        let code = 0x1_0000 + ((first - 0xd800) << 10) + (second - 0xdc00);
-        char::from_u32(code).map_or_else(|| self.fault("not a Unicode character"), Ok)
-    }
-
-    /// `<<WORD` and lines up to one that holds WORD alone, however far indented. `<<-WORD` also takes that line's indentation
-    /// off all others, if they all have it.
-    fn heredoc(&mut self) -> Read<String> {
-        self.next();
-        if !self.take('<') {
-            return self.fault("expected a value");
-        }
-        let unindent = self.take('-');
-        let word = self.word();
-        if word.is_empty() || !(self.rest_of_line().trim().is_empty() && self.take('\n')) {
-            return self.fault("expected a word alone after '<<'");
-        }
-        let mut lines = Vec::new();
-        loop {
-            let line = self.rest_of_line();
-            if line.trim() == word {
-                let indent = line.find(|c: char| !c.is_whitespace()).and_then(|n| line.get(..n)).unwrap_or_default();
-                let strip = unindent && lines.iter().all(|l: &&str| l.starts_with(indent));
-                let keep = |l: &str| if strip { l.strip_prefix(indent).unwrap_or(l).to_owned() } else { l.to_owned() };
-                return Ok(lines.iter().map(|l| keep(l) + "\n").collect());
-            }
-            lines.push(line);
-            if !self.take('\n') {
-                return self.fault("a heredoc is not closed");
-            }
-        }
-    }
-
     /// Up to the end of the line, which stays.
     fn rest_of_line(&mut self) -> &'a str {
         let start = self.at();
@@ -420,15 +281,6 @@ impl<'a> Reader<'a> {
         let end = self.at();
         self.text.get(start..end).unwrap_or_default()
     }
-}
-
-/// Whole numbers digit by digit, others as floating point.
-fn same_number(a: &str, b: &str) -> bool {
-    let whole = |t: &str| !t.contains(['.', 'e', 'E']);
-    if whole(a) && whole(b) {
-        return a == b || (a.trim_start_matches('-') == "0" && b.trim_start_matches('-') == "0");
-    }
-    matches!((a.parse::<f64>(), b.parse::<f64>()), (Ok(a), Ok(b)) if a == b)
 }
 
 #[cfg(test)]

@@ -5,8 +5,8 @@
 //! Compiled --decide(Query)--> Granted: the proof that a rule allows it, or Denied: why none does
 //! ```
 //!
-//! Exactly one rule decides a request: the one whose pattern fits the path best. Rules are joined only when their pattern is
-//! the same text, and there `deny` wins. So a narrow allowance beats a broad denial, and the reverse.
+//! Exactly one rule decides a request: the one whose pattern fits the path best. Rules are joined only when their
+//! pattern is the same text, and there `deny` wins. So a narrow allowance beats a broad denial, and the reverse.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 

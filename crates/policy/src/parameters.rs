@@ -19,8 +19,8 @@ pub(crate) fn wrapping_fits(terms: &Terms, wrap_ttl: Option<Ttl>) -> bool {
     above && below
 }
 
-/// Checks the parameters of a request. Names are compared in lower case, as rules keep them; a required one must be there
-/// in lower case, for so the engine will look for it.
+/// Checks the parameters of a request. Names are compared in lower case, as rules keep them; a required one must be
+/// there in lower case, for so the engine will look for it.
 pub(crate) fn check(terms: &Terms, query: &Query<'_>) -> Result<(), DeniedWhy> {
     let silent = terms.required.is_empty() && terms.denied.is_empty() && terms.allowed.is_empty();
     if silent || !query.action.has_parameters() {

@@ -53,8 +53,8 @@ impl Segments {
         Self { text: text.strip_suffix('*').unwrap_or(text).to_owned(), open }
     }
 
-    /// Whether the pattern fits. Segments are compared one by one; with a star at its end, the last needs only to begin so, and
-    /// anything may follow it. That last one may be empty: `a/+/*`.
+    /// Whether the pattern fits. Segments are compared one by one; with a star at its end, the last needs only to begin
+    /// so, and anything may follow it. That last one may be empty: `a/+/*`.
     pub(crate) fn fits(&self, path: &str) -> bool {
         let mut left = path.split('/');
         let mut wanted = self.text.split('/').peekable();

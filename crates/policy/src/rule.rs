@@ -48,8 +48,8 @@ impl Terms {
         Self { capabilities: Capabilities::DENY, ..Self::default() }
     }
 
-    /// Joins the terms of another block of the same pattern. The order of blocks does not matter, but for that of values
-    /// within a list, which means nothing.
+    /// Joins the terms of another block of the same pattern. The order of blocks does not matter, but for that of
+    /// values within a list, which means nothing.
     fn join(&mut self, other: &Self) {
         if self.capabilities.is_deny() {
             return;

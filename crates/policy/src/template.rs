@@ -1,7 +1,8 @@
 //! Templates in paths: `{{identity.entity.name}}` stands for whatever the caller is.
 //!
-//! Their form is checked when the policy is written; they are filled in when policies are merged for a caller. A value that
-//! is absent, empty, or holds `*`, `+` or `/` fills nothing in: whoever may write metadata must not be able to widen a rule.
+//! Their form is checked when the policy is written; they are filled in when policies are merged for a caller. A value
+//! that is absent, empty, or holds `*`, `+` or `/` fills nothing in: whoever may write metadata must not be able to
+//! widen a rule.
 
 use std::collections::BTreeMap;
 
