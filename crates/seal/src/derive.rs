@@ -4,8 +4,9 @@
 //! IKM ─┬─ HKDF-Extract(salt of the slot) ─┬─ Expand(KEK    ‖ store ‖ slot) ── KEK ── AES-256-GCM ── root key
 //!      └─ wiped on return                 └─ Expand(VERIFY ‖ store ‖ slot) ── verifier, in clear beside the wrap
 //! ```
-//! The verifier comes from the same extraction as the KEK under another label, so that it tells a wrong IKM from a damaged
-//! slot and says nothing of the KEK (RFC 5869, 3.2). It helps no guesser either: the tag of the wrap is as good a test.
+//! The verifier comes from the same extraction as the KEK under another label, so that it tells a wrong IKM from a
+//! damaged slot and says nothing of the KEK (RFC 5869, 3.2). It helps no guesser either: the tag of the wrap is as good
+//! a test.
 
 use secret::{Kek, RootKey, Secret, SecretBytes, crypto};
 
@@ -38,7 +39,8 @@ impl Ikm {
     }
 }
 
-/// The key material under which the key shares of a store in another process are kept: whatever opens a slot opens them.
+/// The key material under which the key shares of a store in another process are kept: whatever opens a slot opens
+/// them.
 pub fn custody_ikm(root: &RootKey, store: &StoreId) -> Ikm {
     let mut octets = zeroize::Zeroizing::new(vec![0; labels::CUSTODY.bytes]);
     crypto::hkdf_sha256(&store.0, root.expose(), labels::CUSTODY.text.as_bytes(), &mut octets);

@@ -12,8 +12,9 @@ pub fn slot_items(kind: u8, bytes: &[u8]) {
     }
 }
 
-/// A hook file: what is read is written as the same bytes.
+/// A hook file, and a hook's status: what is read is written as the same bytes.
 pub fn hook_file(bytes: &[u8]) {
+    crate::source::fuzzing::hook_status(bytes);
     let digest = secret::crypto::sha256(&[bytes]);
     for bytes in [bytes.to_vec(), [bytes, &digest].concat()] {
         if let Ok(file) = crate::HookFile::parse(&bytes) {

@@ -8,8 +8,8 @@
 //! printed  = HKDF(salt, IKM, "edgekeep/v1/hook-key" ‖ digest), 32 octets
 //! verifier = HKDF(salt, IKM, "edgekeep/v1/hook-verify" ‖ digest), 16 octets
 //! ```
-//! What is printed is no slot's: a store's slot file is not taken, the salt is the file's own, and the key material itself never
-//! leaves. Whatever in the file is changed gives another digest, and the verifier does not fit.
+//! What is printed is no slot's: a store's slot file is not taken, the salt is the file's own, and the key material
+//! itself never leaves. Whatever in the file is changed gives another digest, and the verifier does not fit.
 
 use std::num::NonZeroU8;
 

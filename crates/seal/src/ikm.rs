@@ -15,29 +15,34 @@ pub const MAX_IKM_BYTES: usize = 4096;
 pub struct Ikm(LockedBytes);
 
 impl Ikm {
-    /// Takes over what a source gave. HKDF takes any length (RFC 5869, 2.2), but no more strength comes out than went in.
+    /// Takes over what a source gave. HKDF takes any length (RFC 5869, 2.2), but no more strength comes out than went
+    /// in.
     ///
     /// # Errors
     /// [`IkmError`]; the octets are wiped.
     pub fn new(octets: SecretBytes, short: Option<ShortIkmAllowed>) -> Result<Self, IkmError> {
+        Self::fit(octets.locked(), short)
+    }
+
+    fn fit(octets: LockedBytes, short: Option<ShortIkmAllowed>) -> Result<Self, IkmError> {
+        let length = octets.expose().len();
         let least = if short.is_some() { MIN_IKM_BYTES } else { FULL_IKM_BYTES };
-        if octets.len() < least && host::in_force("ikm-floor") {
-            return Err(IkmError::TooShort { octets: octets.len(), least });
+        if length < least && host::in_force("ikm-floor") {
+            return Err(IkmError::TooShort { octets: length, least });
         }
-        if octets.len() > MAX_IKM_BYTES {
-            return Err(IkmError::TooLong { octets: octets.len() });
+        if length > MAX_IKM_BYTES {
+            return Err(IkmError::TooLong { octets: length });
         }
         // All octets are looked at, whatever they are: the time tells nothing about where the first difference is.
         let first = octets.expose()[0];
         if octets.expose().iter().fold(0, |seen, b| seen | (b ^ first)) == 0 && host::in_force("ikm-not-constant") {
             return Err(IkmError::Constant);
         }
-        Ok(Self(octets.locked()))
+        Ok(Self(octets))
     }
 
-    /// The octets, for the derivation.
-    /// Hands it to another process of ours, through a pipe that nobody else has: how long it is (two octets, big endian), and itself, so that a
-    /// pipe that breaks on the way gives no key material.
+    /// Hands it to another process of ours, through a pipe that nobody else has: how long it is (two octets, big
+    /// endian), and itself, so that a pipe that breaks on the way gives no key material.
     ///
     /// # Errors
     /// What the pipe says.
@@ -55,12 +60,12 @@ impl Ikm {
     pub fn take_over(pipe: &mut dyn io::Read, short: Option<ShortIkmAllowed>) -> io::Result<Self> {
         let mut length = [0; 2];
         pipe.read_exact(&mut length)?;
-        let mut octets = zeroize::Zeroizing::new(vec![0; u16::from_be_bytes(length).into()]);
-        pipe.read_exact(&mut octets)?;
-        Self::new(SecretBytes::new(std::mem::take(&mut *octets)), short)
-            .map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
+        let mut octets = LockedBytes::zeroed(u16::from_be_bytes(length).into());
+        pipe.read_exact(octets.expose_mut())?;
+        Self::fit(octets, short).map_err(|e| io::Error::new(io::ErrorKind::InvalidData, e))
     }
 
+    /// The octets, for the derivation.
     pub(crate) fn expose(&self) -> &[u8] {
         self.0.expose()
     }

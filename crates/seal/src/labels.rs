@@ -1,7 +1,7 @@
 //! Every HKDF label of this crate, on one screen; docs/formats.md has the same table, and a test compares the two.
 //!
-//! No label is the beginning of another, and what follows a label has a fixed length, so that two uses can never meet in
-//! the same `info` (RFC 5869, 3.2).
+//! No label is the beginning of another, and what follows a label has a fixed length, so that two uses can never meet
+//! in the same `info` (RFC 5869, 3.2).
 
 /// One use of HKDF-SHA-256.
 #[derive(Clone, Copy, Debug)]
@@ -28,7 +28,8 @@ pub const SHARES_NAME: Label = Label { text: "edgekeep/v1/shares-name", then: ""
 pub const SHARES_LOGIN: Label = Label { text: "edgekeep/v1/shares-login", then: "", bytes: 32 };
 /// The key that wraps a new store's first root token until that login is there. No salt.
 pub const SHARES_ROOT: Label = Label { text: "edgekeep/v1/shares-root", then: "", bytes: 32 };
-/// What wraps the key shares of a store that we keep for somebody else. Salt: the slot set's store id; key: the root key.
+/// What wraps the key shares of a store that we keep for somebody else. Salt: the slot set's store id; key: the root
+/// key.
 pub const CUSTODY: Label = Label { text: "edgekeep/v1/custody", then: "", bytes: 32 };
 /// What tells the octets of a TPM's index from others that were put in their place. No salt.
 pub const TPM_NV_CHECK: Label = Label { text: "edgekeep/v1/tpm-nv-check", then: "", bytes: 16 };

@@ -3,8 +3,9 @@
 //! ```text
 //! KeySource ── release ──> Ikm ── derive(salt, store, slot) ──> Kek ── unwrap ──> RootKey
 //! ```
-//! A device has a [`SlotSet`] in two copies ([`SlotFiles`]); each slot holds the same root key, wrapped for one source. An
-//! [`Ikm`] is spent by unlocking, and [`Unlocked`] is the proof that the set is authentic. Everything here is synchronous.
+//! A device has a [`SlotSet`] in two copies ([`SlotFiles`]); each slot holds the same root key, wrapped for one source.
+//! An [`Ikm`] is spent by unlocking, and [`Unlocked`] is the proof that the set is authentic. Everything here is
+//! synchronous.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -34,20 +35,22 @@ pub use files::{CopyFault, FoundSlots, ReadSlotsError, SlotCopy, SlotFiles};
 pub use hook_file::{HookFile, HookKey, NotAHookFile, OtherHookKey};
 pub use recovery::{
     AgeRecipients, MAX_RECIPIENTS, RecipientError, RecoveryChoice, RecoveryFileError, RecoveryKey, RecoveryKeyError,
-    seal_to_recipients, write_file as write_recovery_file,
+    check_file as check_recovery_file, seal_to_recipients, write_file as write_recovery_file,
 };
 pub use slot::{Profile, SealMode, SlotId, SlotPublic, SlotPublicError, SourceKind, StoreId};
 pub use slot_set::{
-    Change, ChangeError, CreateError, ForeignStore, HeadCheck, MAX_SLOT_SET_BYTES, MAX_SLOTS, NewSlot, ParseError,
-    ProfileMismatch, SetHeader, SetIsCurrent, Slot, SlotDigest, SlotKek, SlotSet, StaleSlotSet, UnlockError, Unlocked,
-    new_root_key,
+    Change, ChangeError, CreateError, FreshKek, HeadCheck, MAX_SLOT_SET_BYTES, MAX_SLOTS, NewSlot, ParseError,
+    SetHeader, SetIsCurrent, Slot, SlotDigest, SlotKek, SlotSet, StaleSlotSet, UnlockError, Unlocked, new_root_key,
 };
+#[cfg(any(test, feature = "testing"))]
+pub use source::key_source_contract;
 pub use source::{
-    Auth, AuthError, AuthRequest, Capabilities, Check, Closed, CombinedSetupError, CombinedSource, Conformance,
+    Auth, AuthError, AuthRequest, Board, Capabilities, Check, Closed, CombinedSetupError, CombinedSource, Conformance,
     Counting, CredentialForm, CredentialName, CredentialNameError, CredentialSource, Deadline, Escrow, EscrowName,
-    EscrowNameError, EscrowSource, Evidence, ExecSource, Fit, HOOK_LIMIT, HandedPin, Hold, Identity, KeySource, Left,
-    Login, MAX_PARTS, NoAuth, Part, PcrDiff, PcrSignatures, PcrSigning, PcrSigningError, PinFile, Pkcs11Setup,
-    Pkcs11Source, PolicyRequest, Provisioned, Released, Remedy, SoftwareSource, SourceError, TangServer, TangServers,
-    TangSetupError, TangSource, TpmNvSource, TpmSource, Verdict, check_parts, conformance,
-    parse_public_key as parse_pcr_public_key, slot_and_parts,
+    EscrowNameError, EscrowSource, Evidence, ExecSource, Fit, HOOK_LIMIT, HOOK_QUESTION, HandedPin, Hold, HookStatus,
+    Identity, KeySource, Left, Login, MAX_PARTS, NoAuth, Part, PcrDiff, PcrFound, PcrSignatures, PcrSigning,
+    PcrSigningError, PinFile, Pkcs11Setup, Pkcs11Source, PolicyRequest, Provisioned, ReleaseLatch, Released, Remedy,
+    Runs, SoftwareSource, SourceError, TangServer, TangServers, TangSetupError, TangSource, TpmNvSource, TpmSource,
+    Unkept, Verdict, Wanted, check_parts, conformance, counted_by_gate_alone, differ_in_values_alone, left_behind,
+    may_count, measures_registers, parse_public_key as parse_pcr_public_key, slot_and_parts, storage_key,
 };

@@ -1,8 +1,8 @@
-//! Shamir's scheme over GF(2^8) (Shamir 1979), byte by byte: a secret from which any `threshold` shares come back, and of which
-//! fewer say nothing.
+//! Shamir's scheme over GF(2^8) (Shamir 1979), byte by byte: a secret from which any `threshold` shares come back, and
+//! of which fewer say nothing.
 //!
-//! The field is AES's (x^8 + x^4 + x^3 + x + 1), as in Vault's shares. Neither branches nor table look-ups depend on a secret.
-//! The scheme notices no false share: whoever uses it authenticates each share first.
+//! The field is AES's (x^8 + x^4 + x^3 + x + 1), as in Vault's shares. Neither branches nor table look-ups depend on a
+//! secret. The scheme notices no false share: whoever uses it authenticates each share first.
 
 use host::Entropy;
 use secret::Secret;

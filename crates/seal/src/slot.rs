@@ -138,6 +138,11 @@ impl SourceKind {
         KINDS.iter().find(|(kind, ..)| *kind == self).map(|(_, n, name)| (*n, *name)).expect("each kind has a row")
     }
 
+    /// Whether a TPM opens it, by an object or by an index.
+    pub fn is_of_tpm(self) -> bool {
+        matches!(self, Self::Tpm | Self::TpmNv)
+    }
+
     pub(crate) fn number(self) -> u8 {
         self.row().0
     }
@@ -163,7 +168,8 @@ impl fmt::Display for SlotId {
     }
 }
 
-/// What a source made when it was provisioned, and needs again to release: public, kept in the slot, bound into its wrap.
+/// What a source made when it was provisioned, and needs again to release: public, kept in the slot, bound into its
+/// wrap.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SlotPublic {
     kind: SourceKind,

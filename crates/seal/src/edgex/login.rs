@@ -1,7 +1,7 @@
 //! A login that whoever holds all shares can compute, and nobody else: HKDF-SHA-256 over the shares.
 //!
-//! OpenBao takes shares for a new root token only from somebody who is logged in (2.6 and later). This is that login; it
-//! needs no file of its own, and dies with the shares when they are replaced.
+//! OpenBao takes shares for a new root token only from somebody who is logged in (2.6 and later). This is that login;
+//! it needs no file of its own, and dies with the shares when they are replaced.
 
 use host::Entropy;
 use secret::crypto::{Gcm, NONCE_BYTES, TAG_BYTES, hkdf_sha256};

@@ -4,9 +4,10 @@
 //! Shares ─┬─ clear:   ClearShares   what `sys/init` answered; can be wrapped, and saved only by who may (PlainSharesAllowed)
 //!         └─ wrapped: WrappedShares each under a key of its own; can be saved
 //! ```
-//! The format is EdgeX's (docs/formats.md); its defects are not: a salt is never made while decrypting, array lengths are
-//! compared, a truncated or exchanged share is an error, and clear shares go to disk only where somebody asked for it. What the format lacks stays
-//! lacking: nothing binds the shares to a store, and an old file put back is not noticed.
+//! The format is EdgeX's (docs/formats.md); its defects are not: a salt is never made while decrypting, array lengths
+//! are compared, a truncated or exchanged share is an error, and clear shares go to disk only where somebody asked for
+//! it. What the format lacks stays lacking: nothing binds the shares to a store, and an old file put back is not
+//! noticed.
 
 mod login;
 mod plain;

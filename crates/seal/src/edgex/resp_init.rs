@@ -1,4 +1,5 @@
-//! The file `resp-init.json`, read as leniently as Go reads it where that does no harm, and written as EdgeX 4 writes it.
+//! The file `resp-init.json`, read as leniently as Go reads it where that does no harm, and written as EdgeX 4 writes
+//! it.
 
 use std::fmt;
 

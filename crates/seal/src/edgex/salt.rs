@@ -15,8 +15,8 @@ const BYTES: usize = 32;
 pub struct EdgexSalt(pub(super) [u8; BYTES]);
 
 impl EdgexSalt {
-    /// Reads the salt, for decrypting. A missing one is said to be missing: a new one would open nothing, and would hide
-    /// that the old one is lost.
+    /// Reads the salt, for decrypting. A missing one is said to be missing: a new one would open nothing, and would
+    /// hide that the old one is lost.
     ///
     /// # Errors
     /// [`SaltError`].
@@ -34,8 +34,8 @@ impl EdgexSalt {
         Ok(Self(salt))
     }
 
-    /// Reads the salt, or makes it where there is none, for encrypting. A new one is durable on return, before any share is
-    /// wrapped with it: a power cut must not leave shares without their salt.
+    /// Reads the salt, or makes it where there is none, for encrypting. A new one is durable on return, before any
+    /// share is wrapped with it: a power cut must not leave shares without their salt.
     ///
     /// # Errors
     /// [`SaltError`]; a salt that is there and not sound is never displaced.

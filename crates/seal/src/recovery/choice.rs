@@ -1,4 +1,5 @@
-//! How the recovery key leaves the device. The choice is made before anything exists, and is checked before it is relied on.
+//! How the recovery key leaves the device. The choice is made before anything exists, and is checked before it is
+//! relied on.
 
 use std::fmt;
 use std::io::{self, Write};
@@ -13,7 +14,7 @@ use super::RecoveryKey;
 pub const MAX_RECIPIENTS: usize = 20;
 
 /// What becomes of the recovery key.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoveryChoice {
     /// Sealed to these public keys, in `recovery.age` beside the store: safe to collect, useless to a thief.
     AgeRecipients(AgeRecipients),
@@ -25,8 +26,8 @@ pub enum RecoveryChoice {
     None,
 }
 
-/// Public keys of the `age` tool that were read and tried.
-#[derive(Clone)]
+/// Public keys of the `age` tool: one at least, each once, and each of them can be sealed to.
+#[derive(Clone, PartialEq, Eq)]
 pub struct AgeRecipients(Vec<age::x25519::Recipient>);
 
 impl AgeRecipients {
@@ -46,7 +47,11 @@ impl AgeRecipients {
             }
             let recipient = age::x25519::Recipient::from_str(text)
                 .map_err(|reason| RecipientError::NotARecipient { number, reason })?;
-            if recipients.iter().any(|r| r.to_string() == recipient.to_string()) {
+            // Compared as points: each may be written in several ways.
+            if LOW_ORDER.iter().any(|low| age::x25519::Recipient::from_str(low).is_ok_and(|low| low == recipient)) {
+                return Err(RecipientError::LowOrder { number });
+            }
+            if recipients.contains(&recipient) {
                 return Err(RecipientError::Twice { number });
             }
             recipients.push(recipient);
@@ -58,15 +63,16 @@ impl AgeRecipients {
     }
 }
 
-impl fmt::Debug for AgeRecipients {
+impl fmt::Display for AgeRecipients {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.0.iter().map(ToString::to_string)).finish()
+        let texts: Vec<String> = self.0.iter().map(ToString::to_string).collect();
+        f.write_str(&texts.join(", "))
     }
 }
 
-impl PartialEq for AgeRecipients {
-    fn eq(&self, other: &Self) -> bool {
-        self.0.iter().map(ToString::to_string).eq(other.0.iter().map(ToString::to_string))
+impl fmt::Debug for AgeRecipients {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "[{self}]")
     }
 }
 
@@ -93,6 +99,13 @@ pub enum RecipientError {
         /// What the parser found.
         reason: &'static str,
     },
+    /// A point of low order: the shared secret would be all zero, known to everybody (RFC 7748, 6.1), and `age` panics
+    /// at it.
+    #[error("age recipient {number} is a point of low order, to which nothing can be sealed")]
+    LowOrder {
+        /// Counted from 1.
+        number: usize,
+    },
     /// The same recipient again: perhaps another was meant.
     #[error("age recipient {number} is there twice")]
     Twice {
@@ -101,11 +114,24 @@ pub enum RecipientError {
     },
 }
 
-/// The bytes of `recovery.age`: the key's text and a line feed, in the format of the `age` tool. `age` draws its own file key
-/// and ephemeral keys from the kernel.
+impl RecipientError {
+    /// Which recipient it is about, counted from 1; `None` for all of them.
+    pub fn number(&self) -> Option<usize> {
+        match self {
+            Self::NoneGiven | Self::TooMany => None,
+            Self::SecretKey { number }
+            | Self::NotARecipient { number, .. }
+            | Self::LowOrder { number }
+            | Self::Twice { number } => Some(*number),
+        }
+    }
+}
+
+/// The bytes of `recovery.age`: the key's text and a line feed, in the format of the `age` tool. `age` draws its own
+/// file key and ephemeral keys from the kernel.
 ///
 /// # Errors
-/// [`io::Error`] if a recipient is a point of low order, to which nothing can be sealed.
+/// [`io::Error`] if `age` refuses; to recipients that were read it does not.
 pub fn seal_to_recipients(key: &RecoveryKey, recipients: &AgeRecipients) -> io::Result<Vec<u8>> {
     let recipients = recipients.0.iter().map(|r| r as &dyn age::Recipient);
     let encryptor = age::Encryptor::with_recipients(recipients).map_err(io::Error::other)?;
@@ -122,6 +148,28 @@ pub fn seal_to_recipients(key: &RecoveryKey, recipients: &AgeRecipients) -> io::
 /// [`RecoveryFileError`]; then nothing was written, or an unreadable part of it was removed again.
 pub fn write_file(disk: &dyn Disk, path: &Path, data_dir: &Path, key: &RecoveryKey) -> Result<(), RecoveryFileError> {
     let os = |source: io::Error| RecoveryFileError::Disk { path: path.into(), source };
+    let dir = check_file(disk, path, data_dir)?;
+    let mut text = key.format();
+    text.push('\n');
+    let written = disk
+        .write_new(path, text.as_bytes(), 0o600, None)
+        .and_then(|()| disk.sync_file(path))
+        .and_then(|()| disk.sync_dir(dir));
+    written.map_err(|e| {
+        // What came there since the look is somebody's key, and not ours to remove.
+        if e.kind() != io::ErrorKind::AlreadyExists {
+            let _ = disk.remove_file(path);
+        }
+        os(e)
+    })
+}
+
+/// Whether [`write_file`] would take this place: its directory. Writes nothing.
+///
+/// # Errors
+/// As [`write_file`].
+pub fn check_file<'p>(disk: &dyn Disk, path: &'p Path, data_dir: &Path) -> Result<&'p Path, RecoveryFileError> {
+    let os = |source: io::Error| RecoveryFileError::Disk { path: path.into(), source };
     let dir = match path.parent() {
         Some(dir) if path.is_absolute() => dir,
         _ => return Err(RecoveryFileError::NotAbsolute { path: path.into() }),
@@ -137,16 +185,8 @@ pub fn write_file(disk: &dyn Disk, path: &Path, data_dir: &Path, key: &RecoveryK
     if disk.meta(path).map_err(os)?.is_some() {
         return Err(RecoveryFileError::Exists { path: path.into() });
     }
-    let mut text = key.format();
-    text.push('\n');
-    let written = disk
-        .write_new(path, text.as_bytes(), 0o600, None)
-        .and_then(|()| disk.sync_file(path))
-        .and_then(|()| disk.sync_dir(dir));
-    written.map_err(|e| {
-        let _ = disk.remove_file(path);
-        os(e)
-    })
+    disk.check_writable(dir).map_err(os)?;
+    Ok(dir)
 }
 
 /// Why a recovery key was not written to a file.
@@ -188,12 +228,21 @@ impl RecoveryFileError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::NotAbsolute { .. } => "write the path from the root on",
-            Self::SameFileSystem { .. } => "name a file on a stick or another disk, or use `recovery.age_recipients`",
+            Self::SameFileSystem { .. } => "name a file on a stick or another disk, or use `age` in [recovery]",
             Self::Exists { .. } => "move it away if it is no longer needed, or name another file",
             Self::Disk { .. } => "see the cause; nothing of the recovery key was left there",
         }
     }
 }
+
+/// The points of order 1, 2, 4 and 8 on the curve and its twist (<https://cr.yp.to/ecdh.html#validate>).
+const LOW_ORDER: [&str; 5] = [
+    "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqq5cu47z",
+    "age1qyqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqj7vrya",
+    "age1anlllllllllllllllllllllllllllllllllllllllllllllllals4n2t7m",
+    "age1ur4h5lpmgxu2u9jku0a0r87ydtdqnr0tnsetrlvxvgz3vh6fhqqqzyt4v9",
+    "age1t7wft09r2zxzfvwsk92eeql0tvzyghxytqwgapkcyf8dm5ylz9ts6wm9s8",
+];
 
 #[cfg(test)]
 mod tests {
@@ -235,6 +284,15 @@ mod tests {
         mistyped.replace_range(10..11, if &good[10..11] == "q" { "p" } else { "q" });
         for bad in ["", "age1", "ssh-ed25519 AAAA", &mistyped, &good.to_uppercase()[..20]] {
             assert!(matches!(refused(&[bad]), RecipientError::NotARecipient { number: 1, .. }), "{bad}");
+        }
+        // Zero and one in other words: p, p + 1, and with the bit that X25519 masks off.
+        let other_words = [
+            "age1ahlllllllllllllllllllllllllllllllllllllllllllllllalsn46ayy",
+            "age1amlllllllllllllllllllllllllllllllllllllllllllllllalselrwrv",
+            "age1qqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqqzqqsuwj9m",
+        ];
+        for low in LOW_ORDER.into_iter().chain(other_words) {
+            assert_eq!(refused(&[&good, low]), RecipientError::LowOrder { number: 2 }, "{low}");
         }
         let many: Vec<String> = (0..=MAX_RECIPIENTS).map(|_| identity().to_public().to_string()).collect();
         let many: Vec<&str> = many.iter().map(String::as_str).collect();

@@ -107,7 +107,8 @@ impl RecoveryKey {
 }
 
 impl SlotPublic {
-    /// The public name of the recovery key that opens this slot, as [`RecoveryKey::name`]; `None` for slots of other kinds.
+    /// The public name of the recovery key that opens this slot, as [`RecoveryKey::name`]; `None` for slots of other
+    /// kinds.
     pub fn recovery_name(&self) -> Option<String> {
         let name = self.item(TAG_NAME).filter(|_| self.kind() == SourceKind::Recovery)?;
         Some(hex::encode(name))

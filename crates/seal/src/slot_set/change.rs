@@ -4,7 +4,7 @@ use host::Entropy;
 use secret::crypto::NONCE_BYTES;
 use secret::{Kek, RootKey};
 
-use super::{MAX_SLOTS, NewSlot, SetHeader, Slot, SlotKek, SlotSet, WRAP_BYTES};
+use super::{FreshKek, MAX_SLOTS, NewSlot, SetHeader, Slot, SlotKek, SlotSet, WRAP_BYTES};
 use crate::derive::SALT_BYTES;
 use crate::slot::{SealMode, SlotId, SourceKind};
 
@@ -15,6 +15,8 @@ pub struct Change {
     pub remove: Vec<SlotId>,
     /// Slots that come.
     pub add: Vec<NewSlot>,
+    /// KEKs in the place of those of slots that stay.
+    pub fresh: Vec<FreshKek>,
 }
 
 impl SlotSet {
@@ -33,8 +35,8 @@ impl SlotSet {
         bare.sealed(root, Vec::new(), slots, 1, entropy)
     }
 
-    /// The next generation with the same slots: `root` (the old one or a new one) wrapped under the KEKs that the barrier
-    /// kept, whether their sources are present or not.
+    /// The next generation with the same slots: `root` (the old one or a new one) wrapped under the KEKs that the
+    /// barrier kept, whether their sources are present or not.
     ///
     /// # Errors
     /// [`ChangeError`].
@@ -42,8 +44,9 @@ impl SlotSet {
         Ok(self.change(root, keks, Change::default(), entropy)?.0)
     }
 
-    /// The next generation: every remaining slot wrapped anew, for each binds the generation. Returns the KEKs of the added
-    /// slots. A KEK that does not open its slot as it is now is refused: it would lock the source out unnoticed.
+    /// The next generation: every remaining slot wrapped anew, for each binds the generation. Returns the KEKs that are
+    /// new: of the added slots, and then the fresh ones. A KEK that does not open its slot as it is now is refused: it
+    /// would lock the source out unnoticed.
     ///
     /// # Errors
     /// [`ChangeError`]; this set stays as it is.
@@ -61,13 +64,20 @@ impl SlotSet {
         for slot in self.slots.iter().filter(|s| !change.remove.contains(&s.id)) {
             let kek = keks.iter().find(|k| k.slot == slot.id).ok_or(ChangeError::NoKek { slot: slot.id })?;
             self.open(slot, &kek.kek).ok_or(ChangeError::WrongKek { slot: slot.id })?;
-            kept.push((slot.clone(), &kek.kek));
+            kept.push(match change.fresh.iter().find(|fresh| fresh.slot == slot.id) {
+                Some(fresh) => (Slot { salt: fresh.salt, verifier: fresh.verifier, ..slot.clone() }, &fresh.kek),
+                None => (slot.clone(), &kek.kek),
+            });
         }
         let generation = self.generation.checked_add(1).ok_or(ChangeError::LastGeneration)?;
-        // Not the number of a slot that goes now: what is kept under a slot's number stays that slot's until the change is over.
+        // Not the number of a slot that goes now: what is kept under a slot's number stays that slot's until the change
+        // is over.
         let first_new = self.slots.last().map_or(1, |s| u32::from(s.id.0) + 1);
         let bare = Self { generation, slots: Vec::new(), ..self.clone() };
-        Ok(bare.sealed(root, kept, change.add, first_new, entropy)?)
+        let (next, mut keks) = bare.sealed(root, kept, change.add, first_new, entropy)?;
+        let stays = |fresh: &FreshKek| !change.remove.contains(&fresh.slot);
+        keks.extend(change.fresh.into_iter().filter(stays).map(FreshKek::into_kek));
+        Ok((next, keks))
     }
 
     /// Fills the slots of a set that has its header only; new ones are numbered from `first_new`.

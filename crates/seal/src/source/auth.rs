@@ -1,12 +1,14 @@
-//! Authorisation by callback: a source that wants a PIN asks for it at the moment it needs it, once, and says how many tries
-//! are left. A PIN never stands in a configuration, an argument or an environment variable.
+//! Authorisation by callback: a source that wants a PIN asks for it at the moment it needs it, once, and says how many
+//! tries are left. A PIN never stands in a configuration, an argument or an environment variable.
 
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
-use host::{Disk, FileKind};
+use host::Disk;
 use secret::SecretBytes;
 use zeroize::Zeroizing;
+
+use super::{SourceError, secret_file};
 
 /// What a source asks for.
 #[derive(Clone, Copy, Debug)]
@@ -24,6 +26,44 @@ pub trait Auth: Send + Sync {
     /// # Errors
     /// [`AuthError`] when there is none to give.
     fn pin(&self, request: &AuthRequest<'_>) -> Result<SecretBytes, AuthError>;
+
+    /// Whether there would be one, as far as it can be seen without asking anybody.
+    ///
+    /// # Errors
+    /// As [`Auth::pin`].
+    fn look(&self, request: &AuthRequest<'_>) -> Result<(), AuthError> {
+        let _ = request;
+        Ok(())
+    }
+}
+
+/// Somebody who is asked once, and whose PIN serves every attempt at one release.
+pub(super) struct AskedOnce<'a> {
+    auth: &'a dyn Auth,
+    told: OnceLock<SecretBytes>,
+}
+
+impl<'a> AskedOnce<'a> {
+    pub(super) fn new(auth: &'a dyn Auth) -> Self {
+        Self { auth, told: OnceLock::new() }
+    }
+}
+
+impl Auth for AskedOnce<'_> {
+    fn pin(&self, request: &AuthRequest<'_>) -> Result<SecretBytes, AuthError> {
+        let told = match self.told.get() {
+            Some(told) => told,
+            None => {
+                let told = self.auth.pin(request)?;
+                self.told.get_or_init(|| told)
+            }
+        };
+        Ok(SecretBytes::new(told.expose().to_vec()))
+    }
+
+    fn look(&self, request: &AuthRequest<'_>) -> Result<(), AuthError> {
+        self.auth.look(request)
+    }
 }
 
 /// Nobody to ask.
@@ -61,19 +101,19 @@ impl std::fmt::Debug for PinFile {
 
 impl Auth for PinFile {
     fn pin(&self, _request: &AuthRequest<'_>) -> Result<SecretBytes, AuthError> {
-        let os = |source| AuthError::Os { path: self.path.display().to_string(), source };
-        let meta = self.disk.meta(&self.path).map_err(os)?.ok_or_else(|| self.unfit("it is not there".into()))?;
-        if meta.kind != FileKind::File {
-            return Err(self.unfit("it is not a regular file".into()));
-        }
-        if meta.mode & 0o077 != 0 {
-            return Err(self.unfit(format!("its mode {:03o} lets others in; 600 or 400 is expected", meta.mode)));
-        }
-        let bytes = match self.disk.read(&self.path, MAX_PIN_BYTES + 1) {
-            Err(e) if e.kind() == std::io::ErrorKind::FileTooLarge => Zeroizing::new(vec![0; MAX_PIN_BYTES + 1]),
-            other => other.map_err(os)?,
+        let bytes = match secret_file::read_secret(&*self.disk, &self.path, MAX_PIN_BYTES + 1) {
+            Err(SourceError::BadOutput { .. }) => Zeroizing::new(vec![0; MAX_PIN_BYTES + 1]),
+            Err(SourceError::Os { what, source }) => return Err(AuthError::Os { path: what, source }),
+            Err(SourceError::NotTrusted { path, defect }) => return Err(AuthError::Unfit { path, defect }),
+            Err(SourceError::NotPresent { .. }) => return Err(self.unfit("it is not there".into())),
+            Err(other) => return Err(self.unfit(other.to_string())),
+            Ok(bytes) => bytes,
         };
         pin_of(&bytes).ok_or_else(|| self.unfit(format!("a PIN of 1 to {MAX_PIN_BYTES} bytes is expected")))
+    }
+
+    fn look(&self, request: &AuthRequest<'_>) -> Result<(), AuthError> {
+        self.pin(request).map(drop)
     }
 }
 
@@ -113,9 +153,10 @@ pub(super) const MAX_PIN_BYTES: usize = 255;
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
     use super::*;
     use host::OsDisk;
-    use std::path::Path;
 
     fn pin(path: &Path) -> Result<SecretBytes, AuthError> {
         PinFile::new(path, Arc::new(OsDisk)).pin(&AuthRequest { what: "test", tries_left: None })
@@ -144,11 +185,28 @@ mod tests {
         {
             assert_eq!(defect(&file(name, bytes, 0o600)), expected, "{name}");
         }
-        assert_eq!(defect(&file("open", b"1234", 0o640)), "its mode 640 lets others in; 600 or 400 is expected");
+        assert_eq!(defect(&file("open", b"1234", 0o604)), "its mode 604 lets others in; 400 is expected");
         let link = dir.path().join("link");
         std::os::unix::fs::symlink(dir.path().join("plain"), &link).unwrap();
         assert_eq!(defect(&link), "it is not a regular file");
         assert_eq!(defect(&dir.path().join("missing")), "it is not there");
+    }
+
+    #[test]
+    fn a_file_or_directory_of_somebody_elses() {
+        if testkit::is_root_skipped() {
+            return;
+        }
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("pin");
+        OsDisk.write_new(&path, b"1234", 0o600, None).unwrap();
+        let theirs = |at: &Path, uid| OsDisk.chown(at, host::Owner { uid, gid: 0 }).unwrap();
+        for at in [path.as_path(), dir.path()] {
+            theirs(at, 4242);
+            assert_eq!(defect(&path), "it belongs to user 4242; root or user 0 is expected");
+            theirs(at, 0);
+        }
+        assert!(pin(&path).is_ok());
     }
 
     #[test]

@@ -1,10 +1,12 @@
-//! A systemd credential: octets that `LoadCredentialEncrypted=` decrypts into a directory of the unit's own before it starts.
+//! A systemd credential: octets that `LoadCredentialEncrypted=` decrypts into a directory of the unit's own before it
+//! starts.
 //!
 //! ```text
 //! $CREDENTIALS_DIRECTORY/<name>   raw octets, or one line of lower-case hexadecimal digits
 //! ```
-//! What protects it at rest (a TPM, a key of the host) is systemd's doing and is not known here, so nothing is claimed. The file
-//! is believed only where systemd puts such files: nobody else may write to it or to its directory, and nobody else read it.
+//! What protects it at rest (a TPM, a key of the host) is systemd's doing and is not known here, so nothing is claimed.
+//! The file is believed only where systemd puts such files: nobody else may write to it or to its directory, and nobody
+//! else read it.
 
 use std::fmt;
 use std::path::PathBuf;
@@ -15,7 +17,7 @@ use host::Disk;
 
 use super::{
     Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released, SourceError,
-    hex_line, secret_file,
+    Wanted, hex_line, secret_file,
 };
 use crate::ikm::{Ikm, MAX_IKM_BYTES};
 use crate::slot::{SlotPublic, SourceKind};
@@ -27,8 +29,8 @@ pub struct CredentialName(String);
 impl FromStr for CredentialName {
     type Err = CredentialNameError;
 
-    /// A file name of 1 to 255 printable ASCII characters (systemd's rule, without the blank and the colon, which separate the
-    /// parts of a unit's setting).
+    /// A file name of 1 to 255 printable ASCII characters (systemd's rule, without the blank and the colon, which
+    /// separate the parts of a unit's setting).
     fn from_str(text: &str) -> Result<Self, CredentialNameError> {
         let plain = text.bytes().all(|b| b.is_ascii_graphic() && b != b'/' && b != b':');
         if plain && (1..=255).contains(&text.len()) && text != "." && text != ".." {
@@ -92,12 +94,10 @@ impl CredentialSource {
 
     /// Looks at whose the directory and the file are; the octets are not read.
     fn check(&self) -> Result<(), SourceError> {
-        secret_file::check_directory(&*self.disk, &self.directory)?;
         secret_file::check_secret(&*self.disk, &self.path())
     }
 
     fn read(&self) -> Result<Ikm, SourceError> {
-        self.check()?;
         let most = match self.form {
             CredentialForm::Raw => MAX_IKM_BYTES,
             CredentialForm::Hex => 2 * MAX_IKM_BYTES + 1,
@@ -132,6 +132,10 @@ impl fmt::Debug for CredentialSource {
 impl KeySource for CredentialSource {
     fn kind(&self) -> SourceKind {
         SourceKind::Credential
+    }
+
+    fn look(&self, _wish: Wanted, _auth: &dyn Auth) -> Result<(), SourceError> {
+        self.check()
     }
 
     /// By name and form.

@@ -7,6 +7,28 @@ use crate::slot::SlotPublic;
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Evidence(pub Vec<(&'static str, String)>);
 
+impl Evidence {
+    /// How many releases are left in this boot, where the source counts them and says so.
+    pub fn releases_left(&self) -> Option<u8> {
+        self.0.iter().filter(|(name, _)| *name == RELEASES_LEFT).find_map(|(_, value)| value.parse().ok())
+    }
+
+    /// Which TPM among several parts the slot opens without: it was not needed, or is not in the state of the slot.
+    pub fn left_out(&self) -> Option<&str> {
+        self.0.iter().find(|(name, _)| *name == LEFT_OUT).map(|(_, value)| value.as_str())
+    }
+
+    pub(super) fn add_releases_left(&mut self, left: u8) {
+        self.0.push((RELEASES_LEFT, left.to_string()));
+    }
+}
+
+/// The fact by which a source says how often it still releases.
+pub(super) const RELEASES_LEFT: &str = "releases left in this boot";
+
+/// The fact by which a combination says that it does without one of its TPMs.
+pub(super) const LEFT_OUT: &str = "opens without part";
+
 /// A source that was provisioned, and has been seen to give back what it was given.
 #[derive(Debug)]
 pub struct Provisioned {

@@ -8,8 +8,8 @@ use super::process::MAX_OUTPUT;
 /// Most hexadecimal digits of a hook's output: all but the line feed.
 const MAX_DIGITS: usize = MAX_OUTPUT - 1;
 
-/// The octets that `line` spells, with one line feed at its end or none. The digits are looked at in constant time: neither
-/// branches nor table look-ups depend on the secret.
+/// The octets that `line` spells, with one line feed at its end or none. The digits are looked at in constant time:
+/// neither branches nor table look-ups depend on the secret.
 ///
 /// # Errors
 /// What is wrong, and nothing of the line.

@@ -13,7 +13,7 @@ use zeroize::Zeroizing;
 
 use super::{
     Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, Left, PolicyRequest, Provisioned, Released,
-    SourceError,
+    SourceError, Wanted,
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
@@ -100,6 +100,17 @@ impl KeySource for SoftwareSource {
         Capabilities::default()
     }
 
+    /// A new file's directory, or the file that there is.
+    fn look(&self, wish: Wanted, _auth: &dyn Auth) -> Result<(), SourceError> {
+        match wish {
+            Wanted::Provision => {
+                let dir = self.path.parent().unwrap_or(&self.path);
+                self.disk.check_writable(dir).map_err(|e| self.os(e))
+            }
+            Wanted::Release => self.read().map(drop),
+        }
+    }
+
     /// Also before provisioning, when the file is not there yet.
     fn probe(&mut self, _deadline: Deadline) -> Result<Evidence, SourceError> {
         match self.read() {
@@ -117,14 +128,14 @@ impl KeySource for SoftwareSource {
         _deadline: Deadline,
     ) -> Result<Provisioned, SourceError> {
         policy.enforceable(SourceKind::Software, &self.capabilities())?;
-        if self.disk.meta(&self.path).map_err(|e| self.os(e))?.is_some() {
-            return Err(SourceError::AlreadyThere { what: self.shown() });
-        }
         let mut bytes = Zeroizing::new([0; FILE_BYTES]);
         bytes[..MAGIC.len()].copy_from_slice(MAGIC);
         self.entropy.fill(&mut bytes[MAGIC.len()..]);
         // The slot is of use only with the file: on return the file survives a power cut.
-        self.disk.replace(&self.path, &bytes[..], 0o600, None).map_err(|e| self.os(e))?;
+        self.disk.place(&self.path, &bytes[..], 0o600, None).map_err(|e| match e.kind() {
+            std::io::ErrorKind::AlreadyExists => SourceError::AlreadyThere { what: self.shown() },
+            _ => self.os(e),
+        })?;
         // As the disk gives it back, not as it was meant.
         let bytes = self.read()?;
         let name = name_of(&bytes).to_vec();
@@ -152,7 +163,7 @@ impl KeySource for SoftwareSource {
     }
 
     /// Whoever destroys the file is not the source: a slot may be gone, and its file be another's.
-    fn left_of(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Left, SourceError> {
+    fn left_of(&mut self, _slot: &SlotPublic, _auth: &dyn Auth, _deadline: Deadline) -> Result<Left, SourceError> {
         let what = self.shown();
         Ok(match self.disk.meta(&self.path).map_err(|e| self.os(e))? {
             None => Left::Nothing(format!("{what} is not there")),

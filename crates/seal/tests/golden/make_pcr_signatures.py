@@ -18,7 +18,7 @@ def sha256(*parts):
 
 
 def policy(image):
-    value = sha256(bytes(32), bytes([image]) * 32)
+    value = bytes(32) if image is None else sha256(bytes(32), bytes([image]) * 32)
     selection = bytes.fromhex("00000001000b03000800")  # PCR 11 of the SHA-256 bank
     return sha256(bytes(32), bytes.fromhex("0000017f"), selection, sha256(value))
 
@@ -54,13 +54,16 @@ with tempfile.TemporaryDirectory() as directory:
     rsa = key(directory, "rsa", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
     p256 = key(directory, "p256", "-algorithm", "EC", "-pkeyopt", "ec_paramgen_curve:P-256")
     other = key(directory, "other", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
+    unmeasured = key(directory, "unmeasured", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:2048")
     key(directory, "rsa3072", "-algorithm", "RSA", "-pkeyopt", "rsa_keygen_bits:3072")
     for name, entries in {
         # Two images of the RSA key, one of the other.
         "pcr-signature.json": [entry(*rsa, 0xBB), entry(*rsa, 0xCC), entry(*p256, 0xBB)],
         # Somebody else's approval of a third image.
         "pcr-signature-other.json": [entry(*other, 0xDD)],
-        # The same, by its form one of the RSA key's.
+        # A register that no image has extended.
+        "pcr-signature-unmeasured.json": [entry(*unmeasured, None)],
+        # The other key's approval, by its form one of the RSA key's.
         "pcr-signature-forged.json": [entry(*other, 0xDD) | {"pkfp": entry(*rsa, 0xDD)["pkfp"]}],
     }.items():
         with open(os.path.join(here, name), "w") as out:

@@ -1,8 +1,8 @@
 //! What a combination can hold to, and which part enforces what.
 //!
-//! A policy holds for a combination when it holds whichever parts are used: every set of parts that is enough must have one in
-//! it that enforces it. With `n` parts, `t` of them needed and `m` that can, that is `n - m < t`. So `all` can what one of its
-//! parts can, and `threshold` only what too few parts cannot.
+//! A policy holds for a combination when it holds whichever parts are used: every set of parts that is enough must have
+//! one in it that enforces it. With `n` parts, `t` of them needed and `m` that can, that is `n - m < t`. So `all` can
+//! what one of its parts can, and `threshold` only what too few parts cannot.
 
 use super::Part;
 use crate::source::{Capabilities, PolicyRequest};

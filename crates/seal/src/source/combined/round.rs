@@ -121,6 +121,32 @@ impl<'a> Round<'a> {
         self.given.iter().any(|(i, _)| *i == at) || self.faults.iter().any(|(i, _)| *i == at)
     }
 
+    /// How often the combination can still be had in this boot, where a part of it has counted this time. What has
+    /// failed now is not hoped for; what was not asked is asked what it has left.
+    pub(super) fn remaining(&self) -> Option<u8> {
+        if self.given.iter().all(|(_, released)| released.remaining_this_boot.is_none()) {
+            return None;
+        }
+        let left: Vec<Option<u8>> = (0..self.parts.len()).map(|at| self.left(at)).collect();
+        releases_left(&left, self.slot.needed())
+    }
+
+    fn left(&self, at: usize) -> Option<u8> {
+        if let Some((_, released)) = self.given.iter().find(|(gave, _)| *gave == at) {
+            return released.remaining_this_boot;
+        }
+        if self.heard_of(at) {
+            return Some(0);
+        }
+        let public = &self.slot.parts[at].public;
+        public.release_limit()?;
+        let limit = self.parts[at].deadline(self.deadline, 1, self.clock);
+        match self.parts[at].with(|source| source.foresee(public, limit)) {
+            Ok(evidence) => evidence.releases_left(),
+            Err(_) => Some(0),
+        }
+    }
+
     /// What the parts gave, in their order, where it is enough.
     pub(super) fn end(mut self) -> Result<Vec<(usize, Released)>, TooFew> {
         if self.missing() == 0 {
@@ -143,10 +169,11 @@ pub(super) struct TooFew {
 }
 
 impl TooFew {
-    /// It is asked again only where that could do, and where it costs no try of a PIN that is known to be wrong.
+    /// It is asked again only where that could do, and where it costs no try of a PIN that is known to be in
+    /// vain, nor a release before it.
     pub(super) fn into_error(mut self, needed: usize) -> SourceError {
         let may_pass = self.faults.iter().filter(|(_, e)| e.remedy() == Remedy::Retry).count();
-        let wrong_pin = self.faults.iter().position(|(_, e)| matches!(e, SourceError::AuthFailed { .. }));
+        let wrong_pin = self.faults.iter().position(|(_, e)| e.is_of_pin());
         if wrong_pin.is_none() && self.given + self.unasked + may_pass >= needed {
             let faults = self
                 .faults
@@ -161,7 +188,8 @@ impl TooFew {
                 let (at, e) = self.faults.swap_remove(i);
                 SourceError::Part { number: at + 1, kind: self.kinds[at], source: Box::new(e) }
             }
-            // No part has failed and too few have given: there are fewer parts than are needed, which the slot's reader refuses.
+            // No part has failed and too few have given: there are fewer parts than are needed, which the slot's reader
+            // refuses.
             None => SourceError::TooFewParts { needed, answered: self.given, faults: "no part has failed".into() },
         }
     }
@@ -176,6 +204,22 @@ fn severity(e: &SourceError) -> u8 {
     }
 }
 
+/// How often `needed` parts can still be had, by what each has left; `None` where those that count nothing are enough.
+/// Parts that may be asked at will go first in each round, and the others by their order.
+pub(super) fn releases_left(left: &[Option<u8>], needed: usize) -> Option<u8> {
+    let mut counted: Vec<u8> = left.iter().flatten().copied().collect();
+    let of_counted = needed.saturating_sub(left.len() - counted.len());
+    if of_counted == 0 {
+        return None;
+    }
+    let mut rounds = 0_u8;
+    while counted.iter().filter(|n| **n > 0).count() >= of_counted {
+        counted.iter_mut().filter(|n| **n > 0).take(of_counted).for_each(|n| *n -= 1);
+        rounds = rounds.saturating_add(1);
+    }
+    Some(rounds)
+}
+
 /// A part's facts, each with the part's number.
 pub(super) fn numbered(
     at: usize,
@@ -184,4 +228,27 @@ pub(super) fn numbered(
 ) -> impl Iterator<Item = (&'static str, String)> {
     let fact = move |(name, value): (&'static str, String)| (name, format!("part {} ({kind}): {value}", at + 1));
     evidence.0.into_iter().map(fact)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::releases_left;
+
+    #[test]
+    fn what_several_parts_have_left_together() {
+        for (left, needed, expected) in [
+            (&[None, None][..], 2, None),
+            (&[Some(3), None], 2, Some(3)),
+            (&[Some(3), Some(2)], 2, Some(2)),
+            (&[Some(3), None], 1, None),
+            (&[Some(1), Some(1), Some(1)], 2, Some(1)),
+            (&[Some(2), Some(2), Some(2)], 2, Some(2)),
+            (&[Some(1), Some(2), Some(1)], 2, Some(2)),
+            (&[Some(1), Some(1), Some(2)], 2, Some(1)),
+            (&[Some(2), Some(0), None], 2, Some(2)),
+            (&[Some(0), Some(0), None], 2, Some(0)),
+        ] {
+            assert_eq!(releases_left(left, needed), expected, "{left:?}, {needed} needed");
+        }
+    }
 }

@@ -1,4 +1,5 @@
-//! What a slot remembers of a combination: each part's own items, and for `threshold` a share under each part's key material.
+//! What a slot remembers of a combination: each part's own items, and for `threshold` a share under each part's key
+//! material.
 //!
 //! ```text
 //! item 1        version 1 | parts needed | number of parts, n | a byte for each: bit 0, it asks for a PIN
@@ -6,8 +7,8 @@
 //! item 16 + i   source kind | releases per boot, 0 for no limit | the part's items, as a slot has them
 //! item 32 + i   share i + 1 under AES-256-GCM, 32 + 16 (threshold alone)
 //! ```
-//! The whole is bound by the wrap of the slot. A part's key material may be the same at each provisioning (a hook's is), so the
-//! keys of the shares are salted: a key with a nonce of zeros seals once.
+//! The whole is bound by the wrap of the slot. A part's key material may be the same at each provisioning (a hook's
+//! is), so the keys of the shares are salted: a key with a nonce of zeros seals once.
 
 use std::num::NonZeroU8;
 
@@ -57,10 +58,10 @@ impl CombinedSlot {
     }
 
     /// New key material, and a share of it for each part. 1 <= threshold <= number of parts.
-    pub(super) fn shared(
+    pub(super) fn shared<I: std::borrow::Borrow<Ikm>>(
         threshold: u8,
         parts: Vec<SlotPart>,
-        ikms: &[Ikm],
+        ikms: &[I],
         entropy: &dyn Entropy,
     ) -> Result<(Self, Ikm), SourceError> {
         let secret = Secret::init_with(|bytes| entropy.fill(bytes));
@@ -71,7 +72,7 @@ impl CombinedSlot {
         for ((share, ikm), point) in shamir::split(&secret, threshold, count, entropy).iter().zip(ikms).zip(1..) {
             let mut text = Vec::with_capacity(SEALED_BYTES);
             text.extend_from_slice(share.expose());
-            shares.key(ikm, point).seal(NONCE, &shares.associated(count, point), &mut text);
+            shares.key(ikm.borrow(), point).seal(NONCE, &shares.associated(count, point), &mut text);
             let mut sealed = [0; SEALED_BYTES];
             sealed.copy_from_slice(&text);
             shares.sealed.push(sealed);
@@ -82,6 +83,11 @@ impl CombinedSlot {
     /// How many parts are needed.
     pub(super) fn needed(&self) -> usize {
         self.shares.as_ref().map_or(self.parts.len(), |s| usize::from(s.threshold))
+    }
+
+    /// The same, of `threshold` alone.
+    pub(super) fn threshold(&self) -> Option<u8> {
+        self.shares.as_ref().map(|shares| shares.threshold)
     }
 
     /// The key material, of parts by their place; the fault is a part's that gave something else than it was made with.
@@ -181,7 +187,8 @@ impl Shares {
     }
 }
 
-/// The key material of `all`: of every part's, each behind its length, so that no two sets of parts are the same octets.
+/// The key material of `all`: of every part's, each behind its length, so that no two sets of parts are the same
+/// octets.
 pub(super) fn joined<I: std::borrow::Borrow<Ikm>>(ikms: &[I]) -> Result<Ikm, SourceError> {
     let octets: usize = ikms.iter().map(|ikm| 2 + ikm.borrow().expose().len()).sum();
     // One allocation that never grows.

@@ -1,6 +1,7 @@
 //! The rules with parts that do as they are told; then real ones: a TPM with Tang servers, a key file with a hook.
 
 mod fake;
+mod predict;
 mod real;
 
 use std::num::NonZeroU8;
@@ -220,6 +221,43 @@ fn one_source_under_two_names_is_refused() {
         let refused = provision(&mut combined(rule, &[&one, &same]), &PolicyRequest::default()).unwrap_err();
         assert!(refused.to_string().contains("parts 2 and 1 give the same key material"), "{refused}");
     }
+    assert_eq!((one.discarded().len(), same.discarded().len()), (2, 2), "and each takes back what it has made");
+}
+
+/// Otherwise each try would leave something more in the hardware.
+#[test]
+fn what_was_made_is_taken_back_when_another_part_fails() {
+    for rule in [Rule::All, Rule::Threshold(1)] {
+        let (tpm, hook) = (Fake::tpm(), Fake::exec());
+        let mut both = combined(rule, &[&tpm, &hook]);
+        let used = provision(&mut both, &PolicyRequest::default()).unwrap().public;
+        assert!(tpm.discarded().is_empty());
+        hook.becomes(Mood::Away);
+        let refused = provision(&mut both, &PolicyRequest::default()).unwrap_err();
+        assert!(matches!(refused, SourceError::Part { number: 2, .. }), "{refused}");
+        assert_eq!((tpm.discarded(), hook.discarded()), (vec![vec![]], vec![]));
+        // What it shares with a slot in use stays.
+        let made = both.provision_beside(&used, Board::Same, &PolicyRequest::default(), &NoAuth, soon());
+        assert!(made.is_err());
+        assert_eq!(tpm.discarded()[1], [SourceKind::Tpm, SourceKind::Exec]);
+    }
+}
+
+#[test]
+fn a_threshold_says_what_it_has_left_where_a_part_has_counted() {
+    let (tpm, hook, credential) = (Fake::tpm(), Fake::exec(), Fake::credential());
+    tpm.limits(2);
+    let mut two = combined(Rule::Threshold(2), &[&tpm, &hook, &credential]);
+    let made = provision(&mut two, &PolicyRequest::default()).unwrap();
+    assert!(made.public.release_limit().is_none() && may_count(&made.public));
+    let left = |two: &mut CombinedSource| release(two, &made).unwrap().remaining_this_boot;
+    assert_eq!(left(&mut two), None, "the others were enough");
+    credential.becomes(Mood::Away);
+    assert_eq!((left(&mut two), left(&mut two)), (Some(1), Some(0)));
+    credential.becomes(Mood::Well);
+    assert_eq!(left(&mut two), None);
+    let free = provision(&mut combined(Rule::Threshold(1), &[&hook, &credential]), &PolicyRequest::default()).unwrap();
+    assert!(!may_count(&free.public));
 }
 
 #[test]
@@ -251,11 +289,14 @@ fn a_combination_is_gone_when_too_few_parts_are_left() {
         let (tpm, tang) = (Fake::tpm(), Fake::tang());
         let mut source = combined(rule, &[&tpm, &tang]);
         let made = provision(&mut source, &PolicyRequest::default()).unwrap().public;
-        assert!(matches!(source.left_of(&made, soon()), Ok(Left::Copies(_))), "{rule:?}: nothing was destroyed");
-        source.discard(&made, &[], soon()).unwrap();
-        assert_eq!(matches!(source.left_of(&made, soon()).unwrap(), Left::Nothing(_)), gone, "{rule:?}");
+        assert!(
+            matches!(source.left_of(&made, &NoAuth, soon()), Ok(Left::Copies(_))),
+            "{rule:?}: nothing was destroyed"
+        );
+        source.discard(&made, &[], &NoAuth, soon()).unwrap();
+        assert_eq!(matches!(source.left_of(&made, &NoAuth, soon()).unwrap(), Left::Nothing(_)), gone, "{rule:?}");
         tpm.becomes(Mood::Away);
-        assert!(source.left_of(&made, soon()).is_err(), "{rule:?}: who does not answer is not gone");
+        assert!(source.left_of(&made, &NoAuth, soon()).is_err(), "{rule:?}: who does not answer is not gone");
     }
 }
 
@@ -266,11 +307,11 @@ fn what_is_kept_for_a_slot_goes_with_it() {
     let mut all = combined(Rule::All, &[&tpm, &tang]);
     let made = provision(&mut all, &PolicyRequest::default()).unwrap().public;
     let stays = provision(&mut all, &PolicyRequest::default()).unwrap().public;
-    all.discard(&made, &[&stays, &SlotPublic::bare(SourceKind::Exec)], soon()).unwrap();
+    all.discard(&made, &[&stays, &SlotPublic::bare(SourceKind::Exec)], &NoAuth, soon()).unwrap();
     let seen = [SourceKind::All, SourceKind::Tpm, SourceKind::Tang, SourceKind::Exec];
     assert_eq!((tpm.discarded(), tang.discarded()), (vec![seen.to_vec()], vec![seen.to_vec()]));
     tpm.becomes(Mood::Away);
-    assert!(all.discard(&made, &[], soon()).is_err());
+    assert!(all.discard(&made, &[], &NoAuth, soon()).is_err());
     assert_eq!(tang.discarded().len(), 2, "the others are destroyed all the same");
 }
 
@@ -280,7 +321,7 @@ fn a_slot_made_beside_another_is_made_beside_its_parts() {
     let mut all = combined(Rule::All, &[&tpm, &tang]);
     let made = provision(&mut all, &limit(2)).unwrap();
     assert_eq!(tpm.made_beside(), 0);
-    all.provision_beside(&made.public, &limit(2), &NoAuth, soon()).unwrap();
+    all.provision_beside(&made.public, Board::Same, &limit(2), &NoAuth, soon()).unwrap();
     assert_eq!((tpm.made_beside(), tang.made_beside()), (1, 1));
 }
 

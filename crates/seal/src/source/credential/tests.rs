@@ -1,4 +1,5 @@
-//! Files as systemd leaves them, and as it would never; and the real `systemd-creds`, with swtpm and with a key of the host.
+//! Files as systemd leaves them, and as it would never; and the real `systemd-creds`, with swtpm and with a key of the
+//! host.
 
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -83,9 +84,16 @@ fn files_that_somebody_else_could_read_or_have_written() {
     assert_eq!(distrusted(&mut source), "others may write to it (mode 770)");
     OsDisk.set_mode(dir.path(), 0o500).unwrap();
     assert!(provision(&mut source).is_ok());
-    if !rustix::process::geteuid().is_root() {
+}
+
+#[test]
+fn files_that_belong_to_somebody_else() {
+    if testkit::is_root_skipped() {
         return;
     }
+    let dir = with(&hex::decode(OCTETS).unwrap());
+    let file = dir.path().join("ikm");
+    let mut source = source(dir.path(), CredentialForm::Raw);
     OsDisk.chown(&file, Owner { uid: 4242, gid: 0 }).unwrap();
     assert_eq!(distrusted(&mut source), "it belongs to user 4242; root or user 0 is expected");
     OsDisk.chown(&file, Owner { uid: 0, gid: 4242 }).unwrap();

@@ -180,15 +180,12 @@ pub(super) async fn health(holder: &HttpsVault) -> String {
     }
 }
 
-/// Runs `work` on a thread with a runtime of its own, so that a source may be asked from anywhere, from within another runtime
-/// too. `None` when the time is over. A name that the resolver hangs on is left behind.
-pub(super) fn on_a_thread<T: Send, W: Future<Output = T>>(
-    limit: Duration,
-    work: impl FnOnce() -> W + Send,
-) -> io::Result<Option<T>> {
+/// Runs `work` on a thread with a runtime of its own, so that a source may be asked from anywhere, from within another
+/// runtime too. A name that the resolver hangs on is left behind.
+pub(super) fn on_a_thread<T: Send, W: Future<Output = T>>(work: impl FnOnce() -> W + Send) -> io::Result<T> {
     let run = || {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_io().enable_time().build()?;
-        let done = runtime.block_on(async { tokio::time::timeout(limit, work()).await.ok() });
+        let done = runtime.block_on(work());
         runtime.shutdown_background();
         Ok(done)
     };

@@ -5,9 +5,10 @@
 //!                   -> kv:      32 octets, kept there; what is there already is taken
 //! release    log in -> transit: decrypt   -> kv: read   -> is it the slot's? -> log out
 //! ```
-//! The holder knows each device by name, by its certificate or its role, writes every release into its audit, and can shut one
-//! device out while its neighbours start. Its TLS certificate is pinned by the CA. What it says may be other in a minute: a
-//! refusal, a wrong key, silence. All of it is told and asked again, and none of it stops a device for good.
+//! The holder knows each device by name, by its certificate or its role, writes every release into its audit, and can
+//! shut one device out while its neighbours start. Its TLS certificate is pinned by the CA. What it says may be other
+//! in a minute: a refusal, a wrong key, silence. All of it is told and asked again, and none of it stops a device for
+//! good.
 
 mod ask;
 mod setup;
@@ -24,8 +25,8 @@ use secret::{Secret, SecretBytes};
 use zeroize::Zeroizing;
 
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released, SourceError,
-    secret_file,
+    Auth, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, Left, PolicyRequest, Provisioned, Released,
+    SourceError, Wanted, secret_file,
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
@@ -91,7 +92,7 @@ impl EscrowSource {
         }
     }
 
-    /// Logs in, does `work`, and logs out, by the deadline.
+    /// Logs in and does `work` by the deadline; then logs out, for which a key that is here does not wait long.
     fn logged_in<T: Send>(
         &self,
         deadline: Deadline,
@@ -100,14 +101,17 @@ impl EscrowSource {
         let limit = deadline.left(&*self.clock);
         let (holder, proof) = (self.holder(limit)?, self.proof()?);
         let session = || async {
-            let asking = Asking::log_in(&holder, &self.setup.login, proof).await?;
-            let done = work(&asking).await;
+            let in_time = tokio::time::timeout(limit, async {
+                let asking = Asking::log_in(&holder, &self.setup.login, proof).await?;
+                let done = work(&asking).await;
+                Ok((asking, done))
+            });
+            let (asking, done) = in_time.await.map_err(|_| Fault::TooSlow(deadline.limit())).flatten()?;
             asking.log_out().await;
             done
         };
-        on_a_thread(limit, session)
+        on_a_thread(session)
             .map_err(|source| SourceError::Os { what: "asking the holder of the key".into(), source })?
-            .unwrap_or(Err(Fault::TooSlow(limit)))
             .map_err(|fault| fault.into_error(self.what()))
     }
 
@@ -132,6 +136,12 @@ impl KeySource for EscrowSource {
         SourceKind::Escrow
     }
 
+    /// Certificates, key and password; the holder is not asked.
+    fn look(&self, _wish: Wanted, _auth: &dyn Auth) -> Result<(), SourceError> {
+        self.holder(PROBE_LIMIT)?;
+        self.proof().map(drop)
+    }
+
     /// By the place at the holder.
     fn fits(&self, slot: &SlotPublic) -> Fit {
         Fit::by_name(EscrowSlot::read(slot).is_some_and(|slot| slot.place == self.setup.hold.place()))
@@ -143,12 +153,13 @@ impl KeySource for EscrowSource {
 
     /// Asks the holder how it is, as anybody may. That it does not answer is a fact and no error.
     fn probe(&mut self, deadline: Deadline) -> Result<Evidence, SourceError> {
-        let limit = Deadline::after(&*self.clock, PROBE_LIMIT).min(deadline).left(&*self.clock);
+        let deadline = Deadline::after(&*self.clock, PROBE_LIMIT).min(deadline);
+        let limit = deadline.left(&*self.clock);
         let holder = self.holder(limit)?;
         self.proof()?;
-        let state = match on_a_thread(limit, || ask::health(&holder)) {
-            Ok(Some(state)) => state,
-            Ok(None) => Fault::TooSlow(limit).told(),
+        let state = match on_a_thread(async || tokio::time::timeout(limit, ask::health(&holder)).await) {
+            Ok(Ok(state)) => state,
+            Ok(Err(_)) => Fault::TooSlow(deadline.limit()).told(),
             Err(source) => return Err(SourceError::Os { what: "asking the holder of the key".into(), source }),
         };
         let mut evidence = self.evidence();
@@ -211,6 +222,13 @@ impl KeySource for EscrowSource {
     /// The holder gives it to whoever may have it.
     fn close(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Closed, SourceError> {
         Ok(Closed::releases_on())
+    }
+
+    /// The holder is not asked to destroy anything: a device may use its key, and not end it. Whoever runs the holder
+    /// shuts it out there.
+    fn left_of(&mut self, _slot: &SlotPublic, _auth: &dyn Auth, _deadline: Deadline) -> Result<Left, SourceError> {
+        let place = self.setup.hold.place();
+        Ok(Left::Copies(format!("{} keeps {place}, until the device is shut out there", self.what())))
     }
 }
 

@@ -1,7 +1,7 @@
 //! Who keeps the key, where in it, and how it knows this device.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 /// A holder, as the configuration names it.
@@ -84,6 +84,16 @@ pub enum Hold {
 }
 
 impl Escrow {
+    /// All files that are read for it.
+    pub fn files(&self) -> Vec<&Path> {
+        let identity = self.identity.iter().flat_map(|i| [&i.certificate, &i.key]);
+        let login = match &self.login {
+            Login::Certificate { .. } => None,
+            Login::AppRole { secret_id: file, .. } | Login::Userpass { password: file, .. } => Some(file),
+        };
+        std::iter::once(&self.ca).chain(identity).chain(login).map(PathBuf::as_path).collect()
+    }
+
     /// `https://host:port`.
     pub fn address(&self) -> String {
         let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };

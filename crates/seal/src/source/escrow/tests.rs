@@ -219,6 +219,22 @@ fn keys_that_are_rotated_withdrawn_and_replaced() {
     assert_eq!(withheld(release(&setup, &made)), "the key is not there");
 }
 
+/// A holder that decrypts to something else, of the right length: it is told, and asked again.
+#[test]
+fn a_holder_that_gives_other_octets_is_not_believed() {
+    let Some(site) = Site::new() else { return };
+    let setup = site.by_transit("device-01");
+    let made = provision(&setup).unwrap();
+    // Under its own key, by its own hand: the ciphertext is good, and is of another plaintext.
+    let plaintext = format!("plaintext={}", "QUJD".repeat(10) + "QUI=");
+    let ciphertext = site.bao.bao(&["write", "-field=ciphertext", "transit/encrypt/device-01", &plaintext], "");
+    let read = EscrowSlot::read(&made.public).unwrap();
+    let lied = EscrowSlot { ciphertext: Some(ciphertext.trim().to_owned()), ..read };
+    let lied = Provisioned { public: lied.write().unwrap(), ikm: made.ikm };
+    assert_eq!(withheld(release(&setup, &lied)), "it gives another key than the slot was made with");
+    opens(&setup, &Provisioned { public: made.public, ikm: lied.ikm });
+}
+
 #[test]
 fn a_holder_that_is_down_asleep_or_sealed_is_told_and_waited_for() {
     let Some(mut site) = Site::new() else { return };

@@ -1,6 +1,8 @@
 //! Whether a vendor's executable is a hook, by its behaviour: run several times, under the rules that hold at a boot.
 //!
-//! Nothing of its output is kept, shown or logged. A hook that counts its releases uses them up here.
+//! Nothing of its output is kept, shown or logged. The first run asks for the hook's [status](super::status): one that
+//! counts its releases, and says so, is not run for its key. One that counts and does not say so must be known to the
+//! caller ([`Runs::Once`]).
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -8,7 +10,8 @@ use std::time::Duration;
 
 use host::Clock;
 
-use super::{HOOK_LIMIT, hex_line};
+use super::status::HookStatus;
+use super::{Deadline, HOOK_LIMIT, hex_line, with_question};
 use crate::ikm::{FULL_IKM_BYTES, Ikm, IkmError, MIN_IKM_BYTES, ShortIkmAllowed};
 use crate::source::SourceError;
 use crate::source::process::{Asked, Trusted, watch};
@@ -48,10 +51,24 @@ pub struct Conformance {
     pub checks: Vec<Check>,
 }
 
+/// How often a hook gives its key for a report.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Runs {
+    /// So often, at least twice. A hook that says that it counts its releases gives it not at all.
+    Several(usize),
+    /// Once, for it counts its releases.
+    Once,
+}
+
 impl Conformance {
-    /// Whether it is taken as a hook.
+    /// Whether nothing speaks against it.
     pub fn conforms(&self) -> bool {
         self.checks.iter().all(|check| check.verdict != Verdict::Bad)
+    }
+
+    /// Whether everything was looked at.
+    fn is_whole(&self) -> bool {
+        self.checks.iter().all(|check| check.verdict != Verdict::NotSeen)
     }
 }
 
@@ -69,20 +86,20 @@ impl fmt::Display for Conformance {
             let colon = if told.is_empty() { "" } else { ": " };
             writeln!(f, "  {mark:<5} {name}{colon}{told}")?;
         }
-        let good = self.conforms();
-        f.write_str(if good {
-            "It conforms to the hook's contract."
-        } else {
-            "It does not conform to the hook's contract."
+        f.write_str(match (self.conforms(), self.is_whole()) {
+            (true, true) => "It conforms to the hook's contract.",
+            (true, false) => "Nothing speaks against it. What is marked with - was not tried.",
+            (false, _) => "It does not conform to the hook's contract.",
         })
     }
 }
 
-/// Runs the hook at `path` `runs` times (at least twice), each for `limit` at most and with `env` for its whole environment.
+/// Runs the hook at `path`, each time for `limit` at most and with `env` for its whole environment; the first run asks
+/// what it has left.
 pub fn conformance(
     path: &Path,
     env: &[(String, String)],
-    runs: usize,
+    runs: Runs,
     limit: Duration,
     clock: &dyn Clock,
 ) -> Conformance {
@@ -97,29 +114,61 @@ pub fn conformance(
             None
         }
     };
-    let mut ran = 0;
-    let mut all = Vec::new();
-    for _ in 0..runs.max(2) {
-        let Some(hook) = &hook else { break };
-        ran += 1;
-        let one = Run::of(hook, env, limit.min(HOOK_LIMIT), clock);
-        // One that hangs would hang each time.
-        let hung = matches!(one.printed, Err(SourceError::TimedOut { .. }));
-        all.push(one);
-        if hung {
-            break;
-        }
-    }
+    let all = hook.map_or_else(Vec::new, |hook| Trial { hook, env, limit, clock }.of(runs));
+    report.count(&all, runs);
     report.ending(&all);
     report.output(&all);
     report.key_material(&all);
     report.manners(&all);
-    Conformance { path: path.to_owned(), runs: ran, checks: report.checks }
+    Conformance { path: path.to_owned(), runs: all.len(), checks: report.checks }
+}
+
+/// A hook that is tried.
+struct Trial<'a> {
+    hook: Trusted,
+    env: &'a [(String, String)],
+    limit: Duration,
+    clock: &'a dyn Clock,
+}
+
+impl Trial<'_> {
+    fn of(&self, runs: Runs) -> Vec<Run> {
+        let mut all = vec![self.asked()];
+        let keys = match (all[0].status, runs) {
+            (Some(HookStatus::Counted { .. }), Runs::Several(_)) | (Some(HookStatus::Counted { left: 0, .. }), _) => 0,
+            // It was run for its key, not knowing the question.
+            (None, Runs::Once) => 0,
+            (Some(_), Runs::Once) => 1,
+            (Some(HookStatus::Uncounted), Runs::Several(runs)) => runs.max(2),
+            (None, Runs::Several(runs)) => runs.max(2) - 1,
+        };
+        for _ in 0..keys {
+            // One that hangs would hang each time.
+            if all.iter().any(Run::hung) {
+                break;
+            }
+            all.push(Run::of(&self.hook, self.env, self.deadline(), self.clock));
+        }
+        if matches!(all[0].status, Some(HookStatus::Counted { .. })) && keys > 0 {
+            all.push(self.asked());
+        }
+        all
+    }
+
+    fn asked(&self) -> Run {
+        Run::of(&self.hook, &with_question(self.env), self.deadline(), self.clock)
+    }
+
+    fn deadline(&self) -> Deadline {
+        Deadline::after(self.clock, self.limit.min(HOOK_LIMIT))
+    }
 }
 
 /// One run of it.
 struct Run {
+    /// Its key; nothing, where it has said what it has left instead.
     printed: Result<secret::SecretBytes, SourceError>,
+    status: Option<HookStatus>,
     /// What is wrong with what it printed, where it ended as it should.
     defect: Option<&'static str>,
     complains: bool,
@@ -127,9 +176,11 @@ struct Run {
 }
 
 impl Run {
-    fn of(hook: &Trusted, env: &[(String, String)], limit: Duration, clock: &dyn Clock) -> Self {
-        let (printed, seen) = watch(hook, Asked { env, input: None, limit }, clock);
+    fn of(hook: &Trusted, env: &[(String, String)], deadline: Deadline, clock: &dyn Clock) -> Self {
+        let (printed, seen) = watch(hook, Asked { env, input: None, deadline }, clock);
+        let status = printed.as_ref().ok().and_then(|line| HookStatus::parse(line));
         let (printed, defect) = match printed {
+            Ok(_) if status.is_some() => (Ok(secret::SecretBytes::new(Vec::new())), None),
             Ok(line) => match hex_line::octets(&line) {
                 Ok(octets) => (Ok(octets), None),
                 Err(defect) => (Ok(secret::SecretBytes::new(Vec::new())), Some(defect)),
@@ -140,7 +191,16 @@ impl Run {
                 (Err(e), defect)
             }
         };
-        Self { printed, defect, complains: seen.complains(), left_behind: seen.left_behind }
+        Self { printed, status, defect, complains: seen.complains(), left_behind: seen.left_behind }
+    }
+
+    fn hung(&self) -> bool {
+        matches!(self.printed, Err(SourceError::TimedOut { .. }))
+    }
+
+    /// Whether it has ended well, and was not one for its status.
+    fn printed_key(&self) -> bool {
+        self.status.is_none() && self.printed.is_ok()
     }
 }
 
@@ -160,6 +220,36 @@ impl Report {
 
     fn bad(&mut self, name: &'static str, told: impl Into<String>) {
         self.add(name, Verdict::Bad, told);
+    }
+
+    /// What it says of its releases, if it does; and whether that is so.
+    fn count(&mut self, runs: &[Run], wanted: Runs) {
+        const NAME: &str = "it says how many releases are left";
+        let mut said = runs.iter().filter_map(|run| run.status);
+        match (said.next(), said.next()) {
+            (None, _) if wanted == Runs::Once => self.add(NAME, Verdict::NotSeen, "it does not know the question"),
+            (None, _) => {}
+            (Some(HookStatus::Uncounted), _) => self.add(NAME, Verdict::Good, "it counts none"),
+            (Some(HookStatus::Counted { left, limit }), None) => {
+                let told = match wanted {
+                    Runs::Several(_) => format!("{left} of {limit}; none was spent on this report"),
+                    Runs::Once => format!("{left} of {limit}"),
+                };
+                self.add(NAME, Verdict::Good, told);
+            }
+            (Some(HookStatus::Counted { left: before, limit }), Some(HookStatus::Counted { left, limit: after }))
+                if Some(left) == before.checked_sub(1) && limit == after =>
+            {
+                self.add(NAME, Verdict::Good, format!("{before} of {limit}, and {left} after it was run once"));
+            }
+            (Some(HookStatus::Counted { left, limit }), Some(after)) => {
+                let after = match after {
+                    HookStatus::Uncounted => "none is counted".to_owned(),
+                    HookStatus::Counted { left, limit } => format!("{left} of {limit}"),
+                };
+                self.bad(NAME, format!("{left} of {limit}; after it was run once: {after}"));
+            }
+        }
     }
 
     fn ending(&mut self, runs: &[Run]) {
@@ -192,7 +282,7 @@ impl Report {
         const NAME: &str = "it prints one line of lower-case hexadecimal digits";
         match runs.iter().find_map(|run| run.defect) {
             Some(defect) => self.bad(NAME, defect),
-            None if runs.iter().any(|run| run.printed.is_ok()) => self.good(NAME),
+            None if runs.iter().any(Run::printed_key) => self.good(NAME),
             None => self.add(NAME, Verdict::NotSeen, ""),
         }
     }
@@ -201,8 +291,11 @@ impl Report {
         const LENGTH: &str = "32 octets or more";
         const RANDOM: &str = "not one octet again and again";
         const SAME: &str = "the same octets each time";
-        let octets: Vec<&secret::SecretBytes> =
-            runs.iter().filter(|run| run.defect.is_none()).filter_map(|run| run.printed.as_ref().ok()).collect();
+        let octets: Vec<&secret::SecretBytes> = runs
+            .iter()
+            .filter(|run| run.defect.is_none() && run.printed_key())
+            .filter_map(|run| run.printed.as_ref().ok())
+            .collect();
         let Some(first) = octets.first() else {
             return [LENGTH, RANDOM, SAME].into_iter().for_each(|name| self.add(name, Verdict::NotSeen, ""));
         };
@@ -221,7 +314,7 @@ impl Report {
             Ok(_) | Err(IkmError::TooLong { .. }) => self.good(RANDOM),
         }
         match octets.len() {
-            1 => self.add(SAME, Verdict::NotSeen, ""),
+            1 => self.add(SAME, Verdict::NotSeen, "it was run once"),
             _ if octets.iter().all(|other| secret::crypto::ct_eq(other.expose(), first.expose())) => self.good(SAME),
             _ => self.bad(SAME, "they differ"),
         }
@@ -260,8 +353,18 @@ mod tests {
             let hook = place.file(name, &format!("#!/bin/sh\n{lines}\n"), 0o700);
             let limit = if name.starts_with("hang") || name == "holds-its-output" { 300 } else { 10_000 };
             let clock = OsClock::new().unwrap();
-            let told = conformance(&hook, &[], 3, Duration::from_millis(limit), &clock).to_string();
+            let runs = if name.ends_with("-once") { Runs::Once } else { Runs::Several(3) };
+            let told = conformance(&hook, &[], runs, Duration::from_millis(limit), &clock).to_string();
             told.replace(hook.parent().unwrap().to_str().unwrap(), "")
+        };
+        // In the place of a TPM's count: a file with a line for each release.
+        let count = |limit: u8| {
+            let file = place.path("count").display().to_string();
+            format!(
+                "/usr/bin/touch {file}; n=$(/usr/bin/wc -l <{file}); if [ \"$EDGEKEEP_IKM_ASK\" = status ]; \
+                 then echo \"edgekeep-ikm 1 counted $(({limit} - n)) of {limit}\"; exit; fi; \
+                 [ $n -lt {limit} ] || exit 1; echo >>{file}; printf {IKM}"
+            )
         };
         let digits = |octets: usize| format!("printf '{}\\n'", &IKM.repeat(40)[..2 * octets]);
         let mut all = Vec::new();
@@ -284,6 +387,16 @@ mod tests {
             ("noisy", format!("echo trying >&2; printf {IKM}")),
             ("leaves-a-child", format!("sleep 60 >/dev/null 2>&1 </dev/null & printf {IKM}")),
             ("holds-its-output", format!("sleep 60 & printf {IKM}")),
+            ("good-once", format!("printf {IKM}")),
+            ("counts", count(2)),
+            ("counts-once", count(2)),
+            ("counts-again-once", count(2)),
+            ("counts-and-has-none-left-once", count(2)),
+            (
+                "says-that-it-counts-once",
+                format!("[ -n \"$EDGEKEEP_IKM_ASK\" ] && echo edgekeep-ikm 1 counted 2 of 2 || printf {IKM}"),
+            ),
+            ("counts-none", format!("[ -n \"$EDGEKEEP_IKM_ASK\" ] && echo edgekeep-ikm 1 uncounted || printf {IKM}")),
         ] {
             all.push(report(name, &lines));
         }
@@ -300,7 +413,7 @@ mod tests {
     fn a_hook_that_others_may_change_is_not_run() {
         let place = Place::new();
         let hook = place.file("open", &format!("#!/bin/sh\nprintf {IKM}\n"), 0o722);
-        let report = conformance(&hook, &[], 3, HOOK_LIMIT, &OsClock::new().unwrap());
+        let report = conformance(&hook, &[], Runs::Several(3), HOOK_LIMIT, &OsClock::new().unwrap());
         assert!(!report.conforms());
         assert_eq!(report.runs, 0);
         assert!(report.checks[0].told.contains("others may write to it"), "{report}");

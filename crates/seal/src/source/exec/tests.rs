@@ -3,7 +3,6 @@
 use std::fs::{self, Permissions};
 use std::os::unix::fs::{PermissionsExt, chown, symlink};
 use std::path::Path;
-use std::sync::{Mutex, MutexGuard};
 
 use host::{Disk, OsClock, OsDisk};
 use rustix::process::{Pid, test_kill_process_group};
@@ -15,18 +14,14 @@ use crate::ikm::IkmError;
 
 const DOCUMENTED: &str = "64acd82883269a5e46b8b0426d5a18e2b006f7d79041a68a4efa5339f25aba80";
 
-/// A directory for hooks. One test at a time: a script that one thread is writing while another forks cannot be run
-/// (ETXTBSY), and that would be this process's fault and not the hook's.
+/// A directory for hooks.
 pub(in crate::source) struct Place {
     dir: tempfile::TempDir,
-    _alone: MutexGuard<'static, ()>,
 }
 
 impl Place {
     pub(in crate::source) fn new() -> Self {
-        static ALONE: Mutex<()> = Mutex::new(());
-        let alone = ALONE.lock().unwrap_or_else(|e| e.into_inner());
-        Self { dir: tempfile::tempdir().unwrap(), _alone: alone }
+        Self { dir: tempfile::tempdir().unwrap() }
     }
 
     pub(in crate::source) fn path(&self, name: &str) -> PathBuf {
@@ -35,7 +30,7 @@ impl Place {
 
     pub(in crate::source) fn file(&self, name: &str, text: &str, mode: u32) -> PathBuf {
         let path = self.path(name);
-        OsDisk.replace(&path, text.as_bytes(), mode, None).unwrap();
+        testkit::lay_program(&path, text, mode);
         path
     }
 
@@ -50,7 +45,7 @@ fn source(path: &Path) -> ExecSource {
 }
 
 fn asked(env: &[(String, String)]) -> Asked<'_> {
-    Asked { env, input: None, limit: HOOK_LIMIT }
+    Asked { env, input: None, deadline: Deadline::after(&OsClock::new().unwrap(), HOOK_LIMIT) }
 }
 
 fn release(source: &mut ExecSource, limit: Duration) -> Result<Ikm, SourceError> {
@@ -63,6 +58,23 @@ fn provision(source: &mut ExecSource, policy: &PolicyRequest) -> Result<Provisio
     source.provision(policy, &NoAuth, deadline)
 }
 
+/// A hook is killed at its deadline; whoever reads of it finds the limit that he wrote, not what was left when the hook
+/// began.
+#[test]
+fn a_hook_that_hangs_is_told_with_the_limit_that_was_written() {
+    let (place, limit) = (Place::new(), Duration::from_secs(1));
+    let mut source = place.hook("sleep 60");
+    let late = Deadline::after(&*source.clock, limit).half(&*source.clock);
+    let twice = Deadline::after_each(&*source.clock, limit / 2, 2);
+    let refused = [
+        source.release(&SlotPublic::bare(SourceKind::Exec), &NoAuth, late).map(drop).unwrap_err(),
+        source.provision(&PolicyRequest::default(), &NoAuth, twice).map(drop).unwrap_err(),
+    ];
+    let told = refused.map(|e| e.to_string());
+    assert!(told[0].ends_with("hook did not finish within 1s"), "{told:?}");
+    assert!(told[1].ends_with("hook did not finish within 500ms"), "{told:?}");
+}
+
 fn soon(source: &mut ExecSource) -> Result<Ikm, SourceError> {
     release(source, HOOK_LIMIT)
 }
@@ -73,14 +85,6 @@ fn defect(result: Result<Ikm, SourceError>) -> String {
         SourceError::NotTrusted { defect, .. } => defect,
         other => panic!("{other:?}"),
     }
-}
-
-fn is_root() -> bool {
-    let root = rustix::process::geteuid().is_root();
-    if !root {
-        eprintln!("not run as root: what belongs to other users is not tested");
-    }
-    root
 }
 
 #[test]
@@ -164,9 +168,13 @@ fn a_hook_that_hangs_is_killed_with_all_it_started() {
     let place = Place::new();
     let pid = place.path("pid");
     let mut hook = place.hook(&format!("echo $$ > {}\nsleep 300 &\nsleep 300", pid.display()));
-    assert!(matches!(release(&mut hook, Duration::from_millis(700)), Err(SourceError::TimedOut { .. })));
-    let group: i32 = fs::read_to_string(pid).expect("the hook began within 0.7 s").trim().parse().unwrap();
-    gone(Pid::from_raw(group).unwrap());
+    // Ever more time, until it has begun before it was killed.
+    let limits = (0..8).map(|n| Duration::from_millis(500 << n));
+    let begun = limits.into_iter().find_map(|limit| {
+        assert!(matches!(release(&mut hook, limit), Err(SourceError::TimedOut { .. })));
+        fs::read_to_string(&pid).ok()?.trim().parse().ok()
+    });
+    gone(Pid::from_raw(begun.expect("the hook begins within a minute")).unwrap());
 }
 
 /// Waits until no process of the group is left but those that init has still to reap.
@@ -174,7 +182,7 @@ fn gone(group: Pid) {
     let clock = OsClock::new().unwrap();
     let start = clock.boottime();
     while test_kill_process_group(group).is_ok() {
-        assert!(clock.boottime().since(start) < Duration::from_secs(10), "the group of {group:?} is alive");
+        assert!(clock.boottime().since(start) < Duration::from_secs(120), "the group of {group:?} is alive");
         std::thread::yield_now();
     }
 }
@@ -298,7 +306,7 @@ fn every_directory_above_is_looked_at() {
 
 #[test]
 fn what_belongs_to_another_user_is_not_run() {
-    if !is_root() {
+    if testkit::is_root_skipped() {
         return;
     }
     const NOBODY: Option<u32> = Some(65534);
@@ -325,7 +333,7 @@ fn the_interpreter_is_looked_at_too() {
     let place = Place::new();
     let run = |first: &str| soon(&mut source(&place.file("hook", &format!("{first}\necho {DOCUMENTED}\n"), 0o700)));
     let shell = place.path("shell");
-    fs::copy("/bin/sh", &shell).unwrap();
+    testkit::copy_program(Path::new("/bin/sh"), &shell);
     fs::set_permissions(&shell, Permissions::from_mode(0o755)).unwrap();
     assert!(run(&format!("#! {}", shell.display())).is_ok());
     fs::set_permissions(&shell, Permissions::from_mode(0o757)).unwrap();
@@ -374,9 +382,60 @@ fn what_was_checked_is_what_runs() {
 fn a_program_needs_no_interpreter() {
     let place = Place::new();
     let path = place.path("program");
-    fs::copy("/usr/bin/env", &path).unwrap();
+    testkit::copy_program(Path::new("/usr/bin/env"), &path);
     fs::set_permissions(&path, Permissions::from_mode(0o700)).unwrap();
     let line =
         process::run(&Trusted::open(&path).unwrap(), asked(&[("A".into(), "1".into())]), &OsClock::new().unwrap());
     assert_eq!(line.unwrap().as_slice(), b"A=1\n");
+}
+
+/// A hook that counts as ours does: a line of a file for each release.
+fn counting(place: &Place, limit: u8) -> ExecSource {
+    let file = place.file("releases", "", 0o600);
+    place.hook(&format!(
+        "n=$(/usr/bin/wc -l <{f})\n\
+         if [ \"$EDGEKEEP_IKM_ASK\" = status ]; then echo \"edgekeep-ikm 1 counted $(({limit} - n)) of {limit}\"; exit; fi\n\
+         [ $n -lt {limit} ] || exit 1\necho >>{f}\necho {DOCUMENTED}",
+        f = file.display()
+    ))
+}
+
+#[test]
+fn a_hook_that_counts_is_made_a_slot_of_with_one_release_and_foreseen_with_none() {
+    let place = Place::new();
+    let mut hook = counting(&place, 2);
+    let spent = || fs::read_to_string(place.path("releases")).unwrap().lines().count();
+    let deadline = || Deadline::after(&OsClock::new().unwrap(), HOOK_LIMIT);
+    let made = provision(&mut hook, &PolicyRequest::default()).unwrap();
+    assert_eq!(spent(), 1);
+    assert_eq!(made.public.release_limit().map(std::num::NonZeroU8::get), Some(2));
+    assert!(hook.released_when_made(&made.public) && !hook.released_when_made(&SlotPublic::bare(SourceKind::Exec)));
+    for _ in 0..3 {
+        hook.probe(deadline()).unwrap();
+        assert_eq!(hook.foresee(&made.public, deadline()).unwrap().releases_left(), Some(1));
+    }
+    assert_eq!(spent(), 1);
+    let released = hook.release(&made.public, &NoAuth, deadline()).unwrap();
+    assert!(released.ikm.ct_eq(&made.ikm));
+    assert_eq!((spent(), released.remaining_this_boot), (2, Some(0)));
+    // Nothing is left: that is said, and not that it has failed.
+    let refused = hook.release(&made.public, &NoAuth, deadline()).unwrap_err();
+    assert_eq!((refused.remedy(), spent()), (super::super::Remedy::Reboot, 2), "{refused}");
+    for refused in
+        [hook.foresee(&made.public, deadline()).map(drop), provision(&mut hook, &PolicyRequest::default()).map(drop)]
+    {
+        assert!(matches!(refused, Err(SourceError::Exhausted { .. })), "{refused:?}");
+    }
+}
+
+/// The slot says that it counts; another hook stands in its place.
+#[test]
+fn a_hook_that_says_nothing_of_its_count_any_more_is_told() {
+    let place = Place::new();
+    let made = provision(&mut counting(&place, 3), &PolicyRequest::default()).unwrap();
+    let mut other = place.hook(&format!("echo {DOCUMENTED}"));
+    let deadline = || Deadline::after(&OsClock::new().unwrap(), HOOK_LIMIT);
+    assert!(matches!(other.foresee(&made.public, deadline()), Err(SourceError::Refused { .. })));
+    let released = other.release(&made.public, &NoAuth, deadline()).unwrap();
+    assert!(released.ikm.ct_eq(&made.ikm) && released.remaining_this_boot.is_none());
 }

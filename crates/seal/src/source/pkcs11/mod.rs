@@ -1,8 +1,8 @@
 //! Key material that a smart card or HSM gives, through its vendor's PKCS #11 module.
 //!
-//! The module is foreign C code, and stays outside: it is loaded by the helper `ikm-pkcs11`, started for one request under the
-//! rules of a hook (whose file it is, a process group of its own, an empty environment, bounds of time and output). What the
-//! helper answers is parsed as any other outside bytes.
+//! The module is foreign C code, and stays outside: it is loaded by the helper `ikm-pkcs11`, started for one request
+//! under the rules of a hook (whose file it is, a process group of its own, an empty environment, bounds of time and
+//! output). What the helper answers is parsed as any other outside bytes.
 //!
 //! A PIN is asked for once and tried once. The helper spends no try where the token says that few are left.
 
@@ -14,13 +14,13 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use host::Clock;
-use ikm::{Refusal, Reply, Request, TokenFacts, TokenName, Wish};
+use ikm::{Errand, Key, Refusal, Reply, Request, TokenFacts, TokenName, Wish};
 use secret::SecretBytes;
 
 use super::process::{self, Asked, Trusted};
 use super::{
-    Auth, AuthRequest, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, PolicyRequest, Provisioned, Released,
-    SourceError,
+    Auth, AuthRequest, Capabilities, Closed, Deadline, Evidence, Fit, KeySource, Left, PolicyRequest, Provisioned,
+    Released, SourceError, Wanted,
 };
 use crate::ikm::Ikm;
 use crate::slot::{SlotPublic, SourceKind};
@@ -73,7 +73,7 @@ impl Pkcs11Source {
     /// Starts the helper for one request.
     fn ask(&self, request: &Request, deadline: Deadline) -> Result<Reply, SourceError> {
         let helper = Trusted::open(&self.setup.helper)?;
-        let asked = Asked { env: &self.setup.env, input: Some(request.to_bytes()), limit: deadline.left(&*self.clock) };
+        let asked = Asked { env: &self.setup.env, input: Some(request.to_bytes()), deadline };
         let output = process::run(&helper, asked, &*self.clock)?;
         let reply = Reply::parse(&output).map_err(|e| SourceError::Protocol {
             what: self.setup.helper.display().to_string(),
@@ -124,16 +124,35 @@ impl Pkcs11Source {
         pin.map(Some).map_err(|source| SourceError::NoPin { what, source })
     }
 
-    fn release_key(&self, token: &TokenKey, auth: &dyn Auth, deadline: Deadline) -> Result<Ikm, SourceError> {
-        let request = Request::Release {
+    /// Has something done with a slot's key.
+    fn with_key(
+        &self,
+        errand: Errand,
+        token: &TokenKey,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Reply, SourceError> {
+        let request = Request::With {
+            errand,
             module: self.module()?,
             token: token.token.clone(),
             key: token.key.clone(),
             last_try: self.setup.danger_last_try,
             pin: self.pin(token.pin, auth)?,
         };
-        match self.ask(&request, deadline)? {
+        self.ask(&request, deadline)
+    }
+
+    fn release_key(&self, token: &TokenKey, auth: &dyn Auth, deadline: Deadline) -> Result<Ikm, SourceError> {
+        match self.with_key(Errand::Release, token, auth, deadline)? {
             Reply::Released { ikm } => self.ikm(ikm),
+            _ => Err(self.astray()),
+        }
+    }
+
+    fn destroy_key(&self, token: &TokenKey, auth: &dyn Auth, deadline: Deadline) -> Result<(), SourceError> {
+        match self.with_key(Errand::Destroy, token, auth, deadline)? {
+            Reply::Destroyed => Ok(()),
             _ => Err(self.astray()),
         }
     }
@@ -154,9 +173,22 @@ impl KeySource for Pkcs11Source {
         SourceKind::Pkcs11
     }
 
+    /// The helper, the module and the PIN's file; the token is not asked.
+    fn look(&self, _wish: Wanted, auth: &dyn Auth) -> Result<(), SourceError> {
+        self.module()?;
+        let what = self.what();
+        auth.look(&AuthRequest { what: &what, tries_left: None })
+            .map_err(|source| SourceError::NoPin { what, source })?;
+        Trusted::open(&self.setup.helper).map(drop)
+    }
+
     /// By label and serial number of the token.
     fn fits(&self, slot: &SlotPublic) -> Fit {
         Fit::by_name(TokenKey::from_slot(slot).is_ok_and(|key| key.token == self.setup.token))
+    }
+
+    fn tries_pin(&self, slot: &SlotPublic) -> bool {
+        TokenKey::from_slot(slot).is_ok_and(|key| key.pin)
     }
 
     /// A token can be carried to another machine: it is not bound to this one, and it counts nothing.
@@ -196,14 +228,22 @@ impl KeySource for Pkcs11Source {
             pin: self.pin(policy.pin, auth)?,
         };
         let Reply::Provisioned { key, ikm } = self.ask(&request, deadline)? else { return Err(self.astray()) };
-        let ikm = self.ikm(ikm)?;
         let made = TokenKey { token: self.setup.token.clone(), key, pin: policy.pin };
-        let back = self.release_key(&made, auth, deadline)?;
-        let public = made.to_slot().filter(|_| back.ct_eq(&ikm));
-        match public {
-            Some(public) => Ok(Provisioned { public, ikm }),
-            None => Err(SourceError::Drifts { what: self.what() }),
+        let seen = self.ikm(ikm).and_then(|ikm| {
+            let back = self.release_key(&made, auth, deadline)?;
+            let public = made.to_slot().filter(|_| back.ct_eq(&ikm));
+            let public = public.ok_or_else(|| SourceError::Drifts { what: self.what() })?;
+            Ok(Provisioned { public, ikm })
+        });
+        // A wrong PIN is not tried once more for the sake of order.
+        if let Err(e) = &seen
+            && Key::is_ours(&made.key.id)
+            && !matches!(e, SourceError::AuthFailed { .. } | SourceError::FewTries { .. })
+            && let Err(e) = self.destroy_key(&made, auth, deadline)
+        {
+            tracing::warn!("a key that is of no use stays in {}: {}", self.what(), host::with_causes(&e));
         }
+        seen
     }
 
     fn release(&mut self, slot: &SlotPublic, auth: &dyn Auth, deadline: Deadline) -> Result<Released, SourceError> {
@@ -223,5 +263,39 @@ impl KeySource for Pkcs11Source {
     /// The helper's end has logged out; the token answers whoever has its PIN.
     fn close(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Closed, SourceError> {
         Ok(Closed::releases_on())
+    }
+
+    /// Destroys a key that was made for the slot. An owner's stays, and so does what another token has.
+    fn discard(
+        &mut self,
+        slot: &SlotPublic,
+        kept: &[&SlotPublic],
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<(), SourceError> {
+        let token = TokenKey::from_slot(slot)?;
+        let uses = |other: &&SlotPublic| {
+            TokenKey::from_slot(other).is_ok_and(|other| other.token == token.token && other.key.id == token.key.id)
+        };
+        if token.token != self.setup.token || !Key::is_ours(&token.key.id) || kept.iter().any(uses) {
+            return Ok(());
+        }
+        self.destroy_key(&token, auth, deadline)
+    }
+
+    fn left_of(&mut self, slot: &SlotPublic, auth: &dyn Auth, deadline: Deadline) -> Result<Left, SourceError> {
+        let token = TokenKey::from_slot(slot)?;
+        if token.token != self.setup.token {
+            return Ok(Left::Copies(format!("{} is not the token of the slot, which was not asked", self.what())));
+        }
+        let (what, id) = (self.what(), hex::encode(&token.key.id));
+        match self.with_key(Errand::Look, &token, auth, deadline)? {
+            Reply::Looked { there: false } => Ok(Left::Nothing(format!("{what} has no key {id} any more"))),
+            Reply::Looked { there: true } if Key::is_ours(&token.key.id) => {
+                Ok(Left::Copies(format!("{what} has the key {id}")))
+            }
+            Reply::Looked { there: true } => Ok(Left::Copies(format!("{what} has the key {id}, which is its owner's"))),
+            _ => Err(self.astray()),
+        }
     }
 }

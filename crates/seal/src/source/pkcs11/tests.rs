@@ -1,4 +1,5 @@
-//! Helpers that are not ours, or not well: each is a script in the place of `ikm-pkcs11`. The real one is tried in its own crate.
+//! Helpers that are not ours, or not well: each is a script in the place of `ikm-pkcs11`. The real one is tried in its
+//! own crate.
 
 #![allow(clippy::disallowed_methods)] // real time is what is measured
 
@@ -56,7 +57,7 @@ fn a_release_is_one_question_and_one_answer() {
     assert_eq!(hex::encode(ikm.expose()), IKM);
     let asked = std::fs::read(question).unwrap();
     match Request::parse(&asked).unwrap() {
-        Request::Release { module, token: asked, key, last_try: false, pin: None } => {
+        Request::With { errand: Errand::Release, module, token: asked, key, last_try: false, pin: None } => {
             assert_eq!((asked, key.id, key.data), (token(), vec![1; 16], vec![2; 32]));
             assert!(module.starts_with('/'));
         }

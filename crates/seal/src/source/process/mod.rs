@@ -1,4 +1,5 @@
-//! Programs that are not ours, run within bounds: whose file it is, what it may read, print and leave behind, and for how long.
+//! Programs that are not ours, run within bounds: whose file it is, what it may read, print and leave behind, and for
+//! how long.
 
 mod run;
 mod trusted;

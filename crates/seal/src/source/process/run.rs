@@ -14,7 +14,7 @@ use rustix::process::{Pid, PidfdFlags, Signal, kill_process_group, pidfd_open};
 use zeroize::Zeroizing;
 
 use super::trusted::Trusted;
-use crate::source::SourceError;
+use crate::source::{Deadline, SourceError};
 
 /// What a hook is given.
 pub(in crate::source) struct Asked<'a> {
@@ -22,8 +22,8 @@ pub(in crate::source) struct Asked<'a> {
     pub(in crate::source) env: &'a [(String, String)],
     /// What stands on its standard input, at most a page; without it that is empty.
     pub(in crate::source) input: Option<Zeroizing<Vec<u8>>>,
-    /// How long it may take.
-    pub(in crate::source) limit: Duration,
+    /// When it is killed.
+    pub(in crate::source) deadline: Deadline,
 }
 
 /// What the hook printed, once it has ended with status 0 and nothing holds its output any more.
@@ -61,8 +61,8 @@ impl Seen {
         !self.stderr.is_empty()
     }
 
-    /// The hook's complaints, for the operator. Its output is key material and is never logged, and neither is what looks
-    /// like it among the complaints (`sh -x`).
+    /// The hook's complaints, for the operator. Its output is key material and is never logged, and neither is what
+    /// looks like it among the complaints (`sh -x`).
     fn log(&self, hook: &Trusted) {
         if self.complains() {
             tracing::warn!(hook = %hook.path().display(), stderr = %presentable(&self.stderr), "the hook complains");
@@ -76,15 +76,14 @@ fn attend(
     clock: &dyn Clock,
     left_others: impl FnOnce(&Running) -> bool,
 ) -> (Result<Zeroizing<Vec<u8>>, SourceError>, Seen) {
-    let limit = asked.limit;
-    let told = in_tenths(limit);
+    let deadline = asked.deadline;
     let what = || hook.path().display().to_string();
     let os = |source: io::Error| SourceError::Os { what: what(), source };
     let mut child = match Running::start(hook, asked) {
         Ok(child) => child,
         Err(e) => return (Err(os(e)), Seen::default()),
     };
-    let outcome = child.watch(clock.boottime().plus(limit), clock);
+    let outcome = child.watch(deadline.at(), clock);
     let left_behind = left_others(&child);
     let status = child.stop();
     let seen = Seen { stderr: std::mem::take(&mut child.stderr), left_behind };
@@ -95,17 +94,11 @@ fn attend(
             Ok(stdout)
         }
         (Ok(()), Some(status)) => Err(SourceError::HookFailed { what: what(), status: status.to_string() }),
-        (Ok(()), None) | (Err(Fault::Time), _) => Err(SourceError::TimedOut { what: what(), limit: told }),
+        (Ok(()), None) | (Err(Fault::Time), _) => Err(SourceError::TimedOut { what: what(), limit: deadline.limit() }),
         (Err(Fault::Flood), _) => Err(SourceError::BadOutput { what: what(), defect: "it has more than 8192 digits" }),
         (Err(Fault::Os(e)), _) => Err(os(e.into())),
     };
     (printed, seen)
-}
-
-/// As a person gave it: what is left of a deadline is a few milliseconds less.
-fn in_tenths(limit: Duration) -> Duration {
-    let tenths = (limit + Duration::from_millis(50)).as_millis() / 100;
-    Duration::from_millis(u64::try_from(tenths * 100).unwrap_or(u64::MAX))
 }
 
 /// Why a hook was cut short.
@@ -166,8 +159,8 @@ impl Running {
         let stderr = Vec::with_capacity(MAX_STDERR);
         let mut running = Self { child, group, pidfd, stopped: false, stdout, filled: 0, stderr };
         if let (Some(input), Some(mut stdin)) = (asked.input, running.child.stdin.take()) {
-            // An empty pipe takes a page at once, whether or not anybody reads. A helper that has ended already is heard of
-            // by what it said.
+            // An empty pipe takes a page at once, whether or not anybody reads. A helper that has ended already is
+            // heard of by what it said.
             match stdin.write_all(&input) {
                 Err(e) if e.kind() != io::ErrorKind::BrokenPipe => return Err(e),
                 _ => {}
@@ -226,8 +219,8 @@ impl Running {
         Ok(n > 0)
     }
 
-    /// Ends the whole group, also after success: a hook has nothing to leave behind. Gives the hook's own end, unless it
-    /// hangs in the kernel (a dead bus), where nothing can kill it: that must not hang us too.
+    /// Ends the whole group, also after success: a hook has nothing to leave behind. Gives the hook's own end, unless
+    /// it hangs in the kernel (a dead bus), where nothing can kill it: that must not hang us too.
     fn stop(&mut self) -> Option<ExitStatus> {
         self.stopped = true;
         // ESRCH: nobody is left.
@@ -238,8 +231,8 @@ impl Running {
         self.child.try_wait().ok().flatten()
     }
 
-    /// Whether the hook itself has ended, and its group has other processes. Before the group is killed, and before the hook is
-    /// reaped: until then the group's number is nobody else's.
+    /// Whether the hook itself has ended, and its group has other processes. Before the group is killed, and before the
+    /// hook is reaped: until then the group's number is nobody else's.
     fn has_left_others(&self) -> bool {
         let ended = wait_for([Some(self.pidfd.as_fd())], Duration::ZERO).is_ok_and(|[ended]| ended);
         // The hook leads its group, so one number names both.

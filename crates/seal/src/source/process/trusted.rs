@@ -1,8 +1,8 @@
 //! An executable that nobody but root and ourselves could have put there.
 //!
 //! The path is walked one component at a time, each opened relative to the one before, and what is checked is what was
-//! opened: there is no moment between check and use. Links are followed by hand, for the directory that holds a link decides
-//! too. What is executed in the end is the descriptor, not the name.
+//! opened: there is no moment between check and use. Links are followed by hand, for the directory that holds a link
+//! decides too. What is executed in the end is the descriptor, not the name.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
@@ -47,8 +47,8 @@ impl Trusted {
         Ok(Self { file, path: path.to_owned(), script })
     }
 
-    /// Checks a library, which another trusted program will load by its name: who could have written it, and every directory
-    /// on the way. Nobody else can put another file there between this check and that use.
+    /// Checks a library, which another trusted program will load by its name: who could have written it, and every
+    /// directory on the way. Nobody else can put another file there between this check and that use.
     pub(in crate::source) fn check_library(path: &Path) -> Result<(), SourceError> {
         let start = beginning(&walk(path, Use::Load)?, path)?;
         if start.starts_with(ELF) { Ok(()) } else { Err(distrust(path, "it is no library".into())) }
@@ -152,7 +152,8 @@ fn check_owner(stat: &Stat, at: &Path) -> Result<(), SourceError> {
 
 fn check_directory(stat: &Stat, at: &Path) -> Result<(), SourceError> {
     check_owner(stat, at)?;
-    // With the sticky bit (as /tmp has it) only the owner of an entry can rename or remove it, and that owner is checked.
+    // With the sticky bit (as /tmp has it) only the owner of an entry can rename or remove it, and that owner is
+    // checked.
     if stat.st_mode & 0o022 != 0 && stat.st_mode & 0o1000 == 0 && host::in_force("hook-directories-closed") {
         return Err(distrust(at, format!("others may write in it (mode {:03o})", stat.st_mode & 0o7777)));
     }

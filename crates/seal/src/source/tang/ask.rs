@@ -31,14 +31,7 @@ pub(super) enum Fault {
 impl Fault {
     /// With its causes, in one line.
     pub(super) fn told(&self) -> String {
-        let mut text = self.to_string();
-        let mut cause = std::error::Error::source(self);
-        while let Some(c) = cause {
-            text.push_str(": ");
-            text.push_str(&c.to_string());
-            cause = c.source();
-        }
-        text
+        host::with_causes(self)
     }
 }
 
@@ -65,10 +58,11 @@ fn whole(reply: HttpReply) -> Result<Vec<u8>, Fault> {
     }
 }
 
-/// Runs all at once and hands over each outcome as it comes, until `enough` says so or all are done; what is left is given up.
+/// Runs all at once and hands over each outcome as it comes, until `enough` says so or all are done; what is left is
+/// given up.
 ///
-/// It has a thread and a runtime of its own, so that a source may be asked from anywhere, from within another runtime too. A
-/// name that the resolver hangs on is left behind with its thread.
+/// It has a thread and a runtime of its own, so that a source may be asked from anywhere, from within another runtime
+/// too. A name that the resolver hangs on is left behind with its thread.
 pub(super) fn race<T: Send + 'static>(
     asked: Vec<impl Future<Output = T> + Send + 'static>,
     mut enough: impl FnMut(T) -> bool + Send,

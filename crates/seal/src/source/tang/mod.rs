@@ -4,10 +4,10 @@
 //! provision  GET /adv of every server, proven against its pinned key -> bindings; random key material, a share for each
 //! release    POST /rec/<key> to all at once -> shares; as soon as `threshold` of them have opened, the key material
 //! ```
-//! A device that is carried off stays sealed, and one that is switched on while the network is away unseals by itself when it
-//! is back: whatever comes over an unauthenticated network, be it nothing, a refusal or a lie, may be other in a minute, and
-//! must not be able to stop a device for good. So every failure to reach the threshold is told with each server's part in it,
-//! and is asked again.
+//! A device that is carried off stays sealed, and one that is switched on while the network is away unseals by itself
+//! when it is back: whatever comes over an unauthenticated network, be it nothing, a refusal or a lie, may be other in
+//! a minute, and must not be able to stop a device for good. So every failure to reach the threshold is told with each
+//! server's part in it, and is asked again.
 
 mod ask;
 mod slot;
@@ -140,8 +140,8 @@ impl TangSource {
         Ok(found)
     }
 
-    /// Whom to ask for an entry: the server with the key that was pinned then; where the configuration names none, because its
-    /// pins were renewed after a rotation, every server that no other entry claims.
+    /// Whom to ask for an entry: the server with the key that was pinned then; where the configuration names none,
+    /// because its pins were renewed after a rotation, every server that no other entry claims.
     fn candidates(&self, entry: &Entry, entries: &Entries) -> Vec<&TangServer> {
         let claimed = |s: &&TangServer| entries.all.iter().any(|e| e.pinned == s.pinned);
         match self.servers.iter().find(|s| s.pinned == entry.pinned) {
@@ -207,8 +207,8 @@ impl KeySource for TangSource {
         Ok(Evidence(facts))
     }
 
-    /// With the servers that answer, if they are enough: one that is away gets no share, and none later, until the slot is made
-    /// anew. Then sees that each gives its share back.
+    /// With the servers that answer, if they are enough: one that is away gets no share, and none later, until the slot
+    /// is made anew. Then sees that each gives its share back.
     fn provision(
         &mut self,
         policy: &PolicyRequest,
@@ -218,7 +218,7 @@ impl KeySource for TangSource {
         policy.enforceable(SourceKind::Tang, &self.capabilities())?;
         let (mut made, mut faults) = (Vec::new(), Vec::new());
         // One that hangs must leave the others time for the exchange.
-        let half = Deadline::after(&*self.clock, deadline.left(&*self.clock) / 2);
+        let half = deadline.half(&*self.clock);
         for (server, outcome) in self.servers.iter().zip(self.advertisements(half)?) {
             match outcome {
                 Ok(advertisement) => {

@@ -1,11 +1,12 @@
-//! What a slot remembers of its Tang servers: for each a binding, and one share of the key material under the key that only
-//! this server's answer gives.
+//! What a slot remembers of its Tang servers: for each a binding, and one share of the key material under the key that
+//! only this server's answer gives.
 //!
 //! ```text
 //! item 1        version 1 | threshold | number of servers
 //! item 16 + i   pinned signing key 32 | binding 134 | share i under AES-256-GCM, 32 + 16
 //! ```
-//! The shares are our own (Shamir) and not the servers' points: so each has a tag, and a server that lies is known by name.
+//! The shares are our own (Shamir) and not the servers' points: so each has a tag, and a server that lies is known by
+//! name.
 
 use host::Entropy;
 use secret::Secret;
@@ -149,6 +150,6 @@ const VERSION: u8 = 1;
 const TAG_HEAD: u16 = 1;
 const TAG_FIRST: u16 = 16;
 const SEALED_BYTES: usize = SHARE_BYTES + TAG_BYTES;
-/// Each key seals one share, once: it comes from a random number of this very provisioning (SP 800-38D, 8.2.1 asks no more of a
-/// nonce than that it is not used twice under a key).
+/// Each key seals one share, once: it comes from a random number of this very provisioning (SP 800-38D, 8.2.1 asks no
+/// more of a nonce than that it is not used twice under a key).
 const NONCE: [u8; NONCE_BYTES] = [0; NONCE_BYTES];

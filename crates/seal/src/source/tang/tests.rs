@@ -5,7 +5,7 @@
 use std::time::Instant;
 
 use host::{OsClock, OsEntropy};
-use testkit::{Tangd, Tanging, is_skipped};
+use testkit::{Tangd, Tanging, are_figures_held, is_skipped};
 
 use super::super::contract::key_source_contract;
 use super::super::{NoAuth, Remedy};
@@ -103,7 +103,40 @@ fn a_slow_server_costs_nothing_where_others_suffice() {
     tangds[2].becomes(Tanging::Hanging);
     let limit = Duration::from_millis(300);
     let told = faults(source.release(&made.public, &NoAuth, within(limit)));
-    assert_eq!(told.matches("did not answer").count(), 2, "{told}");
+    // Nor may the third, on a machine that has no time for it.
+    assert!(told.contains("did not answer") && told.contains(&tangds[1].url()), "{told}");
+    assert!(told.contains(&tangds[2].url()), "{told}");
+}
+
+/// Late is not too late; and who sends an octet now and then does not hold anybody beyond the deadline.
+#[test]
+fn a_late_server_is_waited_for_and_one_that_drips_is_given_up() {
+    if is_skipped("tang") {
+        return;
+    }
+    let tangds = [Tangd::start(), Tangd::start()];
+    let mut one = source(&[server(&tangds[0])], 1);
+    let made = provision(&mut one).unwrap();
+    tangds[0].becomes(Tanging::Late(Duration::from_millis(700)));
+    let begun = Instant::now();
+    assert!(release(&mut one, &made.public).unwrap().ikm.ct_eq(&made.ikm));
+    assert!(begun.elapsed() >= Duration::from_millis(700));
+    let told = faults(one.release(&made.public, &NoAuth, within(Duration::from_millis(200))));
+    assert!(told.contains("not answer"), "{told}");
+
+    tangds[0].becomes(Tanging::Dripping);
+    let begun = Instant::now();
+    let told = faults(one.release(&made.public, &NoAuth, within(Duration::from_millis(400))));
+    assert!(told.contains("not answer"), "{told}");
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
+    // Beside another it costs nothing.
+    tangds[0].becomes(Tanging::Well);
+    let mut both = source(&tangds.each_ref().map(server), 1);
+    let made = provision(&mut both).unwrap();
+    tangds[0].becomes(Tanging::Dripping);
+    let begun = Instant::now();
+    assert!(release(&mut both, &made.public).unwrap().ikm.ct_eq(&made.ikm));
+    assert!(begun.elapsed() < LONG / 2, "{:?}", begun.elapsed());
 }
 
 #[test]
@@ -197,8 +230,10 @@ fn a_slot_is_made_with_the_servers_that_answer_if_they_are_enough() {
     let told = faults(source.provision(&PolicyRequest::default(), &NoAuth, within(Duration::from_secs(2))));
     assert!(told.contains(&tangds[1].url()) && told.contains(&tangds[2].url()), "one of three: {told}");
     tangds[1].becomes(Tanging::Well);
-    let two = source.provision(&PolicyRequest::default(), &NoAuth, within(Duration::from_secs(2))).unwrap();
-    let facts = source.probe(within(Duration::from_secs(2))).unwrap().0;
+    // The one that hangs is waited for to the end, and the two that answer have that time.
+    let two = source.provision(&PolicyRequest::default(), &NoAuth, within(Duration::from_secs(6))).unwrap();
+    tangds[2].becomes(Tanging::Down);
+    let facts = source.probe(within(LONG)).unwrap().0;
     assert!(facts.contains(&("threshold", "2 of 3".into())));
     assert!(facts.contains(&("server", format!("{}: answers with the pinned key", tangds[0].url()))), "{facts:?}");
 
@@ -234,8 +269,8 @@ fn what_is_no_setup_is_refused_by_name() {
     assert_eq!(new(twice, 1), Some(TangSetupError::Twice { pinned: Thumbprint([1; 32]) }));
 }
 
-/// The figure of the project: 60 ms with a server on this machine. What is asserted is a ratio to what the machine needs at that
-/// moment for a bare request to the same server (a process of tangd each), so that a busy machine does not fail it.
+/// The figure of the project: 60 ms with a server on this machine. On a machine that does other things too, what bare
+/// requests to the same server (a process of tangd each) take at that moment is allowed on top.
 #[test]
 fn a_release_costs_a_request_and_little_more() {
     if is_skipped("tang") {
@@ -260,7 +295,8 @@ fn a_release_costs_a_request_and_little_more() {
     }
     let (bare, released) = (median(bare), median(released));
     println!("figure: tang release {released:?}, bare request {bare:?}");
-    assert!(released < Duration::from_millis(60) + bare * 4, "{released:?}, a bare request takes {bare:?}");
+    let limit = Duration::from_millis(60) + if are_figures_held() { Duration::ZERO } else { bare * 4 };
+    assert!(released < limit, "{released:?}, a bare request takes {bare:?}");
 }
 
 /// Any change of a slot on disk is no slot, or gives nothing.

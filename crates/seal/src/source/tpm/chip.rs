@@ -4,14 +4,16 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::tpm::{AuthValue, Name, PinnedKey, Session, Tpm, TpmError};
+use ::tpm::{AuthValue, Channel, Name, PinnedKey, Session, Tpm, TpmError};
 use host::{Clock, Disk, Entropy};
 use secret::SecretBytes;
 
 use super::faults::Faults;
+use super::items::SlotKey;
+use super::signed::PcrSigning;
 use super::state::State;
 use crate::ikm::Ikm;
-use crate::source::{Auth, AuthRequest, Deadline, SourceError};
+use crate::source::{Auth, AuthRequest, Board, Deadline, ReleaseLatch, SourceError, Wanted};
 
 /// The TPM behind a path.
 pub(super) struct Chip {
@@ -20,6 +22,7 @@ pub(super) struct Chip {
     pub(super) disk: Arc<dyn Disk>,
     clock: Arc<dyn Clock>,
     pub(super) entropy: Arc<dyn Entropy>,
+    pub(super) latch: ReleaseLatch,
 }
 
 impl Chip {
@@ -30,16 +33,113 @@ impl Chip {
         clock: Arc<dyn Clock>,
         entropy: Arc<dyn Entropy>,
     ) -> Self {
-        Self { device, lock, disk, clock, entropy }
+        Self { device, lock, disk, clock, entropy, latch: ReleaseLatch::default() }
     }
 
     pub(super) fn faults(&self) -> Faults {
         Faults { what: self.device.display().to_string() }
     }
 
+    /// The device node, the vendor's files for a new slot, and the PIN's; the TPM is not asked.
+    pub(super) fn look(&self, wish: Wanted, signing: &PcrSigning, auth: &dyn Auth) -> Result<(), SourceError> {
+        let faults = self.faults();
+        Channel::look(&self.device).map_err(|e| faults.transport(e))?;
+        if wish == Wanted::Provision && signing.key(&*self.disk)?.is_some() {
+            signing.file().read(&*self.disk)?;
+        }
+        let asked = auth.look(&AuthRequest { what: &faults.what, tries_left: None });
+        asked.map_err(|source| SourceError::NoPin { what: faults.what, source })
+    }
+
     pub(super) fn open(&self, deadline: Deadline) -> Result<Tpm, SourceError> {
-        Tpm::open(&self.device, Arc::clone(&self.clock), Arc::clone(&self.entropy), deadline.0)
+        Tpm::open(&self.device, Arc::clone(&self.clock), Arc::clone(&self.entropy), deadline.at())
             .map_err(|e| self.faults().transport(e))
+    }
+
+    /// Does `work` with the TPM that has this storage key.
+    ///
+    /// A key that the TPM keeps is used without a look at it: nothing has to be asked, and a session with another key
+    /// in its place loads nothing, reads nothing and counts nothing. When `work` fails and the key turns out not to be
+    /// there, as on a TPM that was cleared or another one, it is made and looked at, and `work` is done with it. That
+    /// it is not there is said by nobody in particular; so `work` notes when the TPM has shown that it has the key, and
+    /// what fails after that is not begun again: a PIN was tried, or a release counted.
+    pub(super) fn with_key<T>(
+        &self,
+        key: &SlotKey,
+        deadline: Deadline,
+        mut work: impl FnMut(Tpm, PinnedKey, &mut bool) -> Result<T, SourceError>,
+    ) -> Result<T, SourceError> {
+        let mut shown = false;
+        if let Some(kept) = &key.kept {
+            let failed = match work(self.open(deadline)?, kept.key(), &mut shown) {
+                Ok(done) => return Ok(done),
+                Err(failed) => failed,
+            };
+            if shown && host::in_force("tpm-key-shown-once") {
+                return Err(failed);
+            }
+            if !self.open(deadline).is_ok_and(|mut tpm| tpm.keeps(kept).is_ok_and(|kept| !kept)) {
+                return Err(failed);
+            }
+        }
+        let mut tpm = self.open(deadline)?;
+        let key = tpm.pinned_storage_key(&key.name).map_err(|e| self.faults().tpm(e))?;
+        work(tpm, key, &mut shown)
+    }
+
+    /// Does `work`, and again where a register was extended in the middle of it, as IMA does all through an early boot:
+    /// in new sessions, until the deadline. Where the TPM has counted a release by then, one more is taken to it, and
+    /// no third; whether that was needed is told.
+    #[expect(clippy::disallowed_methods, reason = "a release has a thread of its own, and a deadline")]
+    pub(super) fn undisturbed<T>(
+        &self,
+        deadline: Deadline,
+        mut work: impl FnMut() -> Result<T, SourceError>,
+    ) -> Result<(T, bool), SourceError> {
+        let mut spent = false;
+        loop {
+            let begun = self.clock.boottime();
+            let worked = work();
+            // Another takes as long: cut short by the deadline it would leave behind in a bare TPM what it has loaded.
+            let another = self.clock.boottime().since(begun) + ASK_AGAIN;
+            match worked {
+                Err(SourceError::Disturbed { what, counted })
+                    if !(counted && spent) && deadline.left(&*self.clock) > another =>
+                {
+                    if counted {
+                        tracing::warn!("{what}: a release of this boot {IN_VAIN}");
+                    }
+                    spent |= counted;
+                    std::thread::sleep(ASK_AGAIN);
+                }
+                Err(SourceError::Exhausted { what, defect }) if spent => {
+                    let defect = format!("{defect}; one of them {IN_VAIN}");
+                    return Err(SourceError::Exhausted { what, defect });
+                }
+                done => return done.map(|done| (done, spent)),
+            }
+        }
+    }
+
+    /// Which name the storage key of a new slot must have in the place of one that has `name`; `None` where another TPM
+    /// answers, and may.
+    pub(super) fn bound_to<'a>(
+        &self,
+        name: &'a Name,
+        board: Board,
+        deadline: Deadline,
+    ) -> Result<Option<&'a Name>, SourceError> {
+        if board == Board::Same && host::in_force("tpm-reseal-pinned") {
+            return Ok(Some(name));
+        }
+        let found = self.open(deadline)?.storage_key().map_err(|e| self.faults().tpm(e))?.name();
+        Ok((found == *name).then_some(name))
+    }
+
+    /// The storage key of a slot that is being made, with a note of where the TPM keeps it.
+    pub(super) fn noted(&self, tpm: &mut Tpm, key: &PinnedKey) -> Result<SlotKey, SourceError> {
+        let kept = tpm.keep(key).map_err(|e| self.faults().tpm(e))?;
+        Ok(SlotKey { name: key.name(), kept })
     }
 
     /// The TPM that has this storage key, and a policy session with it.
@@ -84,6 +184,11 @@ impl Chip {
         }
     }
 
+    /// To be called before a command that may give key material, or count that it did.
+    pub(super) fn about_to_release(&self) -> Result<(), SourceError> {
+        self.latch.pass(&self.faults().what)
+    }
+
     /// Asks for the PIN, once, and only while a wrong one would not lock the TPM.
     pub(super) fn pin(&self, wanted: bool, auth: &dyn Auth, tpm: &mut Tpm) -> Result<Option<AuthValue>, SourceError> {
         if !wanted {
@@ -102,8 +207,12 @@ impl Chip {
         }
     }
 
-    /// A PIN was refused.
-    pub(super) fn wrong_pin(&self, tpm: &mut Tpm) -> SourceError {
+    /// A session that authorises was refused: for the PIN that is proven in it, or, where there is none, because what
+    /// it signed is not what the TPM got.
+    pub(super) fn not_authorised(&self, tpm: &mut Tpm, pin: bool, error: &TpmError) -> SourceError {
+        if !pin && host::in_force("tpm-bent-command-told") {
+            return SourceError::Tampered { what: self.faults().what, defect: error.to_string() };
+        }
         let tries_left = tpm.read_lockout().ok().map(|l| l.limit.saturating_sub(l.failed));
         SourceError::AuthFailed { what: self.faults().what, tries_left }
     }
@@ -125,5 +234,8 @@ impl Chip {
     }
 }
 
-/// How long to wait for another process's release, which takes some hundred milliseconds at most.
+/// What became of a release that was counted and gave nothing.
+pub(super) const IN_VAIN: &str = "was spent in vain, since a register was extended meanwhile";
+/// How long to wait for another process's release, which takes some hundred milliseconds at most; and before a release
+/// is begun again.
 const ASK_AGAIN: Duration = Duration::from_millis(10);

@@ -4,9 +4,9 @@
 //! first release of a boot   gate at base:  write {0, N} ─> arm the gate ─┐
 //! every release             gate armed:                                  └─> PolicySecret (the TPM counts) ─> unseal
 //! ```
-//! The object's policy wants both: the armed gate, and the index's consent. So it is the TPM that counts, before it unseals,
-//! whoever asks and by whatever tool; two who ask at once have two counted. What the counter is worth hangs on the gate: without
-//! it whoever has the owner's authorisation, often nobody's secret, would define the index anew.
+//! The object's policy wants both: the armed gate, and the index's consent. So it is the TPM that counts, before it
+//! unseals, whoever asks and by whatever tool; two who ask at once have two counted. What the counter is worth hangs on
+//! the gate: without it whoever has the owner's authorisation, often nobody's secret, would define the index anew.
 
 use ::tpm::policy::PolicyDigest;
 use ::tpm::{NvHandle, NvIndex, NvState, PinCounter, PinnedKey, Refusal, Session, Tpm, TpmError};
@@ -16,8 +16,8 @@ use super::chip::Chip;
 use super::gate::{Gate, armed_event};
 use crate::source::SourceError;
 
-/// Defines a counter for `gate`, and sees that it counts; `None` where this TPM has no such indices, or no room. The gate is at
-/// its base.
+/// Defines a counter for `gate`, and sees that it counts; `None` where this TPM has no such indices; one that has
+/// no room for another is an error, for it may have tomorrow what the slot would lack for good. The gate is at its base.
 pub(super) fn make(
     tpm: &mut Tpm,
     key: &PinnedKey,
@@ -51,14 +51,18 @@ pub(super) fn make(
 /// Lets it be asked once, and asks twice.
 fn counts(tpm: &mut Tpm, key: &PinnedKey, gate: &Gate, index: &NvIndex) -> Result<bool, TpmError> {
     let mut session = tpm.policy_session(key)?;
-    at_base(tpm, &session, gate)?;
-    tpm.nv_write_counter(&mut session, index, NvState::default(), PinCounter { count: 0, limit: 1 })?;
-    tpm.end(session)?;
+    let once = PinCounter { count: 0, limit: 1 };
+    let filled =
+        at_base(tpm, &session, gate).and_then(|()| tpm.nv_write_counter(&mut session, index, NvState::default(), once));
+    // Also where this TPM has refused, and the slot goes on without a counter: its sessions are few.
+    let ended = tpm.end(session);
+    filled.and(ended)?;
     let trial = tpm.trial_session(key)?;
-    tpm.policy_secret(&trial, index.handle())?;
-    let once = tpm.policy_digest(&trial)? == PolicyDigest::default().secret(&index.name(NvState::COUNTING));
+    let asked = tpm.policy_secret(&trial, index.handle()).and_then(|()| tpm.policy_digest(&trial));
     let twice = tpm.policy_secret(&trial, index.handle());
-    tpm.end(trial)?;
+    let ended = tpm.end(trial);
+    let once = asked? == PolicyDigest::default().secret(&index.name(NvState::COUNTING));
+    ended?;
     match twice {
         Err(e) if e.refusal() == Some(Refusal::Unavailable) => Ok(once),
         Err(e) => Err(e),
@@ -71,9 +75,9 @@ fn cannot(error: &TpmError) -> bool {
     matches!(error.refusal(), Some(Refusal::Unknown | Refusal::Other))
 }
 
-/// Sees that the gate is armed, and says how many releases are left after the next one. Whether this is the first release of a boot
-/// is not read: the step that the first one takes is refused by the TPM in every other, and that is as good an answer. Whether the
-/// gate is armed otherwise, or closed, the policy of the object tells.
+/// Sees that the gate is armed, and says how many releases are left after the next one. Whether this is the first
+/// release of a boot is not read: the step that the first one takes is refused by the TPM in every other, and that is
+/// as good an answer. Whether the gate is armed otherwise, or closed, the policy of the object tells.
 pub(super) fn admit(
     chip: &Chip,
     tpm: &mut Tpm,
@@ -146,8 +150,9 @@ fn count(chip: &Chip, tpm: &mut Tpm, gate: &Gate, index: &NvIndex) -> Result<u8,
     Ok(u8::try_from(left).unwrap_or(gate.limit))
 }
 
-/// Fills the counter for this boot, the register having been shown to be at its base, and only then leaves the state in which it can be filled. After a power cut between the
-/// two the gate begins at its base again; after a crash it is still there, and the counter is filled once more.
+/// Fills the counter for this boot, the register having been shown to be at its base, and only then leaves the state in
+/// which it can be filled. After a power cut between the two the gate begins at its base again; after a crash it is
+/// still there, and the counter is filled once more.
 fn arm(tpm: &mut Tpm, session: &mut Session, gate: &Gate, index: &NvIndex) -> Result<(), TpmError> {
     let fill = PinCounter { count: 0, limit: u32::from(gate.limit) };
     match tpm.nv_write_counter(session, index, NvState::default(), fill) {

@@ -39,6 +39,8 @@ impl Faults {
             TpmError::Malformed { .. } => SourceError::Protocol { what, defect },
             TpmError::Refused { code, .. } => match code.refusal() {
                 Refusal::Lockout => SourceError::LockedOut { what },
+                Refusal::PcrChanged => SourceError::Disturbed { what, counted: false },
+                Refusal::NvSpace => SourceError::NoRoom { what },
                 Refusal::Integrity => SourceError::Tampered { what, defect },
                 // Somebody else's leftovers, or a self-test: they pass.
                 Refusal::Memory | Refusal::Busy | Refusal::NotStarted => SourceError::Unreachable { what, defect },
@@ -60,7 +62,9 @@ mod tests {
         let refused = |code| faults.tpm(TpmError::Refused { command: "Load", code: ResponseCode(code) });
         assert!(matches!(refused(0x921), SourceError::LockedOut { .. }));
         assert!(matches!(refused(0x1df), SourceError::Tampered { .. }));
+        assert!(matches!(refused(0x14b), SourceError::NoRoom { .. }));
         assert_eq!(refused(0x902).remedy(), Remedy::Retry);
+        assert_eq!(refused(0x128).remedy(), Remedy::Retry);
         assert_eq!(refused(0x100).remedy(), Remedy::Retry);
         assert_eq!(refused(0x9a2).remedy(), Remedy::Operator);
         let text = "/dev/tpmrm0 refuses: TPM2_Load was refused: 0x9a2, wrong authorisation value";

@@ -1,5 +1,5 @@
-//! The gate: a register that no software takes back. It says how far this boot has come with its releases, by itself or with a
-//! counter in the TPM beside it.
+//! The gate: a register that no software takes back. It says how far this boot has come with its releases, by itself or
+//! with a counter in the TPM beside it.
 //!
 //! ```text
 //! alone         base ─released─> 1 ─released─> 2 ... ─released─> limit      each state but the last allows one release
@@ -21,8 +21,9 @@ use crate::source::SourceError;
 pub(super) struct GateRegister(u8);
 
 impl GateRegister {
-    /// Registers 8 to 15 are reset by a restart alone, and are left to the system that runs (TCG PC Client Profile, 2.3.4); 10 is
-    /// extended by the kernel at any time (IMA). 16 and 23 are reset by any software: they would open again at once.
+    /// Registers 8 to 15 are reset by a restart alone, and are left to the system that runs (TCG PC Client Profile,
+    /// 2.3.4); 10 is extended by the kernel at any time (IMA). 16 and 23 are reset by any software: they would open
+    /// again at once.
     pub(super) fn new(pcr: u8) -> Result<Self, SourceError> {
         let defect = match pcr {
             _ if !host::in_force("tpm-gate-static") => return Ok(Self(pcr)),
@@ -75,8 +76,9 @@ impl Gate {
         }
     }
 
-    /// The value in which the counter counts, and can no longer be written. It tells how far the counter was let count, since the
-    /// counter's content is in no policy: a slot whose limit was raised on the disk leads to another value, and to nothing.
+    /// The value in which the counter counts, and can no longer be written. It tells how far the counter was let count,
+    /// since the counter's content is in no policy: a slot whose limit was raised on the disk leads to another value,
+    /// and to nothing.
     pub(super) fn armed(&self) -> [u8; 32] {
         extended(&self.base, &armed_event(self.limit))
     }
@@ -86,8 +88,8 @@ impl Gate {
         PcrValues::new([(self.register.number(), self.base)])
     }
 
-    /// The counter: written only while the register is at its base. So who undefines it and defines it anew has one that
-    /// cannot be written before the next start, and one that is not written releases nothing.
+    /// The counter: written only while the register is at its base. So who undefines it and defines it anew has one
+    /// that cannot be written before the next start, and one that is not written releases nothing.
     pub(super) fn index(&self) -> Option<NvIndex> {
         let write = match PolicyDigest::default().pcr(self.register.set(), &self.at_base()) {
             Some(digest) if host::in_force("tpm-counter-joined") => digest,
@@ -118,8 +120,8 @@ impl fmt::Display for Gate {
     }
 }
 
-/// Whether the register shows that this boot's releases have begun: then the value at a start is not what it has now. Only a
-/// register that began at zero can show it.
+/// Whether the register shows that this boot's releases have begun: then the value at a start is not what it has now.
+/// Only a register that began at zero can show it.
 pub(super) fn begun(value: &[u8; 32]) -> bool {
     let armed = || (1..=MOST_RELEASES).map(|limit| extended(&[0; 32], &armed_event(limit)));
     let states = || chain([0; 32]).take(usize::from(MOST_RELEASES) + 1).chain(armed());

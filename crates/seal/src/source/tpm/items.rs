@@ -3,7 +3,7 @@
 use std::num::NonZeroU8;
 use std::time::Duration;
 
-use ::tpm::{AuthorityKey, Name, PcrSet, PcrValues};
+use ::tpm::{AuthorityKey, KeptKey, Name, PcrSet, PcrValues};
 
 use super::state::State;
 use crate::slot::{SlotPublic, SourceKind};
@@ -25,6 +25,24 @@ pub(super) fn slot(
     items.sort();
     SlotPublic::new(kind, limit, items)
         .map_err(|e| SourceError::Protocol { what: what.to_owned(), defect: e.to_string() })
+}
+
+/// The name of the storage key that the slot of a TPM hangs on, for people; `None` for a slot of another kind.
+pub fn storage_key(slot: &SlotPublic) -> Option<String> {
+    SlotKey::of(slot).filter(|_| slot.kind().is_of_tpm()).map(|key| key.name.to_string())
+}
+
+/// The values that the slot of a TPM is bound to; `None` for a slot of another kind.
+pub(in crate::source) fn values_of(slot: &SlotPublic) -> Option<PcrValues> {
+    state(slot).filter(|_| slot.kind().is_of_tpm()).map(|state| state.measured)
+}
+
+/// Refuses values that lack a register which a TPM's slot measures, or say nothing of it.
+pub(in crate::source) fn lacking(slot: &SlotPublic, values: &PcrValues) -> Result<(), SourceError> {
+    match state(slot) {
+        Some(state) => state.with_values(values).map(drop),
+        None => Err(SourceError::OtherSlot { kind: slot.kind() }),
+    }
 }
 
 /// The items of a state.
@@ -75,9 +93,30 @@ pub(super) fn state(slot: &SlotPublic) -> Option<State> {
     values.is_empty().then_some(State { measured, authority, window, pin })
 }
 
-/// The storage key that a slot names.
-pub(super) fn key(slot: &SlotPublic) -> Option<Name> {
-    Name::from_bytes(slot.item(TAG_KEY)?)
+/// The storage key that a slot is made under.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct SlotKey {
+    /// What it is told by.
+    pub(super) name: Name,
+    /// Where the TPM was found to keep it.
+    pub(super) kept: Option<KeptKey>,
+}
+
+impl SlotKey {
+    pub(super) fn items(&self) -> Vec<Item> {
+        let kept = self.kept.as_ref().map(|kept| (TAG_KEPT, kept.area().to_vec()));
+        kept.into_iter().chain([(TAG_KEY, self.name.as_bytes().to_vec())]).collect()
+    }
+
+    /// The key of a slot; `None` if it names none, or has noted another than it names.
+    pub(super) fn of(slot: &SlotPublic) -> Option<Self> {
+        let name = Name::from_bytes(slot.item(TAG_KEY)?)?;
+        let kept = match slot.item(TAG_KEPT) {
+            None => None,
+            Some(area) => Some(KeptKey::noted(area, &name)?),
+        };
+        Some(Self { name, kept })
+    }
 }
 
 pub(super) const TAG_VERSION: u16 = 1;
@@ -86,6 +125,7 @@ pub(super) const TAG_MEASURED: u16 = 5;
 pub(super) const TAG_WINDOW: u16 = 7;
 pub(super) const TAG_PIN: u16 = 8;
 pub(super) const TAG_AUTHORITY: u16 = 9;
+pub(super) const TAG_KEPT: u16 = 12;
 
 const RSA_2048: u8 = 1;
 const P_256: u8 = 2;

@@ -4,41 +4,47 @@
 //! storage key, by its name ─ salted session ─ [vendor's approval] ─ registers as they were, gate ─ [clocks] ─ [counter] ─ [PIN]
 //!                                                                                  └─> unseal ─> [extend the gate] ─> return
 //! ```
-//! What is on disk is of use to this TPM alone, and to it only while its registers hold what they held, or what a vendor has
-//! signed. Who listens on the bus learns nothing, and who answers in the TPM's place is found out: the storage key was named
-//! at provisioning. Releases are counted by an index of the TPM where it has such ([`counter`]), else by the gate alone, which
-//! stops what comes after it and not what runs before. docs/hardware.md has the limits.
+//! What is on disk is of use to this TPM alone, and to it only while its registers hold what they held, or what a
+//! vendor has signed. Who listens on the bus learns nothing, and who answers in the TPM's place is found out: the
+//! storage key was named at provisioning. Releases are counted by an index of the TPM where it has such ([`counter`]),
+//! else by the gate alone, which stops what comes after it and not what runs before. docs/hardware.md has the limits.
 
+mod approval;
 mod chip;
 mod counter;
 mod faults;
 mod gate;
 mod items;
+mod making;
 mod nv;
 mod predict;
+mod provision;
 mod signed;
 mod slot;
 mod state;
 #[cfg(test)]
 mod tests;
 
-use std::num::NonZeroU8;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use ::tpm::{AuthValue, Loaded, PcrSet, PcrValues, PinnedKey, Refusal, SealedObject, Session, Tpm, TpmError};
+use ::tpm::{AuthValue, Loaded, NvHandle, PcrSet, PcrValues, PinnedKey, Refusal, Session, Tpm, TpmError};
 use host::{Clock, Disk, Entropy};
-use secret::{Secret, SecretBytes, crypto};
+use secret::SecretBytes;
 
+use super::auth::AskedOnce;
+use super::evidence::RELEASES_LEFT;
 use super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, Left, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Board, Capabilities, Closed, Deadline, Evidence, KeySource, Left, PolicyRequest, Provisioned, ReleaseLatch,
+    Released, SourceError, Wanted,
 };
 use crate::slot::{SlotPublic, SourceKind};
 use chip::Chip;
-use gate::{Gate, GateRegister, MOST_RELEASES, begun, closed_event, released_event};
+use gate::{Gate, MOST_RELEASES, closed_event, released_event};
 use slot::{SlotPolicy, TpmSlot};
-use state::State;
 
+pub use items::storage_key;
+pub(super) use items::{lacking, values_of};
 pub use nv::TpmNvSource;
 pub use signed::{PcrSignatures, PcrSigning, PcrSigningError, parse_public_key};
 
@@ -62,11 +68,23 @@ pub enum Counting {
     Gate,
 }
 
+impl Counting {
+    /// Whether a slot that is counted so is what is wanted.
+    fn allows(self, counter: Option<NvHandle>) -> bool {
+        match self {
+            Self::Best => true,
+            _ if !host::in_force("tpm-count-in-held") => true,
+            Self::Index => counter.is_some(),
+            Self::Gate => counter.is_none(),
+        }
+    }
+}
+
 impl TpmSource {
-    /// The TPM behind `device`, `/dev/tpmrm0` or the socket of swtpm. `gate` is the register that says how far this boot has come
-    /// with its releases, for slots that are yet to be made. `lock` is a file that whoever releases holds: without a counter in
-    /// the TPM, reading the gate, unsealing and extending it are three commands, and two processes between them would have two
-    /// releases for one.
+    /// The TPM behind `device`, `/dev/tpmrm0` or the socket of swtpm. `gate` is the register that says how far this
+    /// boot has come with its releases, for slots that are yet to be made. `lock` is a file that whoever releases
+    /// holds: without a counter in the TPM, reading the gate, unsealing and extending it are three commands, and two
+    /// processes between them would have two releases for one.
     pub fn new(
         device: impl Into<PathBuf>,
         gate: Option<u8>,
@@ -79,6 +97,13 @@ impl TpmSource {
         Self { chip, gate, counting: Counting::default(), signing: PcrSigning::default() }
     }
 
+    /// With a latch that it shares with the other sources of the process.
+    #[must_use]
+    pub fn latched(mut self, latch: ReleaseLatch) -> Self {
+        self.chip.latch = latch;
+        self
+    }
+
     /// Who counts, in slots that are yet to be made.
     #[must_use]
     pub fn counting(self, counting: Counting) -> Self {
@@ -89,74 +114,6 @@ impl TpmSource {
     #[must_use]
     pub fn signing(self, signing: PcrSigning) -> Self {
         Self { signing, ..self }
-    }
-
-    /// The policy that a request comes to, on this device as it is now, but for the counter.
-    fn policy(&self, request: &PolicyRequest, tpm: &mut Tpm) -> Result<SlotPolicy, SourceError> {
-        let register = self.gate.filter(|_| request.releases_per_boot.is_some()).map(GateRegister::new).transpose()?;
-        if let Some(register) = register.filter(|r| request.pcrs.contains(r.number())) {
-            return Err(SourceError::PolicyEmpty {
-                defect: format!("{register} is the gate, and cannot be measured too"),
-            });
-        }
-        let all = register.map_or(request.pcrs, |r| request.pcrs.union(r.set()));
-        let values = if all.is_empty() { Ok(PcrValues::default()) } else { tpm.read_pcrs(all) };
-        let values = values.map_err(|e| self.chip.faults().tpm(e))?;
-        let state = State::now(request, self.signing.key(&*self.chip.disk)?, &values)?;
-        let gate = match (register, request.releases_per_boot.map(NonZeroU8::get)) {
-            (Some(register), Some(limit)) => {
-                let base = values.value(register.number()).copied().unwrap_or_default();
-                if begun(&base) {
-                    let defect = format!("{register} shows releases; a store is made before the first");
-                    return Err(self.chip.faults().exhausted(defect));
-                }
-                Some(Gate { register, base, limit, counter: None })
-            }
-            _ => None,
-        };
-        Ok(SlotPolicy { state, gate })
-    }
-
-    /// The same policy with a counter, where that is wanted and the TPM has one.
-    fn counted(&self, tpm: &mut Tpm, key: &PinnedKey, mut policy: SlotPolicy) -> Result<SlotPolicy, SourceError> {
-        if let (Some(gate), Counting::Best | Counting::Index) = (&mut policy.gate, self.counting) {
-            gate.counter = counter::make(tpm, key, gate, &*self.chip.entropy).map_err(|e| self.chip.faults().tpm(e))?;
-            if gate.counter.is_none() && self.counting == Counting::Index {
-                return Err(SourceError::PolicyUnenforceable { kind: SourceKind::Tpm, what: "count_in = \"index\"" });
-            }
-        }
-        Ok(policy)
-    }
-
-    /// Seals, and sees that it comes back; nothing is counted. With a counter it cannot be asked for without that, so that what
-    /// the policy comes to is tried instead.
-    fn sealed(
-        &self,
-        tpm: &mut Tpm,
-        key: PinnedKey,
-        policy: SlotPolicy,
-        pin: Option<&AuthValue>,
-    ) -> Result<Provisioned, SourceError> {
-        let faults = self.chip.faults();
-        let secret = Secret::<32>::init_with(|octets| self.chip.entropy.fill(octets));
-        let object = tpm.seal(&key, &policy.digest(), pin, secret.expose()).map_err(|e| faults.tpm(e))?;
-        let counted = policy.gate.is_some_and(|gate| gate.counter.is_some());
-        let sealed = TpmSlot { key: key.name(), object, policy };
-        let octets = if counted {
-            let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
-            self.show_approval(tpm, &session, &sealed.policy)?;
-            predict::rehearse(&self.chip, tpm, &key, &sealed.policy)?;
-            tpm.load(&key, &sealed.object).map_err(|e| faults.tpm(e))?;
-            SecretBytes::new(secret.expose().to_vec())
-        } else {
-            let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
-            let object = tpm.load(&key, &sealed.object).map_err(|e| faults.tpm(e))?;
-            self.unseal(tpm, session, &object, &sealed.policy, pin)?
-        };
-        if !crypto::ct_eq(octets.expose(), secret.expose()) {
-            return Err(SourceError::Drifts { what: faults.what });
-        }
-        Ok(Provisioned { public: sealed.write(&faults.what)?, ikm: self.chip.ikm(octets)? })
     }
 
     fn show_approval(&self, tpm: &mut Tpm, session: &Session, policy: &SlotPolicy) -> Result<(), SourceError> {
@@ -175,12 +132,18 @@ impl TpmSource {
         self.show_approval(tpm, &session, policy)?;
         let shown = self.show_registers(tpm, &session, policy);
         shown.map_err(|e| self.refused(tpm, policy, e))?;
+        // The state of the device was asked about so far, and no key.
+        self.chip.about_to_release()?;
         let index = policy.counter();
         if let Some((gate, index)) = &index {
             counter::ask(&self.chip, tpm, &session, gate, index)?;
         }
-        let proven = if policy.state.pin { tpm.policy_auth_value(&session) } else { Ok(()) };
-        proven.and_then(|()| tpm.unseal(session, object, pin)).map_err(|e| {
+        let wanted = policy.state.proves_pin();
+        let proven = if wanted { tpm.policy_auth_value(&session) } else { Ok(()) };
+        proven.and_then(|()| tpm.unseal(session, object, pin.filter(|_| wanted))).map_err(|e| {
+            if e.refusal() == Some(Refusal::PcrChanged) {
+                return SourceError::Disturbed { what: self.chip.faults().what, counted: index.is_some() };
+            }
             let replaced = index.and_then(|(_, index)| {
                 e.refusal().filter(|r| *r == Refusal::Policy).and_then(|_| counter::replaced(&self.chip, tpm, &index))
             });
@@ -220,13 +183,13 @@ impl TpmSource {
                 }
             }
             (Some(Refusal::Condition), Some(window)) => SourceError::WindowClosed { what: faults.what, window },
-            (Some(Refusal::Auth), _) => self.chip.wrong_pin(tpm),
+            (Some(Refusal::Auth), _) => self.chip.not_authorised(tpm, policy.state.pin, &error),
             _ => faults.tpm(error),
         }
     }
 
-    /// How many releases are left after the next one, by what the gate and the counter say. A counter that is empty since the
-    /// start is filled. Of a single release nothing is read: the policy has one state for it.
+    /// How many releases are left after the next one, by what the gate and the counter say. A counter that is empty
+    /// since the start is filled. Of a single release nothing is read: the policy has one state for it.
     fn admit(&self, tpm: &mut Tpm, session: &mut Session, gate: &Gate) -> Result<u8, SourceError> {
         match gate.index() {
             Some(index) => counter::admit(&self.chip, tpm, session, gate, &index),
@@ -253,9 +216,49 @@ impl TpmSource {
         })
     }
 
-    fn load(&self, tpm: &mut Tpm, key: &PinnedKey, object: &SealedObject) -> Result<Loaded, SourceError> {
-        tpm.load(key, object).map_err(|e| self.chip.faults().tpm(e))
+    fn released(
+        &self,
+        mut tpm: Tpm,
+        key: PinnedKey,
+        shown: &mut bool,
+        sealed: &TpmSlot,
+        auth: &dyn Auth,
+    ) -> Result<Released, SourceError> {
+        let faults = self.chip.faults();
+        let mut session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        let left = sealed.policy.gate.map(|gate| self.admit(&mut tpm, &mut session, &gate)).transpose()?;
+        // With another key than is thought the session is refused here, before anybody is asked for a PIN: whoever
+        // holds that key could try PINs on what a session with it shows.
+        let object = if host::in_force("tpm-proven-before-pin") {
+            tpm.load(&key, &sealed.object, &mut session)
+        } else {
+            tpm.try_load(&key, &sealed.object)
+        };
+        let object = object.map_err(|e| faults.tpm(e))?;
+        *shown = true;
+        let pin = self.chip.pin(sealed.policy.state.pin, auth, &mut tpm)?;
+        // The gate alone counts afterwards, and then wants it proven.
+        let alone = sealed.policy.gate.filter(|gate| gate.counter.is_none());
+        let proof = alone.map(|gate| tpm.hmac_session(&key).map(|s| (gate, s))).transpose();
+        let proof = proof.map_err(|e| faults.tpm(e))?;
+        tpm.let_go(key).map_err(|e| faults.tpm(e))?;
+        let octets = self.unseal(&mut tpm, session, &object, &sealed.policy, pin.as_ref())?;
+        if let Some((gate, session)) = proof
+            && host::in_force("tpm-release-counted")
+        {
+            // Before anybody has the octets: if this fails they are wiped, and a release is lost rather than gained.
+            tpm.extend_pcr(session, gate.register.number(), &released_event()).map_err(|e| faults.tpm(e))?;
+        }
+        let mut facts = self.chip.shown(&sealed.key.name, &sealed.policy.state);
+        facts.extend(sealed.policy.gate.map(|gate| ("releases counted by", gate.to_string())));
+        facts.extend(left.map(|n| (RELEASES_LEFT, n.to_string())));
+        Ok(Released { ikm: self.chip.ikm(octets)?, evidence: Evidence(facts), remaining_this_boot: left })
     }
+}
+
+/// Whether a register alone counts the releases of a slot, and no index.
+pub fn counted_by_gate_alone(slot: &SlotPublic) -> bool {
+    TpmSlot::read(slot).is_ok_and(|sealed| sealed.policy.gate.is_some_and(|gate| gate.counter.is_none()))
 }
 
 impl std::fmt::Debug for TpmSource {
@@ -270,16 +273,15 @@ impl KeySource for TpmSource {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            device_bound: true,
-            measured: true,
-            most_releases_per_boot: self.gate.map_or(0, |_| MOST_RELEASES),
-            time_window: true,
-            pin: true,
-            revocable_remotely: false,
-            needs_network: false,
-            bus_encrypted: true,
-        }
+        capabilities(self.gate.map_or(0, |_| MOST_RELEASES))
+    }
+
+    fn tries_pin(&self, slot: &SlotPublic) -> bool {
+        TpmSlot::read(slot).is_ok_and(|sealed| sealed.policy.state.pin)
+    }
+
+    fn look(&self, wish: Wanted, auth: &dyn Auth) -> Result<(), SourceError> {
+        self.chip.look(wish, &self.signing, auth)
     }
 
     fn probe(&mut self, deadline: Deadline) -> Result<Evidence, SourceError> {
@@ -299,19 +301,19 @@ impl KeySource for TpmSource {
     fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
         let sealed = TpmSlot::read(slot)?;
         let faults = self.chip.faults();
-        let (mut tpm, key, session) = self.chip.policy_session(&sealed.key, deadline)?;
+        let (mut tpm, key, session) = self.chip.policy_session(&sealed.key.name, deadline)?;
         tpm.let_go(key).map_err(|e| faults.tpm(e))?;
         let SlotPolicy { state, gate } = &sealed.policy;
         state.holds(&self.chip, &mut tpm)?;
         self.show_approval(&mut tpm, &session, &sealed.policy)?;
-        let mut facts = self.chip.shown(&sealed.key, state);
+        let mut facts = self.chip.shown(&sealed.key.name, state);
         if let Some(gate) = gate {
             let left = match gate.index() {
                 Some(index) => counter::foresee(&self.chip, &mut tpm, gate, &index)?,
                 None => self.left_by_gate(&mut tpm, gate)?.saturating_add(1),
             };
             facts.push(("releases counted by", gate.to_string()));
-            facts.push(("releases left in this boot", left.to_string()));
+            facts.push((RELEASES_LEFT, left.to_string()));
         }
         Ok(Evidence(facts))
     }
@@ -322,91 +324,99 @@ impl KeySource for TpmSource {
         auth: &dyn Auth,
         deadline: Deadline,
     ) -> Result<Provisioned, SourceError> {
-        request.enforceable(SourceKind::Tpm, &self.capabilities())?;
-        let _alone = self.chip.alone(deadline)?;
-        let mut tpm = self.chip.open(deadline)?;
-        let policy = self.policy(request, &mut tpm)?;
-        let pin = self.chip.pin(policy.state.pin, auth, &mut tpm)?;
-        let key = tpm.storage_key().map_err(|e| self.chip.faults().tpm(e))?.pin();
-        let policy = self.counted(&mut tpm, &key, policy)?;
-        let counter = policy.gate.and_then(|gate| gate.counter);
-        let made = self.sealed(&mut tpm, key, policy, pin.as_ref());
-        if let (Err(_), Some(handle)) = (&made, counter) {
-            // Memory of the TPM is scarce. What failed is told; an index left behind harms nobody.
-            let _ = tpm.nv_undefine(handle);
-        }
-        made
+        let auth = AskedOnce::new(auth);
+        self.chip.undisturbed(deadline, || self.make(None, request, &auth, deadline)).map(|(made, _)| made)
     }
 
     fn provision_beside(
         &mut self,
         slot: &SlotPublic,
+        board: Board,
         request: &PolicyRequest,
         auth: &dyn Auth,
         deadline: Deadline,
     ) -> Result<Provisioned, SourceError> {
-        predict::provision_beside(self, slot, request, auth, deadline)
+        let auth = AskedOnce::new(auth);
+        let make = || predict::provision_beside(self, slot, board, request, &auth, deadline);
+        self.chip.undisturbed(deadline, make).map(|(made, _)| made)
+    }
+
+    fn predict(
+        &mut self,
+        slot: &SlotPublic,
+        values: &PcrValues,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        predict::predict(self, slot, values, auth, deadline)
     }
 
     fn release(&mut self, slot: &SlotPublic, auth: &dyn Auth, deadline: Deadline) -> Result<Released, SourceError> {
         let sealed = TpmSlot::read(slot)?;
-        let faults = self.chip.faults();
         let _alone = self.chip.alone(deadline)?;
-        let (mut tpm, key, mut session) = self.chip.policy_session(&sealed.key, deadline)?;
-        let left = sealed.policy.gate.map(|gate| self.admit(&mut tpm, &mut session, &gate)).transpose()?;
-        let pin = self.chip.pin(sealed.policy.state.pin, auth, &mut tpm)?;
-        let object = self.load(&mut tpm, &key, &sealed.object)?;
-        // The gate alone counts afterwards, and then wants it proven.
-        let alone = sealed.policy.gate.filter(|gate| gate.counter.is_none());
-        let proof = alone.map(|gate| tpm.hmac_session(&key).map(|s| (gate, s))).transpose();
-        let proof = proof.map_err(|e| faults.tpm(e))?;
-        tpm.let_go(key).map_err(|e| faults.tpm(e))?;
-        let octets = self.unseal(&mut tpm, session, &object, &sealed.policy, pin.as_ref())?;
-        if let Some((gate, session)) = proof
-            && host::in_force("tpm-release-counted")
-        {
-            // Before anybody has the octets: if this fails they are wiped, and a release is lost rather than gained.
-            tpm.extend_pcr(session, gate.register.number(), &released_event()).map_err(|e| faults.tpm(e))?;
+        let auth = AskedOnce::new(auth);
+        let (mut released, again) = self.chip.undisturbed(deadline, || {
+            self.chip.with_key(&sealed.key, deadline, |tpm, key, shown| self.released(tpm, key, shown, &sealed, &auth))
+        })?;
+        if again {
+            released.evidence.0.push(("of the releases of this boot", format!("one {}", chip::IN_VAIN)));
         }
-        let mut facts = self.chip.shown(&sealed.key, &sealed.policy.state);
-        facts.extend(sealed.policy.gate.map(|gate| ("releases counted by", gate.to_string())));
-        facts.extend(left.map(|n| ("releases left in this boot", n.to_string())));
-        Ok(Released { ikm: self.chip.ikm(octets)?, evidence: Evidence(facts), remaining_this_boot: left })
+        Ok(released)
     }
 
     /// Extends the gate out of every state that allows a release; the TPM proves that it did.
     fn close(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Closed, SourceError> {
         let sealed = TpmSlot::read(slot)?;
         let Some(gate) = sealed.policy.gate else { return Ok(Closed::releases_on()) };
-        let faults = self.chip.faults();
         let _alone = self.chip.alone(deadline)?;
-        let mut tpm = self.chip.open(deadline)?;
-        let key = tpm.pinned_storage_key(&sealed.key).map_err(|e| faults.tpm(e))?;
-        let session = tpm.hmac_session(&key).map_err(|e| faults.tpm(e))?;
-        if host::in_force("tpm-gate-closed") {
-            // Whatever the register is said to hold: from no value does this lead to one that allows a release.
-            tpm.extend_pcr(session, gate.register.number(), &closed_event()).map_err(|e| faults.tpm(e))?;
-        }
-        Ok(Closed::until_reboot())
+        self.chip.with_key(&sealed.key, deadline, |mut tpm, key, _| {
+            let session = tpm.hmac_session(&key).map_err(|e| self.chip.faults().tpm(e))?;
+            if host::in_force("tpm-gate-closed") {
+                // Whatever the register is said to hold: from no value does this lead to one that allows a release.
+                let closed = tpm.extend_pcr(session, gate.register.number(), &closed_event());
+                closed.map_err(|e| self.chip.faults().tpm(e))?;
+            }
+            Ok(Closed::until_reboot())
+        })
     }
 
     /// Removes the counter, if no other slot asks it.
-    fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
+    fn discard(
+        &mut self,
+        slot: &SlotPublic,
+        kept: &[&SlotPublic],
+        _auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<(), SourceError> {
         let sealed = TpmSlot::read(slot)?;
         let Some(index) = sealed.policy.gate.and_then(|gate| gate.index()) else { return Ok(()) };
         let asks = |other: &&SlotPublic| {
             let gate = TpmSlot::read(other).ok().and_then(|other| other.policy.gate);
             gate.and_then(|gate| gate.counter) == Some(index.handle())
         };
-        if kept.iter().any(asks) { Ok(()) } else { nv::remove(&self.chip, &sealed.key, &index, deadline) }
+        if kept.iter().any(asks) { Ok(()) } else { nv::remove(&self.chip, &sealed.key.name, &index, deadline) }
     }
 
     /// Without its counter the policy of the sealed object is never met again.
-    fn left_of(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Left, SourceError> {
+    fn left_of(&mut self, slot: &SlotPublic, _auth: &dyn Auth, deadline: Deadline) -> Result<Left, SourceError> {
         let sealed = TpmSlot::read(slot)?;
         match sealed.policy.gate.and_then(|gate| gate.index()) {
-            Some(index) => nv::left_of(&self.chip, &sealed.key, index.handle(), deadline),
+            Some(index) => nv::left_of(&self.chip, &sealed.key.name, index.handle(), deadline),
             None => Ok(Left::Copies(format!("{} unseals a copy of the slot as before", self.chip.faults().what))),
         }
+    }
+}
+
+/// What a TPM can hold to, by either kind of slot.
+fn capabilities(most_releases_per_boot: u8) -> Capabilities {
+    Capabilities {
+        device_bound: true,
+        measured: true,
+        most_releases_per_boot,
+        time_window: true,
+        pin: true,
+        revocable_remotely: false,
+        needs_network: false,
+        bus_encrypted: true,
     }
 }

@@ -1,14 +1,17 @@
-//! A TPM that keeps the octets itself, in an index that is locked against reading once it was read: once in a boot by construction.
+//! A TPM that keeps the octets itself, in an index that is locked against reading once it was read: once in a boot by
+//! construction.
 //!
 //! ```text
 //! storage key, by its name ─ salted session ─ state of the device ─> NV_Read ─> NV_ReadLock ─> only then return
 //! policy of the index = OR( state of the device, only NV_ReadLock )
 //! ```
-//! Without a limit the index cannot be locked: which of the two it is stands in its name, and so cannot be changed on the disk.
-//! Nothing on the disk but where it is. Whoever may read may not read again before the TPM is started anew; whoever may not
-//! read may lock. Whoever has the owner's authorisation can destroy the index, and learns nothing by it: another in its place has
-//! another name, or other octets.
+//! Without a limit the index cannot be locked: which of the two it is stands in its name, and so cannot be changed on
+//! the disk. Nothing on the disk but where it is. Whoever may read may not read again before the TPM is started anew;
+//! whoever may not read may lock. Whoever has the owner's authorisation can destroy the index, and learns nothing by
+//! it: another in its place has another name, or other octets.
 
+mod images;
+mod provision;
 mod slot;
 
 use std::path::PathBuf;
@@ -17,21 +20,26 @@ use std::sync::Arc;
 use ::tpm::policy::PolicyCommand;
 use ::tpm::{AuthValue, Name, NvHandle, NvIndex, NvState, PcrValues, PinnedKey, Refusal, Session, Tpm, TpmError};
 use host::{Clock, Disk, Entropy};
-use secret::{Secret, SecretBytes, crypto};
+use secret::SecretBytes;
 
+use super::super::auth::AskedOnce;
+use super::super::evidence::RELEASES_LEFT;
 use super::super::{
-    Auth, Capabilities, Closed, Deadline, Evidence, KeySource, Left, PolicyRequest, Provisioned, Released, SourceError,
+    Auth, Board, Capabilities, Closed, Deadline, Evidence, KeySource, Left, PolicyRequest, Provisioned, ReleaseLatch,
+    Released, SourceError, Wanted,
 };
+use super::capabilities;
 use super::chip::Chip;
 use super::signed::PcrSigning;
-use super::state::State;
 use crate::slot::{SlotPublic, SourceKind};
-use slot::{NvSlot, branches, check, index};
+use slot::{NvSlot, branches, check};
 
 /// The source `tpm-nv`.
 pub struct TpmNvSource {
     chip: Chip,
     signing: PcrSigning,
+    /// The slots of other images, which release once in a boot with this one's, and not once each.
+    others: Vec<NvSlot>,
 }
 
 impl TpmNvSource {
@@ -44,7 +52,14 @@ impl TpmNvSource {
         entropy: Arc<dyn Entropy>,
     ) -> Self {
         let chip = Chip::new(device.into(), lock.into(), disk, clock, entropy);
-        Self { chip, signing: PcrSigning::default() }
+        Self { chip, signing: PcrSigning::default(), others: Vec::new() }
+    }
+
+    /// With a latch that it shares with the other sources of the process.
+    #[must_use]
+    pub fn latched(mut self, latch: ReleaseLatch) -> Self {
+        self.chip.latch = latch;
+        self
     }
 
     /// Where a vendor's key and signatures are.
@@ -53,33 +68,25 @@ impl TpmNvSource {
         Self { signing, ..self }
     }
 
-    /// Makes an index under a number that is free.
-    fn define(
-        &self,
-        tpm: &mut Tpm,
-        key: &PinnedKey,
-        state: &State,
-        once: bool,
-        pin: Option<&AuthValue>,
-    ) -> Result<NvHandle, SourceError> {
-        for _ in 0..DRAWS {
-            let mut byte = [0];
-            self.chip.entropy.fill(&mut byte);
-            let handle = NvHandle::drawn(byte[0]);
-            match tpm.nv_define(key, &index(state, handle, once), pin) {
-                Err(e) if e.refusal() == Some(Refusal::NvDefined) => continue,
-                defined => return defined.map(|()| handle).map_err(|e| self.chip.faults().tpm(e)),
-            }
-        }
-        let defect = format!("no free index was found in {DRAWS} tries");
-        Err(SourceError::Refused { what: self.chip.faults().what, defect })
+    /// Among these slots of the store, whatever they are: those of other images release nothing any more in a boot in
+    /// which this source has released.
+    #[must_use]
+    pub fn among(mut self, slots: &[SlotPublic]) -> Self {
+        self.others = slots.iter().filter_map(|slot| NvSlot::read(slot).ok()).collect();
+        self
     }
 
-    /// Whether the index is the slot's, and open, by what the TPM says of it.
-    fn readable(&self, tpm: &mut Tpm, slot: &NvSlot) -> Result<(), SourceError> {
+    /// Sees that the index is the slot's, and open, and that it is the slot's TPM which says so. What it is instead,
+    /// for people, is asked only then.
+    fn readable(&self, tpm: &mut Tpm, session: &mut Session, slot: &NvSlot) -> Result<(), SourceError> {
         let (faults, index) = (self.chip.faults(), slot.index());
+        let Err(refused) = tpm.nv_shown(session, &index, NvState::READABLE) else { return Ok(()) };
+        if refused.refusal().is_none() {
+            return Err(faults.tpm(refused));
+        }
         match tpm.nv_name(slot.handle) {
-            Ok(name) if name == index.name(NvState::READABLE) || !host::in_force("tpm-index-pinned") => Ok(()),
+            Ok(name) if name == index.name(NvState::READABLE) => Err(faults.tpm(refused)),
+            Ok(_) if !host::in_force("tpm-index-pinned") => Ok(()),
             Ok(name) if name == index.name(LOCKED) => {
                 Err(faults.exhausted(format!("NV index {} was read, or closed, in this boot", slot.handle)))
             }
@@ -101,8 +108,6 @@ impl TpmNvSource {
     ) -> Result<SecretBytes, SourceError> {
         let faults = self.chip.faults();
         let (state, index) = (&slot.state, slot.index());
-        // Said beforehand: the session's HMAC will tell another index too, but as a wrong PIN, which is counted.
-        self.readable(tpm, slot)?;
         state.show_approval(&self.chip, tpm, session, &self.signing.file())?;
         let mut shown = || {
             if !state.registers().is_empty() {
@@ -115,11 +120,14 @@ impl TpmNvSource {
             tpm.policy_or(session, &branches(state))
         };
         let shown: Result<(), TpmError> = shown();
+        if shown.is_ok() {
+            self.chip.about_to_release()?;
+        }
         let read = shown.and_then(|()| tpm.nv_read_secret(session, &index, pin));
         let octets = read.map_err(|e| match (e.refusal(), state.window) {
             (Some(Refusal::Policy), _) => state.differs(&self.chip, tpm),
             (Some(Refusal::Condition), Some(window)) => SourceError::WindowClosed { what: faults.what.clone(), window },
-            (Some(Refusal::Auth), _) if state.pin => self.chip.wrong_pin(tpm),
+            (Some(Refusal::Auth), _) => self.chip.not_authorised(tpm, state.pin, &e),
             _ => faults.tpm(e),
         })?;
         if check(octets.expose()) == slot.check {
@@ -128,9 +136,51 @@ impl TpmNvSource {
         Err(changed(&self.chip, slot.handle, "has other octets than were put there"))
     }
 
+    fn released(
+        &self,
+        mut tpm: Tpm,
+        key: PinnedKey,
+        shown: &mut bool,
+        slot: &NvSlot,
+        auth: &dyn Auth,
+    ) -> Result<Released, SourceError> {
+        let faults = self.chip.faults();
+        self.lock_others(&mut tpm, &key, slot)?;
+        let mut session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
+        tpm.let_go(key).map_err(|e| faults.tpm(e))?;
+        // Before anybody is asked for a PIN; and reading would tell another index as a wrong PIN, which is counted.
+        self.readable(&mut tpm, &mut session, slot)?;
+        *shown = true;
+        let pin = self.chip.pin(slot.state.pin, auth, &mut tpm)?;
+        let octets = self.read(&mut tpm, &mut session, slot, pin.as_ref())?;
+        if slot.once && host::in_force("tpm-index-locked") {
+            // Before anybody has the octets: if this fails they are wiped.
+            self.lock(&mut tpm, session, slot).map_err(|e| faults.tpm(e))?;
+        }
+        let (left, evidence) = (slot.once.then_some(0), Evidence(self.facts(slot)));
+        Ok(Released { ikm: self.chip.ikm(octets)?, evidence, remaining_this_boot: left })
+    }
+
+    fn locked(&self, mut tpm: Tpm, key: &PinnedKey, slot: &NvSlot) -> Result<Closed, SourceError> {
+        let faults = self.chip.faults();
+        let session = tpm.policy_session(key).map_err(|e| faults.tpm(e))?;
+        match self.lock(&mut tpm, session, slot) {
+            Ok(()) => Ok(Closed::until_reboot()),
+            // By its name it is no longer what can be read: locked, replaced or gone. Only the first is as it should
+            // be.
+            Err(e) => match tpm.nv_name(slot.handle) {
+                Ok(name) if name == slot.index().name(LOCKED) => Ok(Closed::until_reboot()),
+                Ok(_) if e.refusal() == Some(Refusal::Auth) => {
+                    Err(changed(&self.chip, slot.handle, "is another one, or was defined anew"))
+                }
+                _ => Err(faults.tpm(e)),
+            },
+        }
+    }
+
     /// For people.
     fn facts(&self, slot: &NvSlot) -> Vec<(&'static str, String)> {
-        let mut facts = self.chip.shown(&slot.key, &slot.state);
+        let mut facts = self.chip.shown(&slot.key.name, &slot.state);
         facts.push(("index", slot.handle.to_string()));
         facts
     }
@@ -140,25 +190,6 @@ impl TpmNvSource {
         tpm.policy_command(&session, PolicyCommand::NvReadLock)?;
         tpm.policy_or(&session, &branches(&slot.state))?;
         tpm.nv_read_lock(session, &slot.index())
-    }
-
-    fn made(
-        &self,
-        tpm: &mut Tpm,
-        key: &PinnedKey,
-        slot: NvSlot,
-        octets: &Secret<32>,
-        pin: Option<&AuthValue>,
-    ) -> Result<Provisioned, SourceError> {
-        let faults = self.chip.faults();
-        let new = slot.index();
-        tpm.nv_write_once(key, &new, pin, octets.expose()).map_err(|e| faults.tpm(e))?;
-        let mut session = tpm.policy_session(key).map_err(|e| faults.tpm(e))?;
-        let back = self.read(tpm, &mut session, &slot, pin)?;
-        if !crypto::ct_eq(back.expose(), octets.expose()) {
-            return Err(SourceError::Drifts { what: faults.what });
-        }
-        Ok(Provisioned { public: slot.write(&faults.what)?, ikm: self.chip.ikm(back)? })
     }
 }
 
@@ -174,16 +205,15 @@ impl KeySource for TpmNvSource {
     }
 
     fn capabilities(&self) -> Capabilities {
-        Capabilities {
-            device_bound: true,
-            measured: true,
-            most_releases_per_boot: 1,
-            time_window: true,
-            pin: true,
-            revocable_remotely: false,
-            needs_network: false,
-            bus_encrypted: true,
-        }
+        capabilities(1)
+    }
+
+    fn tries_pin(&self, slot: &SlotPublic) -> bool {
+        NvSlot::read(slot).is_ok_and(|slot| slot.state.pin)
+    }
+
+    fn look(&self, wish: Wanted, auth: &dyn Auth) -> Result<(), SourceError> {
+        self.chip.look(wish, &self.signing, auth)
     }
 
     fn probe(&mut self, deadline: Deadline) -> Result<Evidence, SourceError> {
@@ -191,63 +221,65 @@ impl KeySource for TpmNvSource {
         self.chip.facts(&mut tpm).map(Evidence).map_err(|e| self.chip.faults().tpm(e))
     }
 
-    /// Storage key, index, registers and signatures are looked at; whether the PIN is right is not.
+    /// Storage key, registers, index and signatures are looked at; whether the PIN is right is not.
     fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
         let slot = NvSlot::read(slot)?;
         let faults = self.chip.faults();
-        let (mut tpm, key, session) = self.chip.policy_session(&slot.key, deadline)?;
+        let (mut tpm, key, mut session) = self.chip.policy_session(&slot.key.name, deadline)?;
         tpm.let_go(key).map_err(|e| faults.tpm(e))?;
-        self.readable(&mut tpm, &slot)?;
         slot.state.holds(&self.chip, &mut tpm)?;
+        self.readable(&mut tpm, &mut session, &slot)?;
         slot.state.show_approval(&self.chip, &mut tpm, &session, &self.signing.file())?;
         let mut facts = self.facts(&slot);
-        facts.extend(slot.once.then(|| ("releases left in this boot", "1".to_owned())));
+        facts.extend(slot.once.then(|| (RELEASES_LEFT, "1".to_owned())));
         Ok(Evidence(facts))
     }
 
-    /// Writes, locks against writing, and reads once to see that it comes back: that locks nothing, and so uses no release up.
+    /// Writes, locks against writing, and reads once to see that it comes back: that locks nothing, and so uses no
+    /// release up.
     fn provision(
         &mut self,
         request: &PolicyRequest,
         auth: &dyn Auth,
         deadline: Deadline,
     ) -> Result<Provisioned, SourceError> {
-        request.enforceable(SourceKind::TpmNv, &self.capabilities())?;
-        let faults = self.chip.faults();
-        let _alone = self.chip.alone(deadline)?;
-        let mut tpm = self.chip.open(deadline)?;
-        let values = if request.pcrs.is_empty() { Ok(PcrValues::default()) } else { tpm.read_pcrs(request.pcrs) };
-        let values = values.map_err(|e| faults.tpm(e))?;
-        let state = State::now(request, self.signing.key(&*self.chip.disk)?, &values)?;
-        let pin = self.chip.pin(state.pin, auth, &mut tpm)?;
-        let key = tpm.storage_key().map_err(|e| faults.tpm(e))?.pin();
-        let octets = Secret::<32>::init_with(|octets| self.chip.entropy.fill(octets));
-        let once = request.releases_per_boot.is_some();
-        let handle = self.define(&mut tpm, &key, &state, once, pin.as_ref())?;
-        let check = check(octets.expose());
-        let slot = NvSlot { key: key.name(), handle, state, check, once };
-        let made = self.made(&mut tpm, &key, slot, &octets, pin.as_ref());
-        if made.is_err() {
-            // Memory of the TPM is scarce. What failed is told; an index left behind harms nobody.
-            let _ = tpm.nv_undefine(handle);
-        }
-        made
+        let auth = AskedOnce::new(auth);
+        self.chip.undisturbed(deadline, || self.make(None, request, &auth, deadline)).map(|(made, _)| made)
+    }
+
+    fn provision_beside(
+        &mut self,
+        slot: &SlotPublic,
+        board: Board,
+        request: &PolicyRequest,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        let like = NvSlot::read(slot)?;
+        let known = self.chip.bound_to(&like.key.name, board, deadline)?;
+        let auth = AskedOnce::new(auth);
+        self.chip.undisturbed(deadline, || self.make(known, request, &auth, deadline)).map(|(made, _)| made)
+    }
+
+    /// Nothing of it can be read in this boot, whose release the present index has.
+    fn predict(
+        &mut self,
+        slot: &SlotPublic,
+        values: &PcrValues,
+        auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        self.make_for(&NvSlot::read(slot)?, values, auth, deadline)
     }
 
     fn release(&mut self, slot: &SlotPublic, auth: &dyn Auth, deadline: Deadline) -> Result<Released, SourceError> {
         let slot = NvSlot::read(slot)?;
-        let faults = self.chip.faults();
         let _alone = self.chip.alone(deadline)?;
-        let (mut tpm, key, mut session) = self.chip.policy_session(&slot.key, deadline)?;
-        tpm.let_go(key).map_err(|e| faults.tpm(e))?;
-        let pin = self.chip.pin(slot.state.pin, auth, &mut tpm)?;
-        let octets = self.read(&mut tpm, &mut session, &slot, pin.as_ref())?;
-        if slot.once && host::in_force("tpm-index-locked") {
-            // Before anybody has the octets: if this fails they are wiped.
-            self.lock(&mut tpm, session, &slot).map_err(|e| faults.tpm(e))?;
-        }
-        let (left, evidence) = (slot.once.then_some(0), Evidence(self.facts(&slot)));
-        Ok(Released { ikm: self.chip.ikm(octets)?, evidence, remaining_this_boot: left })
+        let auth = AskedOnce::new(auth);
+        let released = self.chip.undisturbed(deadline, || {
+            self.chip.with_key(&slot.key, deadline, |tpm, key, shown| self.released(tpm, key, shown, &slot, &auth))
+        });
+        released.map(|(released, _)| released)
     }
 
     /// Locks the index, if it can be, in whatever state the device is.
@@ -256,42 +288,33 @@ impl KeySource for TpmNvSource {
         if !slot.once {
             return Ok(Closed::releases_on());
         }
-        let faults = self.chip.faults();
         let _alone = self.chip.alone(deadline)?;
-        let mut tpm = self.chip.open(deadline)?;
-        let index = slot.index();
-        let key = tpm.pinned_storage_key(&slot.key).map_err(|e| faults.tpm(e))?;
-        let session = tpm.policy_session(&key).map_err(|e| faults.tpm(e))?;
-        match self.lock(&mut tpm, session, &slot) {
-            Ok(()) => Ok(Closed::until_reboot()),
-            // By its name it is no longer what can be read: locked, replaced or gone. Only the first is as it should be.
-            Err(e) => match tpm.nv_name(slot.handle) {
-                Ok(name) if name == index.name(LOCKED) => Ok(Closed::until_reboot()),
-                Ok(_) if e.refusal() == Some(Refusal::Auth) => {
-                    Err(changed(&self.chip, slot.handle, "is another one, or was defined anew"))
-                }
-                _ => Err(faults.tpm(e)),
-            },
-        }
+        self.chip.with_key(&slot.key, deadline, |tpm, key, _| self.locked(tpm, &key, &slot))
     }
 
     /// Removes the index, and with it the octets.
-    fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], deadline: Deadline) -> Result<(), SourceError> {
+    fn discard(
+        &mut self,
+        slot: &SlotPublic,
+        kept: &[&SlotPublic],
+        _auth: &dyn Auth,
+        deadline: Deadline,
+    ) -> Result<(), SourceError> {
         let slot = NvSlot::read(slot)?;
         if kept.iter().any(|other| NvSlot::read(other).is_ok_and(|other| other.handle == slot.handle)) {
             return Ok(());
         }
-        remove(&self.chip, &slot.key, &slot.index(), deadline)
+        remove(&self.chip, &slot.key.name, &slot.index(), deadline)
     }
 
-    fn left_of(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Left, SourceError> {
+    fn left_of(&mut self, slot: &SlotPublic, _auth: &dyn Auth, deadline: Deadline) -> Result<Left, SourceError> {
         let slot = NvSlot::read(slot)?;
-        left_of(&self.chip, &slot.key, slot.handle, deadline)
+        left_of(&self.chip, &slot.key.name, slot.handle, deadline)
     }
 }
 
-/// Removes an index of ours from the TPM that has this storage key. Another TPM keeps nothing for us, and another index in the place
-/// of ours is not ours to remove.
+/// Removes an index of ours from the TPM that has this storage key. Another TPM keeps nothing for us, and another index
+/// in the place of ours is not ours to remove.
 pub(super) fn remove(chip: &Chip, key: &Name, index: &NvIndex, deadline: Deadline) -> Result<(), SourceError> {
     let _alone = chip.alone(deadline)?;
     let mut tpm = chip.open(deadline)?;
@@ -330,6 +353,12 @@ pub(super) fn index_of(slot: &SlotPublic) -> Option<NvIndex> {
     NvSlot::read(slot).ok().map(|slot| slot.index())
 }
 
+/// What its policy has to choose from, for whoever would read it by another tool.
+#[cfg(test)]
+pub(super) fn branches_of(slot: &SlotPublic) -> Option<[::tpm::PolicyDigest; 2]> {
+    NvSlot::read(slot).ok().map(|slot| branches(&slot.state))
+}
+
 fn changed(chip: &Chip, handle: NvHandle, how: &str) -> SourceError {
     SourceError::IndexChanged { what: chip.faults().what, defect: format!("NV index {handle} {how}") }
 }
@@ -343,4 +372,3 @@ const ANY: [NvState; 5] = [
     NvState { written: false, write_locked: false, read_locked: true },
 ];
 const LOCKED: NvState = NvState { written: true, write_locked: true, read_locked: true };
-const DRAWS: usize = 8;

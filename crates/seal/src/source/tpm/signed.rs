@@ -1,22 +1,23 @@
-//! Registers that a vendor has signed: the key that a slot is bound to, and the file of signatures that comes with each image.
+//! Registers that a vendor has signed: the key that a slot is bound to, and the file of signatures that comes with each
+//! image.
 //!
 //! ```text
 //! {"sha256": [{"pcrs": [11], "pkfp": "SHA-256 of the public key", "pol": "digest of PolicyPCR", "sig": "base64"}]}
 //! ```
-//! That is what `systemd-measure sign` writes and systemd-stub carries (`.pcrsig`, systemd-measure(1)). The file is no secret and
-//! no authority: the TPM checks each signature. Here it is only read, whoever wrote it.
+//! That is what `systemd-measure sign` writes and systemd-stub carries (`.pcrsig`, systemd-measure(1)). The file is no
+//! secret and no authority: the TPM checks each signature. Here it is only read, whoever wrote it.
 
 use std::path::PathBuf;
 
 use ::tpm::policy::PolicyDigest;
-use ::tpm::{AuthorityKey, PcrSet, Signature, TpmError};
+use ::tpm::{AuthorityKey, PcrSet, PcrValues, Signature, TpmError};
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use host::Disk;
 use secret::crypto::sha256;
 use serde::Deserialize;
 
-use crate::source::SourceError;
+use crate::source::{PcrFound, SourceError, secret_file};
 
 /// The files that say which state a vendor approves of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,12 +36,13 @@ impl Default for PcrSigning {
 }
 
 impl PcrSigning {
-    /// The key for a new slot, if one was named.
+    /// The key for a new slot, if one was named: whoever writes this file decides what opens the slot.
     pub(super) fn key(&self, disk: &dyn Disk) -> Result<Option<AuthorityKey>, SourceError> {
         let Some(path) = &self.public_key else { return Ok(None) };
-        let unfit = |defect: String| SourceError::NotApproved { file: path.display().to_string(), defect };
-        let pem = disk.read(path, MAX_PEM_BYTES).map_err(|e| unfit(format!("it cannot be read: {e}")))?;
-        parse_public_key(&pem).map(Some).map_err(|defect| unfit(defect.to_string()))
+        let pem = secret_file::read_public(disk, path, MAX_PEM_BYTES)?;
+        parse_public_key(&pem)
+            .map(Some)
+            .map_err(|defect| SourceError::NotApproved { file: path.display().to_string(), defect: defect.to_string() })
     }
 
     pub(super) fn file(&self) -> SignatureFile {
@@ -58,11 +60,13 @@ impl SignatureFile {
         PcrSignatures::parse(&json).map_err(|defect| self.unfit(defect.to_string()))
     }
 
-    pub(super) fn none_fits(&self, looked_at: PcrSet, entries: usize) -> SourceError {
-        self.unfit(match entries {
-            0 => "it has no signature of the key that the slot is bound to".into(),
-            _ => format!("none of the key's {entries} signatures is for what PCR {looked_at} hold now"),
-        })
+    /// None of so many signatures of the key is for the values that the registers have.
+    pub(super) fn none_fits(&self, signatures: usize, values: &PcrValues) -> SourceError {
+        if signatures == 0 {
+            return self.unfit("it has no signature of the key that the slot is bound to".into());
+        }
+        let found = values.iter().map(|(pcr, value)| PcrFound { pcr, value: *value }).collect();
+        SourceError::NotSigned { file: self.0.display().to_string(), signatures, found }
     }
 
     pub(super) fn not_the_keys(&self, refused: &TpmError) -> SourceError {
@@ -173,8 +177,8 @@ pub fn parse_public_key(pem: &[u8]) -> Result<AuthorityKey, PcrSigningError> {
     Ok(AuthorityKey::P256(point.to_vec().try_into().map_err(|_| PcrSigningError::NoKey)?))
 }
 
-/// The `pkfp` of its signatures: SHA-256 over the key alone, without the algorithm that SubjectPublicKeyInfo puts before it. That
-/// is what systemd does (RSAPublicKey of RFC 8017, A.1.1; the uncompressed point of SEC 1, 2.3.3).
+/// The `pkfp` of its signatures: SHA-256 over the key alone, without the algorithm that SubjectPublicKeyInfo puts
+/// before it. That is what systemd does (RSAPublicKey of RFC 8017, A.1.1; the uncompressed point of SEC 1, 2.3.3).
 fn fingerprint(key: &AuthorityKey) -> KeyPrint {
     match key {
         AuthorityKey::Rsa2048(n) => sha256(&[&RSA_HEAD[RSA_ALGORITHM_BYTES..], &**n, RSA_TAIL]),

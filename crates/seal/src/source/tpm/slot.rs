@@ -3,10 +3,10 @@
 use std::num::NonZeroU8;
 
 use ::tpm::policy::PolicyDigest;
-use ::tpm::{Name, NvHandle, NvIndex, NvState, PcrSet, PcrValues, SealedObject};
+use ::tpm::{NvHandle, NvIndex, NvState, PcrSet, PcrValues, SealedObject};
 
 use super::gate::{Gate, GateRegister, MOST_RELEASES};
-use super::items::{self, Item, TAG_KEY, TAG_VERSION};
+use super::items::{self, Item, SlotKey, TAG_VERSION};
 use super::state::State;
 use crate::slot::{SlotPublic, SourceKind};
 use crate::source::SourceError;
@@ -14,8 +14,7 @@ use crate::source::SourceError;
 /// All that a release needs, and nothing that is secret.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct TpmSlot {
-    /// The storage key, by name.
-    pub(super) key: Name,
+    pub(super) key: SlotKey,
     pub(super) object: SealedObject,
     pub(super) policy: SlotPolicy,
 }
@@ -78,7 +77,7 @@ impl SlotPolicy {
     pub(super) fn digest(&self) -> PolicyDigest {
         let before = self.digest_before_asking();
         let asked = self.counter().map_or(before, |(_, index)| before.secret(&index.name(NvState::COUNTING)));
-        if self.state.pin { asked.auth_value() } else { asked }
+        if self.state.proves_pin() { asked.auth_value() } else { asked }
     }
 }
 
@@ -90,10 +89,10 @@ impl TpmSlot {
     pub(super) fn write(&self, what: &str) -> Result<SlotPublic, SourceError> {
         let mut all: Vec<Item> = vec![
             (TAG_VERSION, vec![VERSION]),
-            (TAG_KEY, self.key.as_bytes().to_vec()),
             (TAG_PUBLIC, self.object.public.clone()),
             (TAG_PRIVATE, self.object.private.clone()),
         ];
+        all.extend(self.key.items());
         all.extend(items::of_state(&self.policy.state));
         if let Some(gate) = &self.policy.gate {
             all.push((TAG_GATE, [&[gate.register.number()], &gate.base[..]].concat()));
@@ -133,7 +132,7 @@ impl TpmSlot {
         }
         let object =
             SealedObject { public: slot.item(TAG_PUBLIC)?.to_vec(), private: slot.item(TAG_PRIVATE)?.to_vec() };
-        Some(Self { key: items::key(slot)?, object, policy: SlotPolicy { state, gate } })
+        Some(Self { key: SlotKey::of(slot)?, object, policy: SlotPolicy { state, gate } })
     }
 }
 
@@ -147,16 +146,27 @@ const TAG_COUNTER: u16 = 10;
 mod tests {
     use std::time::Duration;
 
-    use ::tpm::AuthorityKey;
+    use ::tpm::{AuthorityKey, KeptKey, Name};
     use proptest::prelude::*;
 
-    use super::super::items::{TAG_AUTHORITY, TAG_MEASURED, TAG_PIN, TAG_WINDOW};
+    use super::super::items::{TAG_AUTHORITY, TAG_KEPT, TAG_KEY, TAG_MEASURED, TAG_PIN, TAG_WINDOW};
     use super::*;
 
+    /// A storage key's public area with this point.
+    fn area(x: u8) -> Vec<u8> {
+        let fixed = hex::decode("0023000b00030472000000060080004300100003001000 20".replace(' ', "")).unwrap();
+        [&fixed[..], &[x; 32], &[0, 32], &[7; 32]].concat()
+    }
+
+    fn key(x: u8) -> SlotKey {
+        let hash = secret::crypto::sha256(&[&area(x)]);
+        let name = Name::from_bytes(&[&[0, 0x0b][..], &hash].concat()).unwrap();
+        SlotKey { name, kept: Some(KeptKey::noted(&area(x), &name).unwrap()) }
+    }
+
     fn slot() -> TpmSlot {
-        let name = [&[0, 0x0b][..], &[9; 32]].concat();
         TpmSlot {
-            key: Name::from_bytes(&name).unwrap(),
+            key: key(9),
             object: SealedObject { public: vec![1; 46], private: vec![2; 158] },
             policy: SlotPolicy {
                 state: State {
@@ -191,7 +201,9 @@ mod tests {
         let point = AuthorityKey::P256(Box::new([3; 64]));
         let gate = slot().policy.gate.map(|gate| Gate { counter: None, ..gate });
         let other = SlotPolicy { state: State { authority: Some(point), ..slot().policy.state }, gate };
-        for slot in [slot(), TpmSlot { policy: bare, ..slot() }, TpmSlot { policy: other, ..slot() }] {
+        let made = SlotKey { kept: None, ..key(9) };
+        let slots = [slot(), TpmSlot { key: made, ..slot() }, TpmSlot { policy: bare, ..slot() }];
+        for slot in slots.into_iter().chain([TpmSlot { policy: other, ..slot() }]) {
             assert_eq!(TpmSlot::read(&slot.write("tpm").unwrap()).unwrap(), slot);
         }
     }
@@ -210,6 +222,9 @@ mod tests {
         }
         assert_eq!(with(TAG_VERSION, Some(&[2])), None);
         assert_eq!(with(TAG_KEY, Some(&[9; 34])), None, "no name of SHA-256");
+        assert_eq!(with(TAG_KEPT, Some(&area(8))), None, "another key than is named");
+        assert_eq!(with(TAG_KEPT, Some(&area(9)[1..])), None, "no storage key");
+        assert!(with(TAG_KEPT, None).is_some(), "it is made then");
         assert_eq!(with(TAG_MEASURED, Some(&[0, 0, 0, 1])), None, "a register without its value");
         assert_eq!(with(TAG_MEASURED, Some(&[0; 5])), None, "a value without its register");
         assert_eq!(with(TAG_MEASURED, Some(&[1, 0, 0, 0])), None, "no such register");

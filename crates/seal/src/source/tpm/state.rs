@@ -11,7 +11,6 @@ use ::tpm::policy::{ClockCondition, PolicyDigest};
 use ::tpm::{AuthorityKey, PcrSet, PcrValues, Session, Tpm, TpmError};
 
 use super::chip::Chip;
-use super::signed::SignatureFile;
 use crate::source::{PcrDiff, PolicyRequest, SourceError};
 
 /// What must hold of the device.
@@ -32,19 +31,35 @@ impl State {
         authority: Option<AuthorityKey>,
         values: &PcrValues,
     ) -> Result<Self, SourceError> {
-        let empty = |pcr: u8, why: &str| Err(SourceError::PolicyEmpty { defect: format!("PCR {pcr} {why}") });
-        let mut measured = PcrValues::default();
-        for pcr in request.pcrs.iter() {
-            if matches!(pcr, 16 | 23) {
-                return empty(pcr, "can be reset by software, to any state");
-            }
-            let Some(value) = values.value(pcr).copied() else { return empty(pcr, "has no known value") };
-            if (value == [0; 32] || value == [0xff; 32]) && host::in_force("tpm-state-not-empty") {
-                return empty(pcr, "was never extended: nothing is measured into it on this device");
-            }
-            measured = measured.with(pcr, value);
-        }
+        let measured = Self::bound(request.pcrs, values)?;
         Ok(Self { measured, authority, window: request.window, pin: request.pin })
+    }
+
+    /// The same of a device whose registers hold `values`.
+    pub(super) fn with_values(&self, values: &PcrValues) -> Result<Self, SourceError> {
+        Ok(Self { measured: Self::bound(self.measured_set(), values)?, ..self.clone() })
+    }
+
+    /// The same, whatever the registers hold.
+    pub(super) fn without_values(&self) -> (PcrSet, Self) {
+        (self.measured_set(), Self { measured: PcrValues::default(), ..self.clone() })
+    }
+
+    fn bound(pcrs: PcrSet, values: &PcrValues) -> Result<PcrValues, SourceError> {
+        pcrs.iter().try_fold(PcrValues::default(), |measured, pcr| Ok(measured.with(pcr, Self::measured(pcr, values)?)))
+    }
+
+    /// The value of a register that says something of the device.
+    pub(super) fn measured(pcr: u8, values: &PcrValues) -> Result<[u8; 32], SourceError> {
+        let empty = |why: &str| Err(SourceError::PolicyEmpty { defect: format!("PCR {pcr} {why}") });
+        if matches!(pcr, 16 | 23) {
+            return empty("can be reset by software, to any state");
+        }
+        let Some(value) = values.value(pcr).copied() else { return empty("has no known value") };
+        if (value == [0; 32] || value == [0xff; 32]) && host::in_force("tpm-state-not-empty") {
+            return empty("was never extended: nothing is measured into it on this device");
+        }
+        Ok(value)
     }
 
     /// The registers whose values are fixed.
@@ -57,8 +72,14 @@ impl State {
         if host::in_force("tpm-state-measured") { self.measured_set() } else { PcrSet::default() }
     }
 
-    fn signer(&self) -> Option<&AuthorityKey> {
+    /// Whoever must have approved of the registers.
+    pub(super) fn signer(&self) -> Option<&AuthorityKey> {
         self.authority.as_ref().filter(|_| host::in_force("tpm-state-signed"))
+    }
+
+    /// Whether the PIN is a part of a sealed object's policy, and not of edgekeep's manners alone.
+    pub(super) fn proves_pin(&self) -> bool {
+        self.pin && host::in_force("tpm-pin-proven")
     }
 
     /// The digest after the vendor's approval; of a new session without.
@@ -80,38 +101,9 @@ impl State {
         conditions
     }
 
-    /// Shows the vendor's approval of the registers as they are, where the state asks for one.
-    pub(super) fn show_approval(
-        &self,
-        chip: &Chip,
-        tpm: &mut Tpm,
-        session: &Session,
-        signatures: &SignatureFile,
-    ) -> Result<(), SourceError> {
-        let Some(key) = self.signer() else { return Ok(()) };
-        let approvals = signatures.read(&*chip.disk)?.of(key);
-        let looked_at = approvals.iter().fold(PcrSet::default(), |all, approval| all.union(approval.pcrs));
-        let values = tpm.read_pcrs(looked_at).map_err(|e| chip.faults().tpm(e))?;
-        let fits = |set| PolicyDigest::default().pcr(set, &values);
-        let Some(approval) = approvals.iter().find(|a| fits(a.pcrs) == Some(a.policy)) else {
-            return Err(signatures.none_fits(looked_at, approvals.len()));
-        };
-        tpm.policy_pcr(session, approval.pcrs, None)
-            .and_then(|()| tpm.policy_authorize(session, &approval.policy, key, &approval.signature))
-            .map_err(|e| match e.refusal() {
-                Some(::tpm::Refusal::Signature | ::tpm::Refusal::Policy) => signatures.not_the_keys(&e),
-                _ => chip.faults().tpm(e),
-            })
-    }
-
     /// Shows the clocks.
     pub(super) fn show_clocks(&self, tpm: &mut Tpm, session: &Session) -> Result<(), TpmError> {
         self.conditions().into_iter().try_for_each(|condition| tpm.policy_clock(session, condition))
-    }
-
-    /// In a trial session: the approval, taken for given.
-    pub(super) fn try_approval(&self, tpm: &mut Tpm, session: &Session) -> Result<(), TpmError> {
-        self.signer().map_or(Ok(()), |key| tpm.trial_authorize(session, key))
     }
 
     /// Which registers are not as they were.

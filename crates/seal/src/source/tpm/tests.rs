@@ -1,16 +1,22 @@
 //! Against a real TPM 2.0 in software, and against everything that can stand between it and us.
 
 mod between;
+mod commands;
 mod counter;
+mod disturbed;
+mod kept;
 mod limits;
 mod nv;
+mod nv_images;
 mod predict;
 mod signed;
 mod state;
+mod tools;
 
+use std::num::NonZeroU8;
 use std::time::Duration;
 
-use ::tpm::extended;
+use ::tpm::{PcrValues, extended};
 use host::{OsClock, OsDisk, OsEntropy};
 use testkit::Swtpm;
 
@@ -83,6 +89,12 @@ impl Device {
         PinFile::new(path, Arc::new(OsDisk))
     }
 }
+
+type Source = fn(&Device, PathBuf) -> Box<dyn KeySource>;
+
+/// Both that a TPM has: at a socket, of a device.
+const SOURCES: [Source; 2] =
+    [|device, at| Box::new(device.source_at(at, Some(13))), |device, at| Box::new(nv::source_at(device, at))];
 
 fn soon() -> Deadline {
     within(Duration::from_secs(20))

@@ -38,6 +38,7 @@ struct State {
     released: usize,
     closed: bool,
     beside: usize,
+    predicted: usize,
     /// The kinds of the slots that were to stay, at each call.
     discarded: Vec<Vec<SourceKind>>,
 }
@@ -54,6 +55,7 @@ impl Fake {
             released: 0,
             closed: false,
             beside: 0,
+            predicted: 0,
             discarded: vec![],
         };
         Self(Arc::new(Device { kind, can, state: Mutex::new(state), hangs: (Mutex::new(false), Condvar::new()) }))
@@ -131,6 +133,11 @@ impl Fake {
         self.state().beside
     }
 
+    /// How often it was made for other values.
+    pub(super) fn predicted(&self) -> usize {
+        self.state().predicted
+    }
+
     pub(super) fn discarded(&self) -> Vec<Vec<SourceKind>> {
         self.state().discarded.clone()
     }
@@ -159,6 +166,13 @@ impl Drop for Hanging {
 struct Source(Arc<Device>);
 
 impl Source {
+    /// A TPM's slot is for this value of register 7.
+    fn public(&self, limit: Option<std::num::NonZeroU8>, value: u8) -> SlotPublic {
+        let measured = (self.0.kind == SourceKind::Tpm).then(|| (5, [&[0, 0, 0, 0x80][..], &[value; 32]].concat()));
+        let items = [(1, b"fake".to_vec())].into_iter().chain(measured).collect();
+        SlotPublic::new(self.0.kind, limit, items).unwrap()
+    }
+
     fn there(&self) -> Result<MutexGuard<'_, State>, SourceError> {
         let held = self.0.hangs.0.lock().unwrap();
         drop(self.0.hangs.1.wait_while(held, |hangs| *hangs).unwrap());
@@ -183,6 +197,17 @@ impl KeySource for Source {
         self.there().map(|_| Evidence(vec![("fake", "it is there".into())]))
     }
 
+    fn foresee(&mut self, slot: &SlotPublic, deadline: Deadline) -> Result<Evidence, SourceError> {
+        let mut evidence = self.probe(deadline)?;
+        let (state, limit) = (self.there()?, slot.release_limit());
+        if state.closed && limit.is_some() {
+            return Err(SourceError::Exhausted { what: "a fake".into(), defect: "it was closed".into() });
+        }
+        let left = limit.map(|limit| limit.get().saturating_sub(u8::try_from(state.released).unwrap()));
+        left.into_iter().for_each(|left| evidence.add_releases_left(left));
+        Ok(evidence)
+    }
+
     fn provision(
         &mut self,
         policy: &PolicyRequest,
@@ -193,14 +218,28 @@ impl KeySource for Source {
         let mut state = self.there()?;
         state.policy = Some(policy.clone());
         let limit = policy.releases_per_boot.or(state.own_limit);
-        let public = SlotPublic::new(self.0.kind, limit, vec![(1, b"fake".to_vec())]).unwrap();
         let ikm = Ikm::new(SecretBytes::new(state.octets.clone()), None).unwrap();
-        Ok(Provisioned { public, ikm })
+        Ok(Provisioned { public: self.public(limit, 7), ikm })
+    }
+
+    fn predict(
+        &mut self,
+        slot: &SlotPublic,
+        _values: &PcrValues,
+        _auth: &dyn Auth,
+        _deadline: Deadline,
+    ) -> Result<Provisioned, SourceError> {
+        assert_eq!(self.0.kind, SourceKind::Tpm);
+        let mut state = self.there()?;
+        state.predicted += 1;
+        let ikm = Ikm::new(SecretBytes::new(state.octets.clone()), None).unwrap();
+        Ok(Provisioned { public: self.public(slot.release_limit(), 8), ikm })
     }
 
     fn provision_beside(
         &mut self,
         slot: &SlotPublic,
+        _board: Board,
         policy: &PolicyRequest,
         auth: &dyn Auth,
         deadline: Deadline,
@@ -210,13 +249,19 @@ impl KeySource for Source {
         self.provision(policy, auth, deadline)
     }
 
-    fn discard(&mut self, slot: &SlotPublic, kept: &[&SlotPublic], _deadline: Deadline) -> Result<(), SourceError> {
+    fn discard(
+        &mut self,
+        slot: &SlotPublic,
+        kept: &[&SlotPublic],
+        _auth: &dyn Auth,
+        _deadline: Deadline,
+    ) -> Result<(), SourceError> {
         assert_eq!(slot.kind(), self.0.kind);
         self.there()?.discarded.push(kept.iter().map(|slot| slot.kind()).collect());
         Ok(())
     }
 
-    fn left_of(&mut self, _slot: &SlotPublic, _deadline: Deadline) -> Result<Left, SourceError> {
+    fn left_of(&mut self, _slot: &SlotPublic, _auth: &dyn Auth, _deadline: Deadline) -> Result<Left, SourceError> {
         let gone = self.0.kind == SourceKind::Tpm && !self.there()?.discarded.is_empty();
         Ok(if gone { Left::Nothing("an index is gone".into()) } else { Left::Copies("a fake".into()) })
     }

@@ -1,6 +1,6 @@
 //! With real parts: a TPM 2.0 in software, Debian's Tang, a hook, a key file.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use host::{Disk, OsDisk};
 use testkit::{Swtpm, Tangd, Tanging, is_skipped};
@@ -9,22 +9,26 @@ use super::super::super::exec::tests::Place;
 use super::super::super::{ExecSource, SoftwareSource, TangServer, TangServers, TangSource, TpmSource};
 use super::*;
 
-fn clock() -> Arc<OsClock> {
+pub(super) fn clock() -> Arc<OsClock> {
     Arc::new(OsClock::new().unwrap())
 }
 
-const LIMIT: Duration = Duration::from_secs(20);
+pub(super) const LIMIT: Duration = Duration::from_secs(20);
 
-fn later() -> Deadline {
+pub(super) fn later() -> Deadline {
     Deadline::after(&*clock(), LIMIT)
 }
 
-fn tpm(tpm: &Swtpm, lock: PathBuf) -> Part {
-    let source = TpmSource::new(tpm.socket(), Some(13), lock, Arc::new(OsDisk), clock(), Arc::new(OsEntropy));
+pub(super) fn tpm(tpm: &Swtpm, lock: PathBuf) -> Part {
+    tpm_at(&tpm.socket(), lock)
+}
+
+pub(super) fn tpm_at(socket: &Path, lock: PathBuf) -> Part {
+    let source = TpmSource::new(socket, Some(13), lock, Arc::new(OsDisk), clock(), Arc::new(OsEntropy));
     Part::new(Box::new(source), LIMIT)
 }
 
-fn tang(server: &Tangd) -> Part {
+pub(super) fn tang(server: &Tangd) -> Part {
     let origin = client::Origin::parse(&server.url()).unwrap();
     let pinned = server.thumbprint().parse().unwrap();
     let servers = TangServers::new(vec![TangServer { origin, pinned }], 1).unwrap();

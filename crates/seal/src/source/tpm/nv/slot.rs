@@ -3,10 +3,10 @@
 use std::num::NonZeroU8;
 
 use ::tpm::policy::{PolicyCommand, PolicyDigest};
-use ::tpm::{Name, NvHandle, NvIndex};
+use ::tpm::{NvHandle, NvIndex};
 use secret::crypto;
 
-use super::super::items::{self, TAG_KEY, TAG_VERSION};
+use super::super::items::{self, SlotKey, TAG_VERSION};
 use super::super::state::State;
 use crate::labels::TPM_NV_CHECK;
 use crate::slot::{SlotPublic, SourceKind};
@@ -15,7 +15,7 @@ use crate::source::SourceError;
 /// What the slot remembers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct NvSlot {
-    pub(super) key: Name,
+    pub(super) key: SlotKey,
     pub(super) handle: NvHandle,
     pub(super) state: State,
     /// Tells octets that somebody else has put there; of no use to whoever does not have the octets.
@@ -32,10 +32,10 @@ impl NvSlot {
     pub(super) fn write(&self, what: &str) -> Result<SlotPublic, SourceError> {
         let mut all = vec![
             (TAG_VERSION, vec![VERSION]),
-            (TAG_KEY, self.key.as_bytes().to_vec()),
             (TAG_INDEX, self.handle.number().to_be_bytes().to_vec()),
             (TAG_CHECK, self.check.to_vec()),
         ];
+        all.extend(self.key.items());
         all.extend(items::of_state(&self.state));
         items::slot(SourceKind::TpmNv, NonZeroU8::new(u8::from(self.once)), all, what)
     }
@@ -55,7 +55,7 @@ impl NvSlot {
             return None;
         }
         Some(Self {
-            key: items::key(slot)?,
+            key: SlotKey::of(slot)?,
             handle: NvHandle::from_number(u32::from_be_bytes(slot.item(TAG_INDEX)?.try_into().ok()?))?,
             state: items::state(slot)?,
             check: slot.item(TAG_CHECK)?.try_into().ok()?,
@@ -66,7 +66,11 @@ impl NvSlot {
 
 /// The index of a state: by its policy it is read in that state, and locked in any.
 pub(super) fn index(state: &State, handle: NvHandle, once: bool) -> NvIndex {
-    NvIndex::secret(handle, PolicyDigest::any_of(&branches(state)), state.pin, once)
+    NvIndex::secret(handle, policy(state), state.pin, once)
+}
+
+pub(super) fn policy(state: &State) -> PolicyDigest {
+    PolicyDigest::any_of(&branches(state))
 }
 
 pub(super) fn branches(state: &State) -> [PolicyDigest; 2] {

@@ -19,6 +19,18 @@ fn keys_in_pem() {
     assert_eq!(hex::encode(fingerprint(&p256)), include_str!("../../../../tests/golden/pcr-p256.fingerprint").trim());
 }
 
+/// Whoever can write there decides what opens the slot.
+#[test]
+fn a_key_that_somebody_else_can_write_is_not_taken() {
+    let dir = testkit::scratch_dir();
+    let file = dir.path().join("vendor.pem");
+    let signing = PcrSigning { public_key: Some(file.clone()), ..PcrSigning::default() };
+    host::OsDisk.write_new(&file, RSA.as_bytes(), 0o644, None).unwrap();
+    assert!(signing.key(&host::OsDisk).unwrap().is_some());
+    host::OsDisk.set_mode(&file, 0o666).unwrap();
+    assert!(matches!(signing.key(&host::OsDisk), Err(SourceError::NotTrusted { .. })));
+}
+
 #[test]
 fn keys_that_are_none() {
     for wrong in

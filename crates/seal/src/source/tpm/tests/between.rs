@@ -1,10 +1,9 @@
 //! Somebody on the bus: sees every command and answer, and changes what he likes.
 
-use std::fmt::Write as _;
 use std::io::{Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 
 use proptest::prelude::*;
 
@@ -14,6 +13,16 @@ use super::*;
 pub(super) trait Bus: Send + Sync + 'static {
     /// A command on its way to the TPM; `Some` is answered in its place.
     fn command(&self, _command: &[u8]) -> Option<Vec<u8>> {
+        None
+    }
+
+    /// A command as the TPM gets it.
+    fn bent(&self, command: Vec<u8>) -> Vec<u8> {
+        command
+    }
+
+    /// A command of somebody else that the TPM gets before this one.
+    fn before(&self, _command: &[u8]) -> Option<Vec<u8>> {
         None
     }
 
@@ -36,7 +45,7 @@ impl Between {
         let listener = UnixListener::bind(dir.path().join("bus")).unwrap();
         let (bus, over) = (Arc::new(bus), Arc::new(AtomicBool::new(false)));
         let behind = Arc::new(Mutex::new(UnixStream::connect(tpm.socket()).unwrap()));
-        let ended = Arc::clone(&over);
+        let (ended, served) = (Arc::clone(&over), Arc::new(AtomicU32::new(0)));
         let thread = std::thread::spawn(move || {
             let mut serving = Vec::new();
             for front in listener.incoming() {
@@ -44,7 +53,12 @@ impl Between {
                     break;
                 }
                 let (front, behind, bus) = (front.unwrap(), Arc::clone(&behind), Arc::clone(&bus));
-                serving.push(std::thread::spawn(move || serve(front, &behind, &*bus)));
+                let served = Arc::clone(&served);
+                serving.push(std::thread::spawn(move || {
+                    served.fetch_add(1, Ordering::SeqCst);
+                    serve(front, &behind, &*bus, || served.load(Ordering::SeqCst) > 1);
+                    served.fetch_sub(1, Ordering::SeqCst);
+                }));
             }
             serving.into_iter().for_each(|s| s.join().unwrap());
         });
@@ -64,15 +78,21 @@ impl Drop for Between {
     }
 }
 
-fn serve(mut front: UnixStream, behind: &Mutex<UnixStream>, bus: &dyn Bus) {
+fn serve(mut front: UnixStream, behind: &Mutex<UnixStream>, bus: &dyn Bus, is_shared: impl Fn() -> bool) {
     while let Some(command) = message(&mut front) {
+        if let Some(other) = bus.before(&command) {
+            let mut behind = behind.lock().unwrap();
+            behind.write_all(&other).unwrap();
+            assert_eq!(code(&message(&mut behind).expect("swtpm answers")), 0);
+        }
         let answer = bus.command(&command).unwrap_or_else(|| {
+            let sent = bus.bent(command.clone());
             for _ in 0..PATIENCE {
                 let mut behind = behind.lock().unwrap();
-                behind.write_all(&command).unwrap();
+                behind.write_all(&sent).unwrap();
                 let answer = message(&mut behind).expect("swtpm answers");
-                // TPM_RC_OBJECT_MEMORY: somebody else is in the middle of it.
-                if code(&answer) != 0x902 {
+                // TPM_RC_OBJECT_MEMORY, TPM_RC_SESSION_MEMORY: somebody else is in the middle of it.
+                if !matches!(code(&answer), 0x902 | 0x903) || !is_shared() {
                     return answer;
                 }
                 drop(behind);
@@ -117,28 +137,38 @@ impl Bus for Slow {
     }
 }
 
-/// Keeps the first who would extend the gate waiting, until a second has unsealed too or two seconds have passed; and finds room
-/// for both, as a resource manager does.
+/// Keeps the first who would extend the gate, or lock the index, waiting until a second has the octets too or two
+/// seconds have passed; and finds room for both, as a resource manager does.
 #[derive(Default)]
-pub(super) struct Racing {
-    unsealed: Mutex<u32>,
+pub(super) struct Racing(Arc<Given>);
+
+#[derive(Default)]
+struct Given {
+    times: Mutex<u32>,
     another: std::sync::Condvar,
+}
+
+impl Racing {
+    /// Tells, then, how often the octets were given.
+    pub(super) fn given(&self) -> impl Fn() -> u32 + use<> {
+        let given = Arc::clone(&self.0);
+        move || *given.times.lock().unwrap()
+    }
 }
 
 impl Bus for Racing {
     fn command(&self, command: &[u8]) -> Option<Vec<u8>> {
-        if code(command) == PCR_EXTEND {
-            let unsealed = self.unsealed.lock().unwrap();
-            let waited = self.another.wait_timeout_while(unsealed, Duration::from_secs(2), |n| *n < 2);
-            drop(waited.unwrap());
+        if matches!(code(command), PCR_EXTEND | NV_READ_LOCK) {
+            let times = self.0.times.lock().unwrap();
+            drop(self.0.another.wait_timeout_while(times, Duration::from_secs(2), |n| *n < 2).unwrap());
         }
         None
     }
 
     fn answer(&self, command: &[u8], answer: Vec<u8>) -> Vec<u8> {
-        if code(command) == UNSEAL && code(&answer) == 0 {
-            *self.unsealed.lock().unwrap() += 1;
-            self.another.notify_all();
+        if matches!(code(command), UNSEAL | NV_READ) && code(&answer) == 0 {
+            *self.0.times.lock().unwrap() += 1;
+            self.0.another.notify_all();
         }
         answer
     }
@@ -168,13 +198,18 @@ impl<F: Fn(u32, Vec<u8>) -> Vec<u8> + Send + Sync + 'static> Bus for Lying<F> {
 }
 
 pub(super) const CREATE_PRIMARY: u32 = 0x131;
+pub(super) const READ_PUBLIC: u32 = 0x173;
 pub(super) const LOAD: u32 = 0x157;
 pub(super) const UNSEAL: u32 = 0x15E;
 pub(super) const PCR_EXTEND: u32 = 0x182;
 pub(super) const PCR_READ: u32 = 0x17E;
-const NV_READ: u32 = 0x14E;
-const POLICY_SECRET: u32 = 0x151;
-const FLUSH_CONTEXT: u32 = 0x165;
+const START_AUTH_SESSION: u32 = 0x176;
+const POLICY_PCR: u32 = 0x17F;
+const POLICY_OR: u32 = 0x171;
+pub(super) const NV_WRITE: u32 = 0x137;
+pub(super) const NV_READ: u32 = 0x14E;
+pub(super) const NV_READ_LOCK: u32 = 0x14F;
+const NV_READ_PUBLIC: u32 = 0x169;
 
 #[test]
 fn who_listens_on_the_bus_learns_nothing() {
@@ -200,77 +235,20 @@ fn who_listens_on_the_bus_learns_nothing() {
 
 /// The PIN as it would stand in a command in clear.
 fn hashed_bytes(_: &AuthValue) -> [u8; 32] {
-    crypto::sha256(&[b"edgekeep/v1/tpm-pin", b"a long PIN that would be seen"])
-}
-
-/// Commands of a release behind the kernel's resource manager; on a bare socket two flushes are added. The manual has this table.
-#[test]
-fn commands_of_a_release() {
-    let pin = |policy: &PolicyRequest| PolicyRequest { pin: true, ..policy.clone() };
-    let window = |policy: &PolicyRequest| PolicyRequest { window: Some(Duration::from_secs(600)), ..policy.clone() };
-    let without = measured();
-    let (one, three) = (limited(1), limited(3));
-    let (index, gate) = (Counting::Index, Counting::Gate);
-    // (who counts, policy, commands of the first release of a boot, of a later one)
-    let table = [
-        (gate, without.clone(), 5, 5),
-        (gate, pin(&without), 7, 7),
-        (gate, window(&without), 7, 7),
-        (index, three.clone(), 9, 8),
-        (index, pin(&three), 11, 10),
-        (gate, one.clone(), 7, 7),
-        (gate, pin(&one), 9, 9),
-        (gate, three.clone(), 9, 9),
-        (gate, pin(&three), 11, 11),
-    ];
-    let mut told = String::new();
-    for (counting, policy, first, later) in table {
-        let Some(mut device) = Device::counting(counting) else { return };
-        let auth = device.pin_file("1234");
-        let Provisioned { public, .. } = device.source().provision(&policy, &auth, soon()).unwrap();
-        device.reboot();
-        let heard = Listening::default();
-        let bus = Between::new(&device.tpm, heard.clone());
-        let mut counts = Vec::new();
-        for _ in 0..policy.releases_per_boot.map_or(2, |n| n.get().min(2)) {
-            device.source_at(bus.socket(), Some(13)).release(&public, &auth, soon()).unwrap();
-            let all = std::mem::take(&mut *heard.0.lock().unwrap());
-            // At the first PIN of a boot the TPM notes that one was used, and has the command sent again (part 1, 19.8.6).
-            let done = |answer: &[u8]| answer[6..10] != 0x922u32.to_be_bytes();
-            let codes: Vec<u32> = all.iter().filter(|(_, answer)| done(answer)).map(|(c, _)| code(c)).collect();
-            assert!(all.len() - codes.len() <= usize::from(policy.pin), "{codes:x?}");
-            let flushes = codes.iter().filter(|c| **c == FLUSH_CONTEXT).count();
-            assert_eq!(flushes, 2, "{codes:x?}");
-            counts.push(codes.len() - flushes);
-            let at = |wanted| codes.iter().position(|c| *c == wanted);
-            match (counting, policy.releases_per_boot) {
-                (_, None) => {}
-                (Counting::Gate, _) => assert!(at(UNSEAL) < at(PCR_EXTEND), "{codes:x?}"),
-                _ => assert!(at(POLICY_SECRET) < at(UNSEAL) && at(PCR_EXTEND) < at(POLICY_SECRET), "{codes:x?}"),
-            }
-        }
-        let _ = writeln!(
-            told,
-            "{:?} {:?} pin {} window {}: {counts:?}",
-            counting,
-            policy.releases_per_boot,
-            policy.pin,
-            policy.window.is_some()
-        );
-        assert_eq!(counts[0], first, "{told}");
-        assert!(counts.iter().skip(1).all(|n| *n == later), "{told}");
-        assert!(policy.pin || (first <= 10 && later <= 10), "{told}");
-    }
-    println!("{told}");
+    secret::crypto::sha256(&[b"edgekeep/v1/tpm-pin", b"a long PIN that would be seen"])
 }
 
 #[test]
 fn nothing_is_left_in_the_tpm_on_any_path() {
-    for counting in BOTH {
+    for (counting, kept) in BOTH.into_iter().flat_map(|counting| [(counting, true), (counting, false)]) {
         let Some(device) = Device::counting(counting) else { return };
         let Provisioned { public, .. } = device.provision(&limited(8)).unwrap();
+        if !kept {
+            device.tpm.forget_storage_key();
+        }
         // Three leftovers fill libtpms (0x902); each of these paths ends at another place.
-        for refused in [CREATE_PRIMARY, PCR_EXTEND, LOAD, 0x17F, 0x176, 0x17F, UNSEAL, CREATE_PRIMARY, LOAD, 0x17F] {
+        let made = if kept { 0x176 } else { CREATE_PRIMARY };
+        for refused in [made, PCR_EXTEND, LOAD, 0x17F, 0x176, 0x17F, UNSEAL, made, LOAD, 0x17F] {
             let bus = Between::new(&device.tpm, Instead { code: refused, answer: refusal(0x101) });
             assert!(device.source_at(bus.socket(), Some(13)).release(&public, &NoAuth, soon()).is_err());
         }
@@ -288,6 +266,7 @@ pub(super) fn refusal(code: u32) -> Vec<u8> {
 fn a_storage_key_put_in_the_place_of_ours() {
     let (Some(device), Some(mallory)) = (Device::new(), Device::new()) else { return };
     let Provisioned { public, .. } = device.provision(&measured()).unwrap();
+    device.tpm.forget_storage_key();
     // A key that another TPM made: everything about it is right but that its private half is in other hands.
     let theirs = Listening::default();
     let bus = Between::new(&mallory.tpm, theirs.clone());
@@ -305,37 +284,83 @@ fn a_storage_key_put_in_the_place_of_ours() {
     );
     let released = device.source_at(bus.socket(), None).release(&public, &NoAuth, soon());
     assert!(matches!(released, Err(SourceError::WrongDevice { .. })), "{released:?}");
-    // No session was salted to it: nothing is said to a key that was not named.
-    assert!(!heard.lock().unwrap().contains(&0x176));
+    // No session was salted to it: nothing is said to a key that was not named. What was said before was for the named
+    // one, which the TPM was thought to keep.
+    let heard = heard.lock().unwrap();
+    let made = heard.iter().position(|c| *c == CREATE_PRIMARY).unwrap();
+    assert!(!heard[made..].contains(&0x176), "{heard:x?}");
 }
 
 #[test]
 fn an_answer_with_a_flipped_bit() {
     let Some(device) = Device::new() else { return };
-    let Provisioned { public, .. } = device.provision(&measured()).unwrap();
-    // In the secret, in the nonce, and in the HMAC: the last 80 bytes of the answer to Unseal are all three.
-    for from_end in [1, 20, 33, 40, 69, 75] {
-        let bus = Between::new(
-            &device.tpm,
-            Lying(move |c, mut answer: Vec<u8>| {
-                if c == UNSEAL {
+    // In the secret, in the nonce, and in the HMAC: the last 80 bytes of the answer that has the octets are all three.
+    // The first that is proven proves the session, before a PIN is proven in it; and that a release is spent is proven
+    // too.
+    let sealed = [1, 20, 33, 40, 69, 75].map(|from_end| (UNSEAL, from_end));
+    let sealed = sealed.into_iter().chain([(LOAD, 1), (LOAD, 40), (LOAD, 80)]).collect();
+    let index = [NV_READ, NV_READ_PUBLIC].map(|code| [1, 20, 33, 40, 69, 75].map(|from_end| (code, from_end)));
+    let index = index.into_iter().flatten().chain([1, 20, 33, 40].map(|from_end| (NV_READ_LOCK, from_end))).collect();
+    for (source, flips) in SOURCES.into_iter().zip([sealed, index] as [Vec<(u32, usize)>; 2]) {
+        let limit = flips.iter().any(|(code, _)| *code == NV_READ_LOCK).then_some(1).and_then(NonZeroU8::new);
+        let policy = PolicyRequest { releases_per_boot: limit, ..measured() };
+        for (wrong, from_end) in flips {
+            let slot = source(&device, device.tpm.socket()).provision(&policy, &NoAuth, soon()).unwrap().public;
+            let flipped = move |c, mut answer: Vec<u8>| {
+                if c == wrong {
                     let at = answer.len() - from_end;
                     answer[at] ^= 0x10;
                 }
                 answer
-            }),
-        );
-        let released = device.source_at(bus.socket(), None).release(&public, &NoAuth, soon());
-        let found = matches!(released, Err(SourceError::Tampered { .. } | SourceError::Protocol { .. }));
-        assert!(found, "byte {from_end} from the end: {released:?}");
+            };
+            let bus = Between::new(&device.tpm, Lying(flipped));
+            let released = source(&device, bus.socket()).release(&slot, &NoAuth, soon());
+            let found = matches!(released, Err(SourceError::Tampered { .. } | SourceError::Protocol { .. }));
+            assert!(found, "{wrong:#x}, byte {from_end} from the end: {released:?}");
+            drop(bus);
+            // The TPM has locked it, whatever was heard of that.
+            let open = source(&device, device.tpm.socket()).release(&slot, &NoAuth, soon()).is_ok();
+            assert_eq!(open, wrong != NV_READ_LOCK, "{wrong:#x}");
+            source(&device, device.tpm.socket()).discard(&slot, &[], &NoAuth, soon()).unwrap();
+        }
     }
-    assert!(device.release(&public).is_ok());
+}
+
+/// A bit of the command that would give the octets is changed on its way: the TPM refuses what it got, and where there
+/// is no PIN none is called wrong.
+#[test]
+fn a_command_with_a_flipped_bit_is_an_attack_and_no_wrong_pin() {
+    for (source, giving) in SOURCES.into_iter().zip([UNSEAL, NV_READ]) {
+        let Some(device) = Device::new() else { return };
+        let Provisioned { public, .. } =
+            source(&device, device.tpm.socket()).provision(&measured(), &NoAuth, soon()).unwrap();
+        let bus = Between::new(&device.tpm, Bending(giving));
+        let released = source(&device, bus.socket()).release(&public, &NoAuth, soon()).unwrap_err();
+        assert!(matches!(released, SourceError::Tampered { .. }), "{released:?}");
+        assert_eq!(released.remedy(), crate::source::Remedy::Alarm);
+    }
+}
+
+/// Sends one kind of command on with another nonce than its session has signed.
+struct Bending(u32);
+
+impl Bus for Bending {
+    fn bent(&self, mut command: Vec<u8>) -> Vec<u8> {
+        if code(&command) == self.0 {
+            // In the nonce, which both have behind their handles and the session's number.
+            command[40] ^= 1;
+        }
+        command
+    }
 }
 
 #[test]
 fn answers_cut_short_or_grown_or_absurd() {
-    let Some(device) = Device::new() else { return };
+    let Some(mut device) = Device::new() else { return };
     let Provisioned { public, .. } = device.provision(&limited(8)).unwrap();
+    // So that another is read, and ours made.
+    device.tpm.forget_storage_key();
+    device.tpm.keep_other_storage_key();
     type Damage = fn(Vec<u8>) -> Vec<u8>;
     let damages: [(&str, Damage); 6] = [
         ("cut short, and its size right", |a| sized(a[..a.len() - 3].to_vec())),
@@ -346,15 +371,17 @@ fn answers_cut_short_or_grown_or_absurd() {
         ("endless", |_| vec![0xff; 5000]),
     ];
     for (what, damage) in damages {
-        for wrong in [CREATE_PRIMARY, LOAD, UNSEAL, NV_READ, 0x176] {
+        for wrong in [READ_PUBLIC, CREATE_PRIMARY, LOAD, UNSEAL, NV_READ, START_AUTH_SESSION] {
+            // A later release of a boot reads the counter.
+            device.release(&public).unwrap();
             let bus = Between::new(&device.tpm, Lying(move |c, a| if c == wrong { damage(a) } else { a }));
             let released = device.source_at(bus.socket(), Some(13)).release(&public, &NoAuth, soon());
             assert!(released.is_err(), "{wrong:#x} {what}");
+            drop(bus);
+            // An answer that hid its handle has left something in the TPM, and three of those fill it.
+            device.reboot();
         }
     }
-    // What was refused was not counted. (Leftovers of answers that hid their handle end with the power.)
-    let mut device = device;
-    device.reboot();
     assert_eq!(device.release(&public).unwrap().remaining_this_boot, Some(7));
 }
 
@@ -364,16 +391,27 @@ pub(super) fn sized(mut answer: Vec<u8>) -> Vec<u8> {
     answer
 }
 
+/// 300 ms more for each command: a slot is made and released by the deadline that a configuration has unless it says
+/// otherwise.
 #[test]
 fn a_slow_tpm_is_waited_for_and_a_hung_one_is_not() {
-    let Some(device) = Device::new() else { return };
-    let Provisioned { public, .. } = device.provision(&limited(8)).unwrap();
+    let (Some(one), Some(other)) = (Device::new(), Device::new()) else { return };
+    std::thread::scope(|scope| {
+        for (source, device, limit) in [(SOURCES[0], one, 8), (SOURCES[1], other, 1)] {
+            scope.spawn(move || a_slow_tpm_is_waited_for(source, &device, limit));
+        }
+    });
+}
+
+fn a_slow_tpm_is_waited_for(source: Source, device: &Device, limit: u8) {
     let bus = Between::new(&device.tpm, Slow(Duration::from_millis(300)));
-    assert!(device.source_at(bus.socket(), Some(13)).release(&public, &NoAuth, soon()).is_ok());
-    let late = within(Duration::from_millis(700));
-    let e = device.source_at(bus.socket(), Some(13)).release(&public, &NoAuth, late).unwrap_err();
+    let at = || source(device, bus.socket());
+    let usual = || within(Duration::from_secs(30));
+    let Provisioned { public, ikm } = at().provision(&limited(limit), &NoAuth, usual()).unwrap();
+    assert!(at().release(&public, &NoAuth, usual()).unwrap().ikm.ct_eq(&ikm));
+    let e = at().release(&public, &NoAuth, within(Duration::from_millis(700))).unwrap_err();
     assert!(matches!(e, SourceError::Unreachable { .. }), "{e:?}");
-    assert_eq!(e.remedy(), super::super::super::Remedy::Retry);
+    assert_eq!(e.remedy(), crate::source::Remedy::Retry);
 }
 
 #[test]
@@ -413,30 +451,40 @@ fn a_release_takes_thirty_milliseconds_at_most() {
     let set = PcrSet::new([7]).unwrap();
     let floor = best(40, &mut || drop(tpm.read_pcrs(set).unwrap()));
     println!("release {release:.1} ms, counted {counted:.1} ms, bare PCR_Read {floor:.2} ms");
-    assert!(release.max(counted) <= 30.0, "{release:.1}, {counted:.1} ms (bare PCR_Read {floor:.2} ms)");
+    // Ten commands, and as much again of ours, each as slow as the machine makes the least of them at the moment.
+    let limit = if testkit::are_figures_held() { 30.0 } else { 30.0 + 20.0 * floor };
+    assert!(release.max(counted) <= limit, "{release:.1}, {counted:.1} ms (bare PCR_Read {floor:.2} ms)");
 }
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 24, ..ProptestConfig::default() })]
 
-    /// Whatever is answered in the place of one command: an error, in time, and no panic.
+    /// Whatever is answered in the place of one command: an error, in time, and no panic. An answer to a part of the
+    /// policy that says only "done" leaves the policy unmet, which the command that gives the octets then tells.
     #[test]
-    fn hostile_answers_end_in_an_error(which in 0usize..6, body in proptest::collection::vec(any::<u8>(), 0..200), sessions: bool) {
+    fn hostile_answers_end_in_an_error(which in 0usize..7, body in proptest::collection::vec(any::<u8>(), 0..200), sessions: bool) {
         thread_local! {
-            static DEVICE: Option<(Device, SlotPublic)> = Device::counting(Counting::Gate).map(|device| {
-                let public = device.provision(&limited(8)).unwrap().public;
-                (device, public)
-            });
+            static DEVICES: Vec<(Device, Source, SlotPublic, [u32; 7])> = [
+                (SOURCES[0], 8, [READ_PUBLIC, CREATE_PRIMARY, PCR_READ, LOAD, START_AUTH_SESSION, POLICY_PCR, UNSEAL]),
+                (SOURCES[1], 1, [CREATE_PRIMARY, NV_READ_PUBLIC, START_AUTH_SESSION, POLICY_PCR, POLICY_OR, NV_READ, NV_READ_LOCK]),
+            ]
+            .into_iter()
+            .filter_map(|(source, limit, codes)| {
+                let device = Device::counting(Counting::Gate)?;
+                let made = source(&device, device.tpm.socket()).provision(&limited(limit), &NoAuth, soon()).unwrap();
+                device.tpm.forget_storage_key();
+                Some((device, source, made.public, codes))
+            })
+            .collect();
         }
-        DEVICE.with(|found| {
-            let Some((device, public)) = found else { return };
-            let wrong = [CREATE_PRIMARY, PCR_READ, LOAD, 0x176, 0x17F, UNSEAL][which];
-            let tag = if sessions { 2 } else { 1 };
-            let answer = sized([&[0x80, tag, 0, 0, 0, 0, 0, 0, 0, 0][..], &body].concat());
-            let bus = Between::new(&device.tpm, Instead { code: wrong, answer });
-            let released = device.source_at(bus.socket(), Some(13)).release(public, &NoAuth, soon());
-            // An answer to PolicyPCR that says only "done" leaves the policy unmet, which Unseal then tells.
-            assert!(released.is_err());
+        DEVICES.with(|devices| {
+            for (device, source, slot, codes) in devices {
+                let tag = if sessions { 2 } else { 1 };
+                let answer = sized([&[0x80, tag, 0, 0, 0, 0, 0, 0, 0, 0][..], &body].concat());
+                let bus = Between::new(&device.tpm, Instead { code: codes[which], answer });
+                let released = source(device, bus.socket()).release(slot, &NoAuth, soon());
+                assert!(released.is_err(), "{:#x}", codes[which]);
+            }
         });
     }
 }

@@ -35,7 +35,7 @@ fn other_tools_are_counted_too() {
     let mut tpm = owner(&device);
     let key = tpm.storage_key().unwrap().pin();
     let session = tpm.policy_session(&key).unwrap();
-    let object = tpm.load(&key, &sealed.object).unwrap();
+    let object = tpm.try_load(&key, &sealed.object).unwrap();
     tpm.policy_pcr(&session, sealed.policy.registers(), None).unwrap();
     let asked = tpm.policy_secret(&session, index_of(&public).handle()).unwrap_err();
     assert_eq!(asked.refusal(), Some(Refusal::Unavailable));
@@ -71,7 +71,8 @@ fn an_index_undefined_and_defined_anew_releases_nothing() {
     tpm.nv_undefine(index.handle()).unwrap();
     let e = device_error(&device, &public, &mut tpm);
     assert!(e.to_string().contains("is not there any more"), "{e}");
-    // The very same index, so that its name is right; then it has to be filled, which is possible at the gate's base alone.
+    // The very same index, so that its name is right; then it has to be filled, which is possible at the gate's base
+    // alone.
     tpm.nv_define(&key, &index, None).unwrap();
     let mut fill = |pcrs: PcrSet| {
         let mut session = tpm.policy_session(&key).unwrap();
@@ -186,8 +187,8 @@ fn a_swallowed_extension_is_noticed() {
 #[test]
 fn a_tpm_without_such_indices_counts_by_the_gate_and_says_so() {
     let Some(mut device) = Device::counting(Counting::Best) else { return };
-    // TPM_RC_ATTRIBUTES for the second parameter; TPM_RC_NV_SPACE; no such command.
-    for refused in [0x2C2, 0x14B, 0x143] {
+    // TPM_RC_ATTRIBUTES for the second parameter; no such command.
+    for refused in [0x2C2, 0x143] {
         let bus = Between::new(&device.tpm, Instead { code: NV_DEFINE_SPACE, answer: refusal(refused) });
         let made = device.source_at(bus.socket(), Some(13)).provision(&limited(1), &NoAuth, soon());
         drop(bus);
@@ -207,6 +208,15 @@ fn a_tpm_without_such_indices_counts_by_the_gate_and_says_so() {
     let bus = Between::new(&device.tpm, Instead { code: NV_DEFINE_SPACE, answer: refusal(0x2C2) });
     let made = device.source_at(bus.socket(), Some(13)).provision(&limited(1), &NoAuth, soon());
     assert!(matches!(made, Err(SourceError::PolicyUnenforceable { .. })), "{made:?}");
+}
+
+/// It has such indices, and others fill it: that passes, and a slot without one would be weaker for good.
+#[test]
+fn a_tpm_that_is_full_is_told_and_not_taken_for_one_without_such_indices() {
+    let Some(device) = Device::counting(Counting::Best) else { return };
+    let bus = Between::new(&device.tpm, Instead { code: NV_DEFINE_SPACE, answer: refusal(0x14B) });
+    let made = device.source_at(bus.socket(), Some(13)).provision(&limited(1), &NoAuth, soon());
+    assert!(matches!(made, Err(SourceError::NoRoom { .. })), "{made:?}");
 }
 
 /// A TPM that lets itself be asked without counting is no counter.
@@ -234,25 +244,25 @@ fn an_index_that_does_not_count_is_found_out() {
 fn what_is_discarded_is_gone_unless_another_slot_needs_it() {
     let Some(device) = Device::new() else { return };
     let first = device.provision(&limited(2)).unwrap().public;
-    let second = device.source().provision_beside(&first, &limited(2), &NoAuth, soon()).unwrap().public;
+    let second = device.source().provision_beside(&first, Board::Same, &limited(2), &NoAuth, soon()).unwrap().public;
     let there = || owner(&device).nv_name(index_of(&first).handle()).is_ok();
     // On another TPM there may be an index of that number, and of somebody else's store.
     let other = Device::new().unwrap();
     let theirs = other.provision(&limited(2)).unwrap().public;
-    other.source().discard(&first, &[], soon()).unwrap();
+    other.source().discard(&first, &[], &NoAuth, soon()).unwrap();
     assert!(other.release(&theirs).is_ok());
-    device.source().discard(&first, &[&second], soon()).unwrap();
-    let left = |of: &Device| of.source().left_of(&first, soon()).unwrap();
+    device.source().discard(&first, &[&second], &NoAuth, soon()).unwrap();
+    let left = |of: &Device| of.source().left_of(&first, &NoAuth, soon()).unwrap();
     assert!(there() && matches!(left(&device), Left::Copies(what) if what.contains("has the NV index")));
-    device.source().discard(&first, &[], soon()).unwrap();
+    device.source().discard(&first, &[], &NoAuth, soon()).unwrap();
     assert!(!there() && matches!(left(&device), Left::Nothing(how) if how.contains("has no NV index")));
     assert!(matches!(left(&other), Left::Copies(what) if what.contains("is not the TPM of the slot")));
     let unlimited = device.provision(&PolicyRequest::default()).unwrap().public;
-    device.source().discard(&unlimited, &[], soon()).unwrap();
-    let left = device.source().left_of(&unlimited, soon()).unwrap();
+    device.source().discard(&unlimited, &[], &NoAuth, soon()).unwrap();
+    let left = device.source().left_of(&unlimited, &NoAuth, soon()).unwrap();
     assert!(
         matches!(left, Left::Copies(what) if what.contains("unseals a copy")),
         "an object that is on the disk alone"
     );
-    device.source().discard(&first, &[], soon()).expect("what is gone is as good");
+    device.source().discard(&first, &[], &NoAuth, soon()).expect("what is gone is as good");
 }

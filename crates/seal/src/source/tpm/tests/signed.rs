@@ -3,9 +3,11 @@
 use ::tpm::PolicyDigest;
 
 use super::*;
+use crate::source::PcrFound;
 
 const SIGNED: &str = include_str!("../../../../tests/golden/pcr-signature.json");
 const OTHERS: &str = include_str!("../../../../tests/golden/pcr-signature-other.json");
+const UNMEASURED: &str = include_str!("../../../../tests/golden/pcr-signature-unmeasured.json");
 const FORGED: &str = include_str!("../../../../tests/golden/pcr-signature-forged.json");
 
 /// Bound to a vendor's key for register 11; 7 is fixed as it is here.
@@ -17,12 +19,21 @@ struct Signed {
 impl Signed {
     fn new(counting: Counting, key: &str) -> Option<Self> {
         let device = Device::counting(counting)?;
-        let public_key = format!("{}/tests/golden/pcr-{key}.pem", env!("CARGO_MANIFEST_DIR"));
-        let signing =
-            PcrSigning { public_key: Some(public_key.into()), signature: device.dir.path().join("signature.json") };
+        let signing = PcrSigning {
+            public_key: Some(device.dir.path().join("vendor.pem")),
+            signature: device.dir.path().join("signature.json"),
+        };
         let this = Self { device, signing };
+        this.is_bound_to(key);
         this.image_brings(SIGNED);
         Some(this)
+    }
+
+    /// As an operator puts it there: of a checkout's files nobody says whose they are.
+    fn is_bound_to(&self, key: &str) {
+        let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden");
+        let pem = OsDisk.read(&golden.join(format!("pcr-{key}.pem")), 10_000).unwrap();
+        OsDisk.replace(self.signing.public_key.as_ref().unwrap(), &pem, 0o644, None).unwrap();
     }
 
     fn image_brings(&self, signatures: &str) {
@@ -40,12 +51,27 @@ impl Signed {
         self.device.source().signing(self.signing.clone())
     }
 
+    fn index(&self) -> TpmNvSource {
+        super::nv::source(&self.device).signing(self.signing.clone())
+    }
+
     fn provision(&self, policy: &PolicyRequest) -> Result<Provisioned, SourceError> {
         self.source().provision(policy, &NoAuth, soon())
     }
 
     fn release(&self, slot: &SlotPublic) -> Result<Released, SourceError> {
         self.source().release(slot, &NoAuth, soon())
+    }
+
+    /// How many signatures the key has, and the image that none of them is for, by the value of its register.
+    fn not_signed(&self, slot: &SlotPublic) -> (usize, u8) {
+        match self.release(slot) {
+            Err(SourceError::NotSigned { signatures, found, .. }) => {
+                let image = (0..=255).find(|image| found == [PcrFound { pcr: 11, value: after(*image) }]);
+                (signatures, image.unwrap_or_else(|| panic!("{found:?}")))
+            }
+            other => panic!("{other:?}"),
+        }
     }
 
     fn refused(&self, slot: &SlotPublic) -> String {
@@ -72,7 +98,7 @@ fn what_the_vendor_signed_opens_after_an_update_with_nobody_there() {
             }
             // Nobody has signed this one; and what is fixed stays fixed, whoever signs.
             signed.boot(0xdd);
-            assert_eq!(signed.refused(&public), "none of the key's 2 signatures is for what PCR 11 hold now");
+            assert_eq!(signed.not_signed(&public), (2, 0xdd));
             signed.boot(0xbb);
             signed.device.tpm.extend(7, 1);
             assert!(matches!(signed.release(&public), Err(SourceError::PolicyMismatch { .. })));
@@ -87,7 +113,7 @@ fn an_ecdsa_key_is_as_good() {
     signed.boot(0xbb);
     assert!(signed.release(&public).unwrap().ikm.ct_eq(&ikm));
     signed.boot(0xcc);
-    assert_eq!(signed.refused(&public), "none of the key's 1 signatures is for what PCR 11 hold now");
+    assert_eq!(signed.not_signed(&public), (1, 0xcc));
 }
 
 #[test]
@@ -113,32 +139,55 @@ fn signatures_of_another_key_open_nothing() {
 fn a_slot_is_not_bound_to_a_key_that_has_not_signed_what_runs() {
     let Some(mut signed) = Signed::new(Counting::Index, "other") else { return };
     let refused = |signed: &Signed| match signed.provision(&firmware()) {
-        Err(e @ SourceError::NotApproved { .. }) => e.to_string(),
+        Err(e @ (SourceError::NotApproved { .. } | SourceError::NotPresent { .. })) => e.to_string(),
         other => panic!("{other:?}"),
     };
     assert!(refused(&signed).contains("no signature of the key"));
+    signed.is_bound_to("rsa3072");
+    assert!(refused(&signed).contains("RSA of 2048 bits or P-256"));
     signed.signing.public_key = Some(signed.device.dir.path().join("nowhere.pem"));
     assert!(refused(&signed).contains("nowhere.pem"));
-    let large = format!("{}/tests/golden/pcr-rsa3072.pem", env!("CARGO_MANIFEST_DIR"));
-    signed.signing.public_key = Some(large.into());
-    assert!(refused(&signed).contains("RSA of 2048 bits or P-256"));
+}
+
+/// A signature for registers that nobody extends is for every image that measures nothing.
+#[test]
+fn a_signature_for_registers_that_say_nothing_binds_nothing() {
+    let Some(mut signed) = Signed::new(Counting::Gate, "unmeasured") else { return };
+    signed.image_brings(UNMEASURED);
+    signed.device.tpm.reboot();
+    signed.device.tpm.extend(7, 0x77);
+    for source in [&mut signed.source() as &mut dyn KeySource, &mut signed.index()] {
+        let made = source.provision(&firmware(), &NoAuth, soon());
+        let Err(SourceError::PolicyEmpty { defect }) = made else { panic!("{made:?}") };
+        assert_eq!(defect, "PCR 11 was never extended: nothing is measured into it on this device");
+    }
+}
+
+/// A slot that is made anew is made for what the vendor has signed, as the first one was.
+#[test]
+fn a_slot_is_not_made_anew_in_a_state_that_nobody_has_signed() {
+    let Some(mut signed) = Signed::new(Counting::Index, "rsa") else { return };
+    let old = signed.provision(&firmware()).unwrap().public;
+    let beside = |signed: &Signed| signed.source().provision_beside(&old, Board::Same, &firmware(), &NoAuth, soon());
+    signed.boot(0xdd);
+    assert!(matches!(beside(&signed), Err(SourceError::NotSigned { .. })));
+    signed.image_brings(FORGED);
+    assert!(matches!(beside(&signed), Err(SourceError::NotApproved { .. })), "the TPM looks at the signature");
+    signed.image_brings(SIGNED);
+    signed.boot(0xcc);
+    let new = beside(&signed).unwrap();
+    assert!(signed.release(&new.public).unwrap().ikm.ct_eq(&new.ikm));
 }
 
 #[test]
 fn an_index_can_be_bound_to_a_vendor_too() {
     let Some(mut signed) = Signed::new(Counting::Index, "rsa") else { return };
-    let source = |signed: &Signed| {
-        let clock = Arc::new(OsClock::new().unwrap());
-        let lock = signed.device.dir.path().join("tpm.lock");
-        TpmNvSource::new(signed.device.tpm.socket(), lock, Arc::new(OsDisk), clock, Arc::new(OsEntropy))
-            .signing(signed.signing.clone())
-    };
     let once = PolicyRequest { releases_per_boot: NonZeroU8::new(1), ..firmware() };
-    let Provisioned { public, ikm } = source(&signed).provision(&once, &NoAuth, soon()).unwrap();
+    let Provisioned { public, ikm } = signed.index().provision(&once, &NoAuth, soon()).unwrap();
     signed.boot(0xcc);
-    assert!(source(&signed).release(&public, &NoAuth, soon()).unwrap().ikm.ct_eq(&ikm));
+    assert!(signed.index().release(&public, &NoAuth, soon()).unwrap().ikm.ct_eq(&ikm));
     signed.boot(0xdd);
-    assert!(matches!(source(&signed).release(&public, &NoAuth, soon()), Err(SourceError::NotApproved { .. })));
+    assert!(matches!(signed.index().release(&public, &NoAuth, soon()), Err(SourceError::NotSigned { .. })));
 }
 
 #[test]
