@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use api::{Body, PeerAddress, Status};
+use api::{Body, PeerAddress, PeerCertificates, Status};
 use host::WallTime;
 use policy::{Action, Compiled, Granted, Query};
 use secret::Token;
@@ -75,6 +75,11 @@ impl Authorized<'_> {
         &self.trace.received.request.peer
     }
 
+    /// What the caller has proven to be his in the handshake of the connection.
+    pub fn certificates(&self) -> Option<&PeerCertificates> {
+        self.trace.received.request.certificates.as_deref()
+    }
+
     /// The pattern of the policy rule that allowed it; `None` on anonymous routes.
     pub fn rule(&self) -> Option<&str> {
         self.trace.granted.as_ref().map(Granted::rule_path)
@@ -136,8 +141,8 @@ impl std::fmt::Debug for Authorized<'_> {
 
 /// Lets the request through if the caller's policies, or the route's being anonymous, allow it.
 ///
-/// A write is a create or an update, as the engine answers from `txn`: what it read there becomes a condition of the commit,
-/// so that a create which became an update meanwhile is decided again.
+/// A write is a create or an update, as the engine answers from `txn`: what it read there becomes a condition of the
+/// commit, so that a create which became an update meanwhile is decided again.
 pub(crate) async fn authorize<'r>(
     authenticated: Authenticated<'r>,
     txn: &mut Txn,
@@ -175,7 +180,14 @@ pub(crate) async fn authorize<'r>(
             sudo_needed: access == Access::Sudo,
             wrap_ttl: request.wrap_ttl,
         };
-        match acl.as_ref().map(|acl| acl.decide(&query)) {
+        let (mount, _) = query.path.split_at(query.path.len() - path.len());
+        let kept_as = engine.as_ref().and_then(|e| e.kept_as(path)).filter(|_| host::in_force("entry-decides"));
+        let kept_as = kept_as.map(|kept| format!("{mount}{kept}"));
+        let decided = acl.as_ref().map(|acl| match (acl.decide(&query)?, &kept_as) {
+            (granted, None) => Ok(granted),
+            (_, Some(path)) => acl.decide(&Query { path, ..query }),
+        });
+        match decided {
             Some(Ok(granted)) => trace.granted = Some(granted),
             Some(Err(_)) if !host::in_force("policies-decide") => {}
             Some(Err(denied)) => return Err(trace.refuse(EngineError::denied().because(denied))),

@@ -1,8 +1,8 @@
 //! The unattended start as a caller: what it may do, and the door through which it comes.
 //!
-//! Boot has no token and no form on any wire: its requests come through [`InProcess`], which only an unsealed core makes.
-//! It is bound by a policy like everybody else, and is never root. When the gates are open it gives up the larger of its two
-//! roles for good.
+//! Boot has no token and no form on any wire: its requests come through [`InProcess`], which only an unsealed core
+//! makes. It is bound by a policy like everybody else, and is never root. When the gates are open it gives up the
+//! larger of its two roles for good.
 
 use std::sync::Arc;
 
@@ -35,8 +35,8 @@ impl Default for BootMounts {
     }
 }
 
-/// The store as boot sees it: `client::Vault` without a wire. A request that carries a token is that token's, with no more
-/// power than it has; one without is boot's own.
+/// The store as boot sees it: `client::Vault` without a wire. A request that carries a token is that token's, with no
+/// more power than it has; one without is boot's own.
 pub struct InProcess {
     core: Arc<Core>,
     provision: Arc<Compiled>,
@@ -57,8 +57,8 @@ impl InProcess {
         Ok(Self { core, provision: compile(&provision), keep: compile(KEEP) })
     }
 
-    /// Gives up provisioning: what remains may renew, look up and issue anew. It holds for every door of this core, those that
-    /// are made later too.
+    /// Gives up provisioning: what remains may renew, look up and issue anew. It holds for every door of this core,
+    /// those that are made later too.
     #[must_use]
     pub fn reduce(self) -> Self {
         self.core.reduce();
@@ -114,8 +114,8 @@ fn compile(text: &str) -> Arc<Compiled> {
     Arc::new(Compiled::merge([&policy], &Identity::default()).expect("one policy stands alone"))
 }
 
-/// What making the services' world takes, and nothing else: no sealing, no audit, no generate-root, no reading of secrets but
-/// to compare what is there with what is wanted.
+/// What making the services' world takes, and nothing else: no sealing, no audit, no generate-root, no reading of
+/// secrets but to compare what is there with what is wanted.
 const PROVISION: &str = r#"
 path "sys/mounts"                        { capabilities = ["read"] }
 path "sys/mounts/*"                      { capabilities = ["create", "read", "update"] }

@@ -1,7 +1,7 @@
 //! The unsealed core: requests in, recorded replies out.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 use api::Request;
 use host::Entropy;
@@ -20,13 +20,14 @@ use crate::route::route;
 use crate::run::{Done, commit, run};
 use crate::services::Services;
 use crate::sink::{AuditSink, RequestId};
-use crate::tokens::Spent;
+use crate::tokens::{Spent, Use};
 
 /// One unsealed store with its engines. Sealed means that there is no `Core`, or that it is closing.
 pub struct Core {
     services: Arc<Services>,
     audit: Arc<dyn AuditSink>,
     sealing: AtomicBool,
+    on_seal: OnceLock<Box<dyn Fn() + Send + Sync>>,
     reduced: AtomicBool,
     ids: Mutex<IdPool>,
 }
@@ -46,7 +47,8 @@ impl Core {
         services.tokens.open().await?;
         services.mounts.open(engines, &services.ground).await?;
         let (sealing, reduced) = (AtomicBool::new(false), AtomicBool::new(false));
-        Ok(Arc::new(Self { services, audit, sealing, reduced, ids: Mutex::default() }))
+        let (on_seal, ids) = (OnceLock::new(), Mutex::default());
+        Ok(Arc::new(Self { services, audit, sealing, on_seal, reduced, ids }))
     }
 
     /// Carries out one request of a stranger, as every listener's are until their token is known.
@@ -54,8 +56,8 @@ impl Core {
         self.handle_as(request, None).await
     }
 
-    /// The door for the unattended start, to the usual mounts: `secret/` and `auth/userpass/`. Only code within this process can
-    /// call it; no request can.
+    /// The door for the unattended start, to the usual mounts: `secret/` and `auth/userpass/`. Only code within this
+    /// process can call it; no request can.
     pub fn in_process(self: &Arc<Self>) -> InProcess {
         InProcess::new(Arc::clone(self), &BootMounts::default()).expect("the usual mounts are plain")
     }
@@ -68,8 +70,8 @@ impl Core {
         InProcess::new(Arc::clone(self), mounts)
     }
 
-    /// Does what is due: writes gathered renewals down, sweeps dead tokens and the data of mounts that are gone. To be called
-    /// every few seconds; each call does a bounded amount of work.
+    /// Does what is due: writes gathered renewals down, sweeps dead tokens and the data of mounts that are gone. To be
+    /// called every few seconds; each call does a bounded amount of work.
     ///
     /// # Errors
     /// [`EngineError`]; what is left is done next time.
@@ -90,9 +92,20 @@ impl Core {
         self.services.tokens.close().await
     }
 
+    /// What is done when a request has sealed the core, before its reply goes: with nothing more served, and without
+    /// waiting for anything. The first that is given stays.
+    pub fn on_seal(&self, act: impl Fn() + Send + Sync + 'static) {
+        self.on_seal.get_or_init(|| Box::new(act));
+    }
+
     /// Whether the core is closing, by request or by its driver.
     pub fn is_sealing(&self) -> bool {
         self.sealing.load(Ordering::Acquire)
+    }
+
+    /// Whether TLS clients are asked for a certificate: some mount lets callers in by theirs.
+    pub fn asks_for_certificates(&self) -> bool {
+        self.services.mounts.table().iter().any(|m| m.engine().is_some_and(|e| e.reads_certificates()))
     }
 
     /// What the engines of the core share.
@@ -124,25 +137,29 @@ impl Core {
             spent: Spent::No,
         };
         let paid = self.pay(&received).await;
+        let mut using = None;
         let result = match paid {
-            Ok(spent) => {
-                received.spent = spent;
+            Ok(paid) => {
+                (received.spent, using) = paid;
                 self.attempts(&received).await
             }
             Err(e) => Err(Trace::new(&received).refuse(e)),
         };
-        if received.spent == Spent::Last {
-            self.retire(&received).await;
+        if let Some(used) = using {
+            self.retire(used).await;
         }
         let recorded = record(result, &self.services, &*self.audit).await;
         if recorded.after() == Some(After::Seal) {
             self.sealing.store(true, Ordering::Release);
+            if let Some(act) = self.on_seal.get() {
+                act();
+            }
         }
         recorded
     }
 
-    /// Runs the request again when another commit was first: from the beginning, for the token, the policies or the mount may
-    /// be what was changed.
+    /// Runs the request again when another commit was first: from the beginning, for the token, the policies or the
+    /// mount may be what was changed.
     async fn attempts<'r>(&self, received: &'r Received<'r>) -> Result<Done<'r>, Refused<'r>> {
         let mut left = ATTEMPTS;
         loop {
@@ -166,24 +183,26 @@ impl Core {
     }
 
     /// Takes a use off a token that has only so many, once for all attempts.
-    async fn pay(&self, received: &Received<'_>) -> Result<Spent, EngineError> {
-        let Some(id) = received.token else { return Ok(Spent::No) };
+    async fn pay(&self, received: &Received<'_>) -> Result<(Spent, Option<Use<'_>>), EngineError> {
+        let Some(id) = received.token else { return Ok((Spent::No, None)) };
         let table = self.services.mounts.table();
         let engine = table.route(received.request.path.as_str()).and_then(|(m, path)| Some((m.engine()?, path)));
         let access = engine.map_or(Access::Ordinary, |(e, path)| e.access(received.request.operation, path));
-        if access == Access::Anonymous { Ok(Spent::No) } else { self.services.tokens.spend(id).await }
+        if access == Access::Anonymous { Ok((Spent::Open, None)) } else { self.services.tokens.spend(id).await }
     }
 
     /// Removes a token whose last use is over. If that fails it stays with no uses left, refused, until it is swept.
-    async fn retire(&self, received: &Received<'_>) {
-        let Some(id) = received.token else { return };
-        let mut txn = self.services.txn();
-        let gone = match self.services.tokens.revoke(id, &mut txn).await {
-            Ok(true) => commit(txn, &self.services).await.map(drop),
-            Ok(false) => Ok(()),
-            Err(e) => Err(e),
+    async fn retire(&self, used: Use<'_>) {
+        let tokens = &self.services.tokens;
+        let gone = async {
+            let Some(id) = tokens.used_last(used).await? else { return Ok(()) };
+            let mut txn = self.services.txn();
+            if tokens.revoke(id, &mut txn).await? {
+                commit(txn, &self.services).await?;
+            }
+            Ok::<_, EngineError>(())
         };
-        if let Err(e) = gone {
+        if let Err(e) = gone.await {
             tracing::warn!("a token without uses left waits to be swept: {e}");
         }
     }
@@ -194,6 +213,14 @@ impl Core {
 
     pub(crate) fn next_id(&self) -> RequestId {
         self.ids.lock().unwrap_or_else(PoisonError::into_inner).next(&*self.services.ground.entropy)
+    }
+}
+
+impl Drop for Core {
+    /// Engines have hold of the services, which have hold of the engines: nobody else would let either go, and a device
+    /// that is sealed and unsealed again would keep the tables of each time.
+    fn drop(&mut self) {
+        self.services.mounts.close();
     }
 }
 

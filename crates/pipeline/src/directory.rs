@@ -4,8 +4,8 @@ use crate::engine::BoxFuture;
 use crate::error::EngineError;
 use crate::txn::Txn;
 
-/// The entities, as the pipeline needs them. The identity engine implements it; each `Txn` given sees the entries of the
-/// mount `identity/`. What is returned may be cached until a commit touches that mount.
+/// The entities, as the pipeline needs them. The identity engine implements it; each `Txn` given sees the entries of
+/// the mount `identity/`. What is returned may be cached until a commit touches that mount.
 pub trait Directory: Send + Sync {
     /// The entity with this id, or `None`: a token of a vanished entity is refused.
     ///

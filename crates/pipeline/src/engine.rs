@@ -1,18 +1,21 @@
 //! What a mount must be able to do.
 //!
-//! An engine is reached with an [`Authorized`] request alone, so reaching it *is* the proof of authorisation. It reads and
-//! writes through a [`Txn`] that sees this mount's entries only. It may be run twice for one request, when another commit
-//! was first: all its effects go through the `Txn`, the [`Outcome`], or nowhere.
+//! An engine is reached with an [`Authorized`] request alone, so reaching it *is* the proof of authorisation. It reads
+//! and writes through a [`Txn`] that sees this mount's entries only. It may be run twice for one request, when another
+//! commit was first: all its effects go through the `Txn`, the [`Outcome`], or nowhere.
 
 use std::future::Future;
 use std::pin::Pin;
 
 pub use policy::Action as Operation;
 
+use api::PeerCertificates;
+
 use crate::authz::Authorized;
 use crate::error::EngineError;
 use crate::lease::Lease;
 use crate::outcome::Outcome;
+use crate::tokens::{TokenEntry, TtlRules};
 use crate::txn::Txn;
 
 /// A future of an object-safe `async fn`.
@@ -29,7 +32,8 @@ pub enum Access {
     Sudo,
 }
 
-/// One kind of mount. `path` is always relative to the mount, without leading slash; a list's path is empty or ends in `/`.
+/// One kind of mount. `path` is always relative to the mount, without leading slash; a list's path is empty or ends in
+/// `/`.
 pub trait Engine: Send + Sync {
     /// The type as in `sys/mounts`: `kv`, `userpass` ...
     fn kind(&self) -> &'static str;
@@ -39,13 +43,25 @@ pub trait Engine: Send + Sync {
         Access::Ordinary
     }
 
-    /// Whether a write to `path` meets an entry (update) or not (create). Without an answer of its own an engine's writes
-    /// are all updates, as in Vault.
+    /// The path of the entry that `path` means, where the engine keeps it under another: its names are in lower case,
+    /// say. Policies must then allow both, or who writes `PROD` would pass what forbids `prod`.
+    fn kept_as(&self, _path: &str) -> Option<String> {
+        None
+    }
+
+    /// Whether a write to `path` meets an entry (update) or not (create). Without an answer of its own an engine's
+    /// writes are all updates, as in Vault.
     fn exists<'a>(&'a self, _path: &'a str, _txn: &'a mut Txn) -> BoxFuture<'a, Result<bool, EngineError>> {
         Box::pin(std::future::ready(Ok(true)))
     }
 
-    /// Does what is asked. Writes stay in `txn`; the pipeline commits them when this returns `Ok`, and drops them otherwise.
+    /// Whether it lets callers in by certificates: while there is such a mount, TLS clients are asked for theirs.
+    fn reads_certificates(&self) -> bool {
+        false
+    }
+
+    /// Does what is asked. Writes stay in `txn`; the pipeline commits them when this returns `Ok`, and drops them
+    /// otherwise.
     ///
     /// # Errors
     /// [`EngineError`]: nothing is changed.
@@ -54,6 +70,21 @@ pub trait Engine: Send + Sync {
         request: &'a Authorized<'a>,
         txn: &'a mut Txn,
     ) -> BoxFuture<'a, Result<Outcome, EngineError>>;
+
+    /// By which rules a token that it let in is renewed today; a zero is the mount's word, and its maximum holds in any
+    /// case. `by` is what whoever asks for the renewal has shown of himself.
+    ///
+    /// # Errors
+    /// 400 when it would not let the bearer in today, or not with these policies: the token ends at the end that it
+    /// has.
+    fn renewal<'a>(
+        &'a self,
+        _token: &'a TokenEntry,
+        _by: Option<&'a PeerCertificates>,
+        _txn: &'a mut Txn,
+    ) -> BoxFuture<'a, Result<TtlRules, EngineError>> {
+        Box::pin(std::future::ready(Err(EngineError::bad_request("what let the bearer in renews no tokens"))))
+    }
 
     /// Takes back what was handed out under `lease`. Called again until it succeeds; doing it twice does no harm.
     ///

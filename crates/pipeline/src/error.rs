@@ -1,4 +1,9 @@
-//! A refusal: what the stranger is told, and what the log is told, as two texts.
+//! A refusal: what the caller is told, and what log and audit are told, as two texts.
+//!
+//! What the caller is told may repeat what he sent. Log and audit get only texts that stand in this program, and what
+//! [`EngineError::because`] says of the store: no value of a body reaches them through a refusal.
+
+use std::borrow::Cow;
 
 use api::{BodyError, DurationError, Payload, Reply, Status};
 use store::{CommitError, ReadError, StorePathError};
@@ -7,20 +12,23 @@ use store::{CommitError, ReadError, StorePathError};
 #[derive(Debug)]
 pub struct EngineError {
     status: Status,
-    told: Vec<String>,
-    logged: Option<String>,
+    told: Option<Cow<'static, str>>,
+    logged: Option<Cow<'static, str>>,
     conflict: bool,
 }
 
 impl EngineError {
     /// 400 with a text for the caller, who has the right to know what was wrong with the request.
-    pub fn bad_request(told: impl Into<String>) -> Self {
+    pub fn bad_request(told: impl Into<Cow<'static, str>>) -> Self {
         Self::told(Status::BAD_REQUEST, told)
     }
 
+    // "1 error occurred:" is the layout of Go's multi-error, which Vault's clients show to people and search for
+    // substrings.
+
     /// 403 as every refused caller sees it, whatever the reason.
     pub fn denied() -> Self {
-        Self::told(Status::FORBIDDEN, one_error("permission denied"))
+        Self::told(Status::FORBIDDEN, "1 error occurred:\n\t* permission denied\n\n")
     }
 
     /// 403 for a missing, unknown, expired or exhausted token.
@@ -35,17 +43,17 @@ impl EngineError {
 
     /// Any status without a text: `{"errors":[]}`.
     pub fn bare(status: Status) -> Self {
-        Self { status, told: Vec::new(), logged: None, conflict: false }
+        Self { status, told: None, logged: None, conflict: false }
     }
 
     /// 404: the engine has no such path.
     pub fn unsupported_path() -> Self {
-        Self::told(Status::NOT_FOUND, one_error("unsupported path"))
+        Self::told(Status::NOT_FOUND, "1 error occurred:\n\t* unsupported path\n\n")
     }
 
     /// 405: the path is there, but not for this operation.
     pub fn unsupported_operation() -> Self {
-        Self::told(Status::METHOD_NOT_ALLOWED, one_error("unsupported operation"))
+        Self::told(Status::METHOD_NOT_ALLOWED, "1 error occurred:\n\t* unsupported operation\n\n")
     }
 
     /// 500. The caller learns nothing; `logged` says what happened.
@@ -64,14 +72,23 @@ impl EngineError {
     }
 
     /// Any other status with a text for the caller.
-    pub fn told(status: Status, told: impl Into<String>) -> Self {
-        Self { status, told: vec![told.into()], logged: None, conflict: false }
+    pub fn told(status: Status, told: impl Into<Cow<'static, str>>) -> Self {
+        Self { status, told: Some(told.into()), logged: None, conflict: false }
     }
 
-    /// Adds what only the log may know.
+    /// Says for log and audit what the caller is told with values of his own.
+    #[must_use]
+    pub fn recorded_as(mut self, fixed: &'static str) -> Self {
+        if host::in_force("audit-without-values") {
+            self.logged = Some(Cow::Borrowed(fixed));
+        }
+        self
+    }
+
+    /// Adds what only the log may know. Never a value of the body.
     #[must_use]
     pub fn because(mut self, logged: impl std::fmt::Display) -> Self {
-        self.logged = Some(logged.to_string());
+        self.logged = Some(Cow::Owned(logged.to_string()));
         self
     }
 
@@ -80,11 +97,14 @@ impl EngineError {
         self.status
     }
 
-    /// What the log and the audit say: the inner reason if there is one, else the outer text.
+    /// What the log and the audit say: the inner reason if there is one, else the outer text, unless it was put
+    /// together at the moment and so may repeat a body.
     pub fn logged(&self) -> &str {
-        match (&self.logged, self.told.first()) {
+        match (&self.logged, &self.told) {
             (Some(logged), _) => logged,
-            (None, Some(told)) => told,
+            (None, Some(Cow::Borrowed(told))) => told,
+            (None, Some(Cow::Owned(told))) if !host::in_force("audit-without-values") => told,
+            (None, Some(Cow::Owned(_))) => "refused for what the request says; its sender was told",
             (None, None) => "nothing there",
         }
     }
@@ -96,7 +116,7 @@ impl EngineError {
 
     /// What the caller gets.
     pub(crate) fn into_reply(self) -> Reply {
-        Reply { status: self.status, payload: Payload::Errors(self.told) }
+        Reply { status: self.status, payload: Payload::Errors(self.told.map(Cow::into_owned).into_iter().collect()) }
     }
 }
 
@@ -140,25 +160,20 @@ impl From<CommitError> for EngineError {
 
 impl From<BodyError> for EngineError {
     fn from(e: BodyError) -> Self {
-        Self::bad_request(e.to_string())
+        Self::bad_request(e.to_string()).recorded_as("the body cannot be read")
     }
 }
 
 impl From<DurationError> for EngineError {
     fn from(e: DurationError) -> Self {
-        Self::bad_request(e.to_string())
+        Self::bad_request(e.to_string()).recorded_as("a time cannot be read")
     }
 }
 
 impl From<StorePathError> for EngineError {
     fn from(e: StorePathError) -> Self {
-        Self::bad_request(e.to_string())
+        Self::bad_request(e.to_string()).recorded_as("a name cannot be kept")
     }
-}
-
-/// The layout of Go's multi-error, which Vault's clients show to people and search for substrings.
-fn one_error(text: &str) -> String {
-    format!("1 error occurred:\n\t* {text}\n\n")
 }
 
 #[cfg(test)]
@@ -171,6 +186,14 @@ mod tests {
         assert_eq!(e.logged(), "the store cannot be read: sector 7");
         let Payload::Errors(told) = e.into_reply().payload else { panic!("an error has an error body") };
         assert_eq!(told, ["internal error"]);
+    }
+
+    #[test]
+    fn what_was_put_together_for_the_caller_is_not_logged() {
+        let e = EngineError::bad_request(format!("no mount {:?}", "hunter2"));
+        assert!(!e.logged().contains("hunter2") && !e.to_string().contains("hunter2"));
+        assert_eq!(e.recorded_as("no such mount").logged(), "no such mount");
+        assert_eq!(EngineError::bad_request("missing data").logged(), "missing data");
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! A root token, for who proved by other means (the recovery key, the shares) that the store is his. It has no path: only code
-//! within the process that checked the proof can ask.
+//! A root token, for who proved by other means (the recovery key, the shares) that the store is his. It has no path:
+//! only code within the process that checked the proof can ask.
 
 use api::{Auth, PeerAddress, Ttl};
 
@@ -13,7 +13,8 @@ impl Core {
     /// Makes a root token that ends after `ttl`, or never if that is zero. Each is recorded before it exists.
     ///
     /// # Errors
-    /// [`EngineError`] when the audit or the store does not take it; then there is no such token, or one that nobody knows.
+    /// [`EngineError`] when the audit or the store does not take it; then there is no such token, or one that nobody
+    /// knows.
     pub async fn generate_root(&self, ttl: Ttl) -> Result<Auth, EngineError> {
         let (services, audit) = (self.services(), self.audit());
         let peer = PeerAddress::Internal;
@@ -26,6 +27,7 @@ impl Core {
             actor: ActorRecord::Boot,
             rule: None,
             peer: &peer,
+            certificate: None,
         };
         audit.announce(&request).await.map_err(EngineError::internal)?;
         let mut txn = services.txn();

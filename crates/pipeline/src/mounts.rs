@@ -1,20 +1,21 @@
 //! The mount table: which engine answers below which path.
 //!
-//! One entry of the store holds the whole table, so that two requests cannot make mounts that overlap. A copy is kept in
-//! memory and replaced after each commit that touches the entry. A mount's data lie under its UUID: a path that is mounted
-//! anew never sees what an earlier mount there left behind.
+//! One entry of the store holds the whole table, so that two requests cannot make mounts that overlap. A copy is kept
+//! in memory and replaced after each commit that touches the entry. A mount's data lie under its UUID: a path that is
+//! mounted anew never sees what an earlier mount there left behind.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, PoisonError, RwLock};
 
+use api::Uuid;
 use secret::SecretBytes;
 use serde::{Deserialize, Serialize};
 use store::{Batch, Op, StorePath};
 
 use crate::engine::Engine;
 use crate::error::EngineError;
-use crate::sink::{MountRecord, RequestId};
+use crate::sink::MountRecord;
 use crate::txn::{Ground, Txn};
 
 /// A line of the mount table.
@@ -129,11 +130,14 @@ impl MountTable {
 
 /// The mount table in memory and in the store.
 pub struct Mounts {
-    engines: OnceLock<BTreeMap<&'static str, Arc<dyn Engine>>>,
+    /// From the opening of the core to its end: engines have hold of what has hold of these.
+    engines: RwLock<Option<Arc<ByKind>>>,
     table: RwLock<Arc<MountTable>>,
     generation: AtomicU64,
     reloading: tokio::sync::Mutex<()>,
 }
+
+type ByKind = BTreeMap<&'static str, Arc<dyn Engine>>;
 
 /// A mount to be made.
 #[derive(Clone, Debug, Default)]
@@ -155,7 +159,7 @@ pub struct NewMount {
 impl Mounts {
     pub(crate) fn new() -> Self {
         Self {
-            engines: OnceLock::new(),
+            engines: RwLock::default(),
             table: RwLock::default(),
             generation: AtomicU64::new(0),
             reloading: tokio::sync::Mutex::new(()),
@@ -167,9 +171,14 @@ impl Mounts {
         Arc::clone(&self.table.read().unwrap_or_else(PoisonError::into_inner))
     }
 
+    /// Whether there is a mount with this accessor.
+    pub(crate) fn has(&self, accessor: &str) -> bool {
+        self.table().with_accessor(accessor).is_some()
+    }
+
     /// Whether this build has an engine of that kind.
     pub fn knows(&self, kind: &str) -> bool {
-        self.engines.get().is_some_and(|e| e.contains_key(kind))
+        self.engines().is_some_and(|e| e.contains_key(kind))
     }
 
     /// Adds a mount, when the request commits.
@@ -185,10 +194,12 @@ impl Mounts {
             return Err(EngineError::bad_request("token credential backend cannot be instantiated"));
         }
         if FIXED.iter().any(|(_, fixed)| *fixed == kind) {
-            return Err(EngineError::bad_request(format!("mount type of \"{kind}\" is not mountable")));
+            return Err(EngineError::bad_request(format!("mount type of \"{kind}\" is not mountable"))
+                .recorded_as("the type is not mountable"));
         }
         if !self.knows(&kind) || AUTH_KINDS.contains(&&*kind) != auth.is_some() {
-            return Err(EngineError::bad_request(format!("plugin not found in the catalog: {kind}")));
+            return Err(EngineError::bad_request(format!("plugin not found in the catalog: {kind}"))
+                .recorded_as("there is no such type of mount"));
         }
         let reserved = shown.is_empty()
             || !shown.ends_with('/')
@@ -200,7 +211,8 @@ impl Mounts {
         }
         if let Some(other) = entries.iter().find(|e| e.path.starts_with(&path) || path.starts_with(&e.path)) {
             let other = other.path.strip_prefix(AUTH).unwrap_or(&other.path);
-            return Err(EngineError::bad_request(format!("path is already in use at {other}")));
+            return Err(EngineError::bad_request(format!("path is already in use at {other}"))
+                .recorded_as("the path is already in use"));
         }
         if entries.len() >= MAX_MOUNTS {
             return Err(EngineError::bad_request(format!("there are {MAX_MOUNTS} mounts already")));
@@ -229,13 +241,13 @@ impl Mounts {
         Ok(true)
     }
 
-    /// Removes a mount, when the request commits; its data are unreachable at once and swept later. Nothing happens where
-    /// none is.
+    /// Removes a mount, when the request commits; its data are unreachable at once and swept later. Nothing happens
+    /// where none is.
     ///
     /// # Errors
     /// 400 for a mount that the store cannot do without.
     pub async fn remove(&self, path: &str, txn: &mut Txn) -> Result<(), EngineError> {
-        if path == "auth/token/" {
+        if path == TOKENS {
             return Err(EngineError::bad_request("token credential backend cannot be disabled"));
         }
         if FIXED.iter().any(|(fixed, _)| *fixed == path) {
@@ -267,7 +279,9 @@ impl Mounts {
     /// Takes the engines, makes the mounts that the store cannot do without, and reads the table.
     pub(crate) async fn open(&self, engines: Vec<Arc<dyn Engine>>, ground: &Arc<Ground>) -> Result<(), EngineError> {
         let by_kind = engines.into_iter().map(|e| (e.kind(), e)).collect();
-        self.engines.set(by_kind).map_err(|_| EngineError::internal("the core was opened twice"))?;
+        if self.engines.write().unwrap_or_else(PoisonError::into_inner).replace(Arc::new(by_kind)).is_some() {
+            return Err(EngineError::internal("the core was opened twice"));
+        }
         let mut txn = Txn::new(ground, root());
         let mut entries = read(&mut txn).await?;
         let missing: Vec<_> = FIXED.iter().filter(|(path, _)| entries.iter().all(|e| e.path != *path)).collect();
@@ -279,14 +293,25 @@ impl Mounts {
         self.reload(ground).await
     }
 
-    /// Reads the table anew, after a commit that touched it. One at a time, so that an older table never replaces a newer.
+    /// Lets the engines go, and with them all that hangs on a store which is sealed.
+    pub(crate) fn close(&self) {
+        *self.engines.write().unwrap_or_else(PoisonError::into_inner) = None;
+        *self.table.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(MountTable(BTreeMap::new()));
+    }
+
+    fn engines(&self) -> Option<Arc<ByKind>> {
+        self.engines.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Reads the table anew, after a commit that touched it. One at a time, so that an older table never replaces a
+    /// newer.
     pub(crate) async fn reload(&self, ground: &Arc<Ground>) -> Result<(), EngineError> {
         let _one_at_a_time = self.reloading.lock().await;
         let entries = read(&mut Txn::new(ground, root())).await?;
-        let engines = self.engines.get();
+        let engines = self.engines();
         let mut table = BTreeMap::new();
         for entry in entries {
-            let engine = engines.and_then(|e| e.get(entry.kind.as_str())).cloned();
+            let engine = engines.as_ref().and_then(|e| e.get(entry.kind.as_str())).cloned();
             let base = StorePath::new(["mnt", entry.uuid.as_str()])?;
             table.insert(entry.path.clone(), Arc::new(Mounted { entry, engine, base }));
         }
@@ -338,7 +363,7 @@ fn fresh(path: &str, kind: &str, fill: impl Fn(&mut [u8])) -> MountEntry {
         path: path.to_owned(),
         kind: kind.to_owned(),
         accessor: format!("{auth}{kind}_{}", hex::encode(accessor)),
-        uuid: RequestId::from_random(uuid).to_string(),
+        uuid: Uuid::from_random(uuid).to_string(),
         description: String::new(),
         options: BTreeMap::new(),
         default_ttl: 0,
@@ -374,9 +399,11 @@ fn doomed() -> StorePath {
 const AUTH: &str = "auth/";
 /// The mount of the entities.
 pub(crate) const IDENTITY: &str = "identity/";
+/// The mount of the tokens.
+pub(crate) const TOKENS: &str = "auth/token/";
 /// What a store always has, by path and kind.
 const FIXED: [(&str, &str); 4] =
-    [("sys/", "system"), (IDENTITY, "identity"), ("cubbyhole/", "cubbyhole"), ("auth/token/", "token")];
+    [("sys/", "system"), (IDENTITY, "identity"), ("cubbyhole/", "cubbyhole"), (TOKENS, "token")];
 /// Where no secrets engine may be.
 const RESERVED: [&str; 4] = ["sys/", IDENTITY, "cubbyhole/", AUTH];
 /// Kinds that let callers in; all others keep secrets.

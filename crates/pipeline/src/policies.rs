@@ -65,7 +65,8 @@ impl Policies {
         if name == ROOT_NAME {
             return Err(EngineError::bad_request("cannot update \"root\" policy"));
         }
-        Policy::parse(name, text).map_err(|e| EngineError::bad_request(e.to_string()))?;
+        Policy::parse(name, text)
+            .map_err(|e| EngineError::bad_request(e.to_string()).recorded_as("the policy's text has a fault"))?;
         let entry = PolicyEntry { text: text.to_owned(), modified_wall: txn.wall().0 };
         let bytes = serde_json::to_vec(&entry).expect("text and a number are JSON");
         txn.put_at(path(name)?, SecretBytes::new(bytes));
@@ -94,7 +95,8 @@ impl Policies {
             Some(Arc::new(Policy::root()))
         } else {
             match self.read(name, txn).await? {
-                // It was parsed when it was written. If this version reads it differently, granting nothing is the safe side.
+                // It was parsed when it was written. If this version reads it differently, granting nothing is the safe
+                // side.
                 Some(entry) => Some(Arc::new(Policy::parse(name, &entry.text).map_err(|e| {
                     EngineError::internal(format!("the policy {name:?} cannot be read any more: {e}"))
                 })?)),

@@ -80,6 +80,7 @@ impl<'r> Trace<'r> {
             },
             rule: self.granted.as_ref().map(Granted::rule_path),
             peer: &request.peer,
+            certificate: request.certificates.as_deref().map(api::PeerCertificates::name),
         }
     }
 }

@@ -1,5 +1,5 @@
-//! What is done at the admin socket, in the audit: the use of a recovery key, a change of the key slots. It has no path of the API:
-//! only code within the process can record it.
+//! What is done at the admin socket, in the audit: the use of a recovery key, a change of the key slots. It has no path
+//! of the API: only code within the process can record it.
 
 use api::PeerAddress;
 use host::WallTime;
@@ -20,8 +20,8 @@ pub struct LocalAct {
 }
 
 impl Core {
-    /// Records that the recovery key of this public name is used by `peer`, for `path` (`admin/recover` ...). Durable on return,
-    /// unless the audit is never synced.
+    /// Records that the recovery key of this public name is used by `peer`, for `path` (`admin/recover` ...). Durable
+    /// on return, unless the audit is never synced.
     ///
     /// # Errors
     /// [`EngineError`] when the audit does not take it: then the use must have no effect.
@@ -34,8 +34,8 @@ impl Core {
         self.announce_local(path, format!("recovery-{key}"), peer).await
     }
 
-    /// Records that `peer`, whom the kernel vouches for at the admin socket, is about to do `path` (`admin/slots/add` ...). Durable
-    /// as above.
+    /// Records that `peer`, whom the kernel vouches for at the admin socket, is about to do `path` (`admin/slots/add`
+    /// ...). Durable as above.
     ///
     /// # Errors
     /// [`EngineError`] when the audit does not take it: then nothing may be done.
@@ -55,8 +55,8 @@ impl Core {
         Ok(announced)
     }
 
-    /// Records what came of it: the store's sequence number after the change of the slots, none if they did not change, or why
-    /// nothing was done (of a used recovery key: why it stays valid).
+    /// Records what came of it: the store's sequence number after the change of the slots, none if they did not change,
+    /// or why nothing was done (of a used recovery key: why it stays valid).
     ///
     /// # Errors
     /// [`EngineError`] when the audit does not take it; what was done is done.
@@ -84,6 +84,7 @@ impl LocalAct {
             actor: ActorRecord::Local { name: &self.actor },
             rule: None,
             peer: &self.peer,
+            certificate: None,
         }
     }
 }

@@ -87,9 +87,8 @@ async fn login(
             None => return Err(EngineError::denied().because("the entity is disabled")),
         }
     }
-    let default_ttl = api::Ttl::seconds(mount.default_ttl_seconds());
-    let mount_max = api::Ttl::seconds(mount.max_ttl_seconds());
-    let max_ttl = if grant.max_ttl.is_zero() { mount_max } else { grant.max_ttl.min(mount_max) };
+    let Grant { period, explicit_max_ttl, max_ttl, .. } = grant;
+    let rules = TtlRules { period, explicit_max_ttl, max_ttl, ..TtlRules::default() }.within(mount);
     let prefix = mount.path.trim_start_matches("auth/").trim_end_matches('/').replace('/', "-");
     let new = NewToken {
         policies: sanitized(grant.policies, !grant.no_default_policy),
@@ -100,7 +99,7 @@ async fn login(
         mount: Some(mount.accessor.clone()),
         num_uses: grant.num_uses,
         renewable: true,
-        rules: TtlRules { period: grant.period, explicit_max_ttl: grant.explicit_max_ttl, default_ttl, max_ttl },
+        rules,
         ttl: grant.ttl,
         ..NewToken::default()
     };

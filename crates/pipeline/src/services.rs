@@ -5,6 +5,7 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 
+use api::{PeerCertificates, Ttl, Uuid};
 use host::{Clock, Entropy};
 use policy::{Compiled, DEFAULT_NAME, ROOT_NAME};
 use secret::Token;
@@ -12,10 +13,9 @@ use store::{Store, StorePath};
 
 use crate::directory::{Alias, Directory, Standing};
 use crate::error::EngineError;
-use crate::mounts::{IDENTITY, Mounts};
+use crate::mounts::{IDENTITY, Mounts, TOKENS};
 use crate::policies::Policies;
-use crate::sink::RequestId;
-use crate::tokens::{Acl, Generation, LiveToken, Spent, TokenId, Tokens};
+use crate::tokens::{Acl, Generation, LiveToken, Renewed, Spent, TokenId, Tokens, TtlRules};
 use crate::txn::{Ground, Txn};
 
 /// The shared parts of one unsealed store.
@@ -49,21 +49,22 @@ impl Services {
     /// The shared parts over an unsealed store. Nothing is read yet; [`crate::Core::open`] does that.
     pub fn new(store: Store, clock: Arc<dyn Clock>, entropy: Arc<dyn Entropy>) -> Arc<Self> {
         let ground = Arc::new(Ground { store, clock, entropy });
+        let mounts = Arc::new(Mounts::new());
         Arc::new(Self {
-            tokens: Arc::new(Tokens::new(&ground)),
+            tokens: Arc::new(Tokens::new(&ground, &mounts)),
             policies: Arc::new(Policies::default()),
-            mounts: Arc::new(Mounts::new()),
+            mounts,
             directory: OnceLock::new(),
             identity_generation: AtomicU64::new(0),
             ground,
         })
     }
 
-    /// The name by which `sys/health` tells this store from others: a UUID that stays for the store's life and tells nothing of
-    /// its keys. Ask once, while the store is open.
+    /// The name by which `sys/health` tells this store from others: a UUID that stays for the store's life and tells
+    /// nothing of its keys. Ask once, while the store is open.
     pub fn cluster_id(&self) -> String {
         let code = self.ground.store.mac("cluster-id", &[]);
-        RequestId::from_random(code[..16].try_into().expect("half of a MAC")).to_string()
+        Uuid::from_random(code[..16].try_into().expect("half of a MAC")).to_string()
     }
 
     /// A transaction on the whole store, for the stages themselves.
@@ -77,8 +78,8 @@ impl Services {
     /// [`EngineError`] when the store cannot be read: then nobody is let in.
     pub(crate) async fn bearer(&self, presented: Presented<'_>, txn: &mut Txn) -> Result<Option<Bearer>, EngineError> {
         let Some(live) = self.tokens.known(presented.id).await? else { return Ok(None) };
-        let used_up = live.entry().uses_left == Some(0) && presented.spent == Spent::No;
-        if used_up || !live.is_alive(self.ground.store.now()) {
+        let paid = presented.spent.pays_for(live.entry().uses_left);
+        if !paid || !self.tokens.is_alive(&live) {
             return Ok(None);
         }
         live.set_token_code(|| self.tokens.code(presented.token.expose().as_bytes()));
@@ -96,11 +97,7 @@ impl Services {
             return Ok(acl);
         }
         let entry = live.entry();
-        let table = self.mounts.table();
-        // What logged in at a mount that is gone would not be let in today.
-        let unmounted = entry.mount.as_ref().is_some_and(|accessor| table.with_accessor(accessor).is_none());
         let standing = match entry.entity_id.as_str() {
-            _ if unmounted => None,
             "" => Some(Standing::default()),
             id => self.standing(id, txn).await?.filter(|s| !s.disabled),
         };
@@ -177,6 +174,38 @@ impl Services {
         id
     }
 
+    /// Renews a token by what counts today: a login is asked of the engine that let it in, any other token of
+    /// `auth/token/`.
+    ///
+    /// # Errors
+    /// 400 for a token that cannot be renewed, or not any more.
+    pub async fn renew(
+        &self,
+        live: &LiveToken,
+        increment: Ttl,
+        by: Option<&PeerCertificates>,
+        txn: &mut Txn,
+    ) -> Result<Renewed, EngineError> {
+        let (entry, table) = (live.entry(), self.mounts.table());
+        let mounted = match &entry.mount {
+            Some(accessor) => table.with_accessor(accessor),
+            None => table.at(TOKENS),
+        };
+        let (mounted, engine) = mounted
+            .and_then(|m| Some((m, m.engine()?)))
+            .ok_or_else(|| EngineError::bad_request("the mount that let the bearer in is gone, not renewing"))?;
+        let outer = txn.enter(mounted.base().clone());
+        let rules = engine.renewal(entry, by, txn).await;
+        txn.leave(outer);
+        let rules = match rules {
+            Err(_) if !host::in_force("renewals-ask-the-login") => TtlRules::of(entry),
+            rules => rules?,
+        };
+        let capped =
+            if host::in_force("renewals-capped") { rules.within(mounted.entry()) } else { TtlRules::of(entry) };
+        self.tokens.renew(live.id(), increment, capped, txn).await
+    }
+
     /// A commit touched these paths: whatever memory holds of them is forgotten. No engine has to think of it.
     pub(crate) async fn published(&self, touched: &Touched) -> Result<(), EngineError> {
         if touched.policies {
@@ -235,7 +264,8 @@ impl Touched {
     }
 }
 
-/// The policies that an entity adds to a token's own: sorted, each once, and never `root`, which comes from a token alone.
+/// The policies that an entity adds to a token's own: sorted, each once, and never `root`, which comes from a token
+/// alone.
 pub fn added(of_entity: Vec<String>, own: &[String]) -> Vec<String> {
     let mut added: Vec<String> = of_entity.into_iter().filter(|p| p != ROOT_NAME && !own.contains(p)).collect();
     added.sort();

@@ -1,5 +1,6 @@
 //! Where the audit goes: the face of an audit device, and the records it gets. Never a value, never a token.
 
+use api::Uuid;
 use host::WallTime;
 
 use crate::engine::BoxFuture;
@@ -44,35 +45,23 @@ pub struct AuditRefused {
 
 /// The id of one request: a random UUID (RFC 9562, version 4), the same in the audit and in the reply's envelope.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
-pub struct RequestId(pub(crate) [u8; 16]);
+pub struct RequestId(Uuid);
 
 impl RequestId {
     /// From 16 random bytes.
-    pub fn from_random(mut bytes: [u8; 16]) -> Self {
-        bytes[6] = bytes[6] & 0x0f | 0x40;
-        bytes[8] = bytes[8] & 0x3f | 0x80;
-        Self(bytes)
+    pub fn from_random(bytes: [u8; 16]) -> Self {
+        Self(Uuid::from_random(bytes))
     }
 
     /// The 36 characters.
     pub fn to_text(self) -> [u8; 36] {
-        let mut text = [b'-'; 36];
-        let mut at = 0;
-        for byte in self.0 {
-            if matches!(at, 8 | 13 | 18 | 23) {
-                at += 1;
-            }
-            text[at] = HEX[usize::from(byte >> 4)];
-            text[at + 1] = HEX[usize::from(byte & 15)];
-            at += 2;
-        }
-        text
+        self.0.to_text()
     }
 }
 
 impl std::fmt::Display for RequestId {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        self.to_text().iter().try_for_each(|b| std::fmt::Write::write_char(f, char::from(*b)))
+        self.0.fmt(f)
     }
 }
 
@@ -89,7 +78,8 @@ pub struct RequestRecord<'a> {
     pub id: RequestId,
     /// When it came, as the wall clock says.
     pub at: WallTime,
-    /// `create`, `update`, `read`, `list`, `delete`, `patch`; `write` for a write that was refused before the store was asked.
+    /// `create`, `update`, `read`, `list`, `delete`, `patch`; `write` for a write that was refused before the store was
+    /// asked.
     pub operation: &'static str,
     /// Below `/v1/`.
     pub path: &'a str,
@@ -101,6 +91,8 @@ pub struct RequestRecord<'a> {
     pub rule: Option<&'a str>,
     /// Where from.
     pub peer: &'a api::PeerAddress,
+    /// The certificate whose key the connection was opened with, whoever vouches for it.
+    pub certificate: Option<&'a api::CertificateName>,
 }
 
 /// A mount in a record.
@@ -159,7 +151,8 @@ pub struct ResponseRecord<'a> {
     pub issued: Option<IssuedRecord>,
     /// The store's sequence number after the commit, if there was one.
     pub sequence: Option<u64>,
-    /// Refused without a valid token: a stranger can cause any number of these, so they may be limited in rate and summed.
+    /// Refused without a valid token: a stranger can cause any number of these, so they may be limited in rate and
+    /// summed.
     pub stranger: bool,
 }
 
@@ -197,8 +190,6 @@ impl AuditSink for NoAudit {
         Box::pin(std::future::ready(Ok(())))
     }
 }
-
-const HEX: &[u8; 16] = b"0123456789abcdef";
 
 #[cfg(test)]
 mod tests {

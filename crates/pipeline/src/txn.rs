@@ -1,7 +1,7 @@
 //! One request's view of the store: what it read becomes the condition of what it writes, and it is one commit.
 //!
-//! Optimistic: nothing is locked, and no transaction of the database is open while a request waits. A commit says "if what I
-//! read is still so". If it is not, the request is run again from its authentication on.
+//! Optimistic: nothing is locked, and no transaction of the database is open while a request waits. A commit says "if
+//! what I read is still so". If it is not, the request is run again from its authentication on.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -146,8 +146,8 @@ impl Txn {
         }
     }
 
-    /// Makes it a condition of the commit that the caller's token is what it was when it was let in: no write of a revoked
-    /// token takes effect after the revocation.
+    /// Makes it a condition of the commit that the caller's token is what it was when it was let in: no write of a
+    /// revoked token takes effect after the revocation.
     pub(crate) fn on_behalf_of(&mut self, token: TokenId, version: Version) {
         self.bearer = Some((token, version));
     }

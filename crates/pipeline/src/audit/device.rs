@@ -3,9 +3,9 @@
 //! ```text
 //! announce, conclude, record  ->  queue of the turn  ->  one write for all of them  ->  every waiter learns its result
 //! ```
-//! Whoever queues a record steps back once, so that the other requests of this turn of the executor can queue theirs; the
-//! first to come back writes for all. Announcements are synced before the engine runs (unless the policy is `never`), so
-//! that no change becomes durable before the record that announces it.
+//! Whoever queues a record steps back once, so that the other requests of this turn of the executor can queue theirs;
+//! the first to come back writes for all. Announcements are synced before the engine runs (unless the policy is
+//! `never`), so that no change becomes durable before the record that announces it.
 
 use std::future::poll_fn;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
@@ -14,14 +14,16 @@ use std::time::Duration;
 
 use host::{BootTime, Clock};
 
+use super::flood::{Asker, Flood};
 use super::frame::{Kind, NewRecord};
-use super::limit::{Strangers, Verdict};
+use super::limit::Verdict;
 use super::record;
 use super::ring::{AppendError, Ring};
 use crate::engine::BoxFuture;
 use crate::sink::{ActorRecord, AuditRefused, AuditSink, RequestRecord, ResponseRecord};
 
-/// When records become durable. They are accepted earlier, when the write has returned: a crash of the process loses none.
+/// When records become durable. They are accepted earlier, when the write has returned: a crash of the process loses
+/// none.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SyncPolicy {
     /// When the kernel pleases: a power cut may lose half a minute.
@@ -47,7 +49,7 @@ pub struct AuditDevice {
 
 struct State {
     ring: Ring,
-    strangers: Strangers,
+    flood: Flood,
     queue: Queue,
     synced_at: BootTime,
     unsynced: bool,
@@ -75,7 +77,7 @@ impl AuditDevice {
     pub fn new(ring: Ring, clock: Arc<dyn Clock>, policy: SyncPolicy) -> Self {
         let state = State {
             ring,
-            strangers: Strangers::new(),
+            flood: Flood::new(),
             queue: Queue::default(),
             synced_at: clock.boottime(),
             unsynced: false,
@@ -84,7 +86,8 @@ impl AuditDevice {
         Self { state: Mutex::new(state), clock, policy }
     }
 
-    /// What time brings: records whose askers went away, syncs and sums that are due. The driver calls it about once a second.
+    /// What time brings: records whose askers went away, syncs and sums that are due. The driver calls it about once a
+    /// second.
     ///
     /// # Errors
     /// [`AuditRefused`], for the log; the next request meets the same fault.
@@ -102,8 +105,9 @@ impl AuditDevice {
 
     fn settle(&self, now: Option<BootTime>) -> Result<(), AuditRefused> {
         let mut state = self.lock();
-        if let Some(sum) = state.strangers.due(now) {
-            state.queue.push(Kind::Strangers, 0, |out| record::strangers(out, self.clock.wall(), &sum));
+        let sums = state.flood.due(now);
+        for sum in &sums {
+            state.queue.push(Kind::Counted, 0, |out| record::counted(out, self.clock.wall(), sum));
         }
         let overdue = match (self.policy, now) {
             (_, None) => true,
@@ -111,7 +115,10 @@ impl AuditDevice {
             (SyncPolicy::Never | SyncPolicy::Each, Some(_)) => false,
         };
         state.queue.wants_sync |= overdue && (state.unsynced || !state.queue.records.is_empty());
-        state.flush(self.clock.boottime()).map_err(|reason| AuditRefused { reason })
+        state.flush(self.clock.boottime()).map_err(|reason| {
+            sums.into_iter().for_each(|sum| state.flood.restore(sum));
+            AuditRefused { reason }
+        })
     }
 
     /// Queues records, and waits until they are accepted with all others of the turn.
@@ -160,19 +167,20 @@ impl AuditDevice {
         change(&mut self.lock().ring);
     }
 
-    /// Nothing panics while the lock is held; were it so, the state would still be whole, for the ring's cursor moves last.
+    /// Nothing panics while the lock is held; were it so, the state would still be whole, for the ring's cursor moves
+    /// last.
     fn lock(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn limit(&self, request: &RequestRecord<'_>, response: &ResponseRecord<'_>) -> Option<Verdict> {
-        let stranger = matches!(request.actor, ActorRecord::Anonymous | ActorRecord::Unknown { .. });
-        let limited = response.stranger || (stranger && response.issued.is_none());
-        limited.then(|| self.lock().strangers.knock(self.clock.boottime(), response.at))
-    }
-
-    async fn respond(&self, request: &RequestRecord<'_>, response: &ResponseRecord<'_>) -> Result<(), AuditRefused> {
-        let verdict = self.limit(request, response);
+    /// The response of a request; `asker` is set for one that may be counted instead.
+    async fn respond(
+        &self,
+        request: &RequestRecord<'_>,
+        response: &ResponseRecord<'_>,
+        asker: Option<Asker<'_>>,
+    ) -> Result<(), AuditRefused> {
+        let verdict = asker.map(|asker| self.lock().flood.knock(asker, self.clock.boottime(), response.at));
         let (sum, write) = match verdict {
             Some(Verdict::Counted) => return Ok(()),
             Some(Verdict::Sum(sum)) => (Some(sum), false),
@@ -182,8 +190,8 @@ impl AuditDevice {
         let store_sequence = response.sequence.unwrap_or(0);
         let accepted = self
             .accept(false, |state| {
-                if let Some(sum) = sum {
-                    state.queue.push(Kind::Strangers, 0, |out| record::strangers(out, response.at, &sum));
+                if let Some(sum) = &sum {
+                    state.queue.push(Kind::Counted, 0, |out| record::counted(out, response.at, sum));
                 }
                 if write {
                     state.queue.push(Kind::Response, store_sequence, |out| record::response(out, request, response));
@@ -192,7 +200,7 @@ impl AuditDevice {
             .await;
         let Err(refused) = accepted else { return Ok(()) };
         if let Some(sum) = sum {
-            self.lock().strangers.restore(sum);
+            self.lock().flood.restore(sum);
         }
         self.rescue(request.path, refused, Kind::Response, |out| record::response(out, request, response))
     }
@@ -201,11 +209,11 @@ impl AuditDevice {
 impl AuditSink for AuditDevice {
     fn announce<'a>(&'a self, request: &'a RequestRecord<'a>) -> BoxFuture<'a, Result<(), AuditRefused>> {
         Box::pin(async move {
-            if matches!(request.actor, ActorRecord::Anonymous) {
+            if is_stranger(&request.actor) {
                 let mut state = self.lock();
-                // In a flood of logins that prove nothing a line and a sync for each would be the attack. Whoever succeeds
-                // is recorded, token and all, before the reply.
-                if !state.failing && !state.strangers.has_room(self.clock.boottime()) {
+                // In a flood of logins that prove nothing a line and a sync for each would be the attack. Whoever
+                // succeeds is recorded, token and all, before the reply.
+                if !state.failing && !state.flood.has_room_for_a_stranger(self.clock.boottime()) {
                     return Ok(());
                 }
             }
@@ -223,7 +231,7 @@ impl AuditSink for AuditDevice {
         request: &'a RequestRecord<'a>,
         response: &'a ResponseRecord<'a>,
     ) -> BoxFuture<'a, Result<(), AuditRefused>> {
-        Box::pin(self.respond(request, response))
+        Box::pin(self.respond(request, response, stranger(request, response)))
     }
 
     fn record<'a>(
@@ -232,7 +240,7 @@ impl AuditSink for AuditDevice {
         response: &'a ResponseRecord<'a>,
     ) -> BoxFuture<'a, Result<(), AuditRefused>> {
         // The line of a response tells its request too, so one line holds both.
-        Box::pin(self.respond(request, response))
+        Box::pin(self.respond(request, response, stranger(request, response).or(refused(request, response))))
     }
 }
 
@@ -294,6 +302,32 @@ impl Queue {
 impl std::fmt::Debug for AuditDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AuditDevice({:?})", self.policy)
+    }
+}
+
+/// Of requests that prove nothing: the bearer of a token that is none is as much a stranger as who has none.
+fn is_stranger(actor: &ActorRecord<'_>) -> bool {
+    match actor {
+        ActorRecord::Anonymous => true,
+        ActorRecord::Unknown { .. } => host::in_force("audit-bad-token-is-stranger"),
+        ActorRecord::Token { .. } | ActorRecord::Boot | ActorRecord::Local { .. } => false,
+    }
+}
+
+fn stranger(request: &RequestRecord<'_>, response: &ResponseRecord<'_>) -> Option<Asker<'static>> {
+    let limited = response.stranger || (is_stranger(&request.actor) && response.issued.is_none());
+    limited.then_some(Asker::Stranger)
+}
+
+/// A token's request that was refused before it was announced. What was announced was allowed, and is told to its end.
+fn refused<'a>(request: &RequestRecord<'a>, response: &ResponseRecord<'_>) -> Option<Asker<'a>> {
+    match request.actor {
+        ActorRecord::Token { token_code, accessor_code, .. }
+            if (400..500).contains(&response.status) && host::in_force("audit-refusals-limited") =>
+        {
+            Some(Asker::Token { token_code, accessor_code })
+        }
+        _ => None,
     }
 }
 

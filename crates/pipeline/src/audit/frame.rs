@@ -10,7 +10,8 @@
 //! 32  n  body (a JSON object), zeros up to a multiple of 32
 //!    32  link of the chain
 //! ```
-//! Integers are big-endian. Every frame begins at a multiple of 32, so that what survives behind a damaged place can be found.
+//! Integers are big-endian. Every frame begins at a multiple of 32, so that what survives behind a damaged place can be
+//! found.
 
 use super::chain::{ChainKey, LINK_BYTES, Link};
 
@@ -29,8 +30,8 @@ pub enum Kind {
     Alarm,
     /// The device failed and works again.
     Repaired,
-    /// Requests of strangers that were counted instead of written one by one.
-    Strangers,
+    /// Requests that were counted instead of written one by one.
+    Counted,
 }
 
 impl Kind {
@@ -42,7 +43,7 @@ impl Kind {
             Self::Closed => 4,
             Self::Alarm => 5,
             Self::Repaired => 6,
-            Self::Strangers => 7,
+            Self::Counted => 7,
         }
     }
 
@@ -54,7 +55,7 @@ impl Kind {
             4 => Self::Closed,
             5 => Self::Alarm,
             6 => Self::Repaired,
-            7 => Self::Strangers,
+            7 => Self::Counted,
             _ => return None,
         })
     }

@@ -1,8 +1,8 @@
-//! Strangers may knock as often as they like, but not write the log full: what they ask without a valid token is written one
-//! by one up to a rate, and beyond it counted into one record. Whoever gets a token is no stranger.
+//! Whoever is refused may knock as often as he likes, but not write the log full: what he asks is written one by one up
+//! to a rate, and beyond it counted into one record.
 //!
-//! At the slowest refill 2 x 1440 records a day are possible, some 1.2 MB: a flood needs weeks to push a day of history out
-//! of a ring of 32 MB, and every record of it tells the count.
+//! At the slowest refill 2 x 1440 records a day are possible, some 1.2 MB: a flood needs weeks to push a day of history
+//! out of a ring of 32 MB, and every record of it tells the count.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use host::{BootTime, WallTime};
 
 /// The bucket, and the count of what did not fit into it.
 #[derive(Debug)]
-pub(crate) struct Strangers {
+pub(crate) struct Bucket {
     tokens: u32,
     refilled: Option<BootTime>,
     counted: Option<Counted>,
@@ -27,16 +27,27 @@ pub(crate) struct Counted {
 
 /// What to do with one request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Verdict {
+pub(crate) enum Verdict<S = Counted> {
     /// Write it, after the sum of what was counted before, if any.
-    Write(Option<Counted>),
+    Write(Option<S>),
     /// It is counted.
     Counted,
     /// It is counted, and the sum is due.
-    Sum(Counted),
+    Sum(S),
 }
 
-impl Strangers {
+impl Verdict {
+    /// The same, of a sum that tells more.
+    pub(crate) fn map<S>(self, tell: impl FnOnce(Counted) -> S) -> Verdict<S> {
+        match self {
+            Self::Write(sum) => Verdict::Write(sum.map(tell)),
+            Self::Counted => Verdict::Counted,
+            Self::Sum(sum) => Verdict::Sum(tell(sum)),
+        }
+    }
+}
+
+impl Bucket {
     pub(crate) fn new() -> Self {
         Self { tokens: BURST, refilled: None, counted: None }
     }
@@ -85,6 +96,12 @@ impl Strangers {
         self.tokens > 0
     }
 
+    /// Whether nothing would be lost if it were made anew.
+    pub(crate) fn is_idle(&mut self, now: BootTime) -> bool {
+        self.refill(now);
+        self.tokens == BURST && self.counted.is_none()
+    }
+
     fn refill(&mut self, now: BootTime) {
         let refilled = *self.refilled.get_or_insert(now);
         let steps = now.since(refilled).as_millis() / REFILL.as_millis();
@@ -106,9 +123,9 @@ pub(crate) mod tests {
 
     /// A sum of `count` requests, all at one moment.
     pub(crate) fn a_sum(count: u32, at: WallTime) -> Option<Counted> {
-        let mut strangers = Strangers::new();
-        (0..BURST + count).for_each(|_| _ = strangers.knock(BootTime(0), at));
-        strangers.due(None)
+        let mut bucket = Bucket::new();
+        (0..BURST + count).for_each(|_| _ = bucket.knock(BootTime(0), at));
+        bucket.due(None)
     }
 
     fn at(ms: u64) -> (BootTime, WallTime) {
@@ -117,12 +134,12 @@ pub(crate) mod tests {
 
     #[test]
     fn a_day_of_flood_writes_a_bounded_number_of_records() {
-        let mut strangers = Strangers::new();
+        let mut bucket = Bucket::new();
         let (mut written, mut summed) = (0u64, 0u64);
         let total = 24 * 3600 * 20;
         for i in 0..total {
             let (now, wall) = at(i * 50); // 20 a second
-            match strangers.knock(now, wall) {
+            match bucket.knock(now, wall) {
                 Verdict::Write(sum) => {
                     written += 1 + u64::from(sum.is_some());
                     summed += 1 + sum.map_or(0, |s| s.count);
@@ -134,30 +151,30 @@ pub(crate) mod tests {
                 }
             }
         }
-        summed += strangers.due(None).map_or(0, |s| s.count);
+        summed += bucket.due(None).map_or(0, |s| s.count);
         assert_eq!(summed, total, "every request is written or counted");
         assert!(written <= u64::from(BURST) + 2 * 1440, "{written}");
     }
 
     #[test]
     fn a_quiet_house_sees_each_knock() {
-        let mut strangers = Strangers::new();
+        let mut bucket = Bucket::new();
         for i in 0..500 {
             let (now, wall) = at(i * 61_000);
-            assert_eq!(strangers.knock(now, wall), Verdict::Write(None), "{i}");
+            assert_eq!(bucket.knock(now, wall), Verdict::Write(None), "{i}");
         }
     }
 
     #[test]
     fn a_sum_that_could_not_be_written_is_kept() {
-        let mut strangers = Strangers::new();
+        let mut bucket = Bucket::new();
         for _ in 0..BURST + 3 {
-            strangers.knock(at(0).0, at(0).1);
+            bucket.knock(at(0).0, at(0).1);
         }
-        assert_eq!(strangers.due(Some(BootTime(59_999))), None);
-        let sum = strangers.due(Some(BootTime(60_000))).unwrap();
+        assert_eq!(bucket.due(Some(BootTime(59_999))), None);
+        let sum = bucket.due(Some(BootTime(60_000))).unwrap();
         assert_eq!(sum.count, 3);
-        strangers.restore(sum);
-        assert_eq!(strangers.due(None), Some(sum));
+        bucket.restore(sum);
+        assert_eq!(bucket.due(None), Some(sum));
     }
 }

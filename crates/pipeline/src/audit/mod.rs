@@ -1,16 +1,18 @@
 //! The default audit device: a ring of preallocated segments whose records are chained by HMAC.
 //!
 //! ```text
-//! device  records of a turn -> one write        limit   strangers, by rate
+//! device  records of a turn -> one write        flood, limit  what proves nothing, by rate and asker
 //! record  a line of JSON, never a value         ring    segments, the next over the oldest
 //! frame, segment, chain  the bytes on the disk  open    the end again, after any crash     read  prove it all
 //! ```
-//! What it proves, to whoever has the key: nothing was changed, added, moved or taken out between the oldest record and the
-//! newest. What it cannot prove alone is that the newest record is the last: whoever cuts the tail off leaves a shorter log
-//! that is whole. The store's sequence numbers in it, compared both ways at the opening, are what tells of that.
+//! What it proves, to whoever has the key: nothing was changed, added, moved or taken out between the oldest record and
+//! the newest. What it cannot prove alone is that the newest record is the last: whoever cuts the tail off leaves a
+//! shorter log that is whole. The store's sequence numbers in it, compared both ways at the opening, are what tells of
+//! that.
 
 mod chain;
 mod device;
+mod flood;
 mod frame;
 mod limit;
 mod open;

@@ -1,8 +1,8 @@
 //! Finding the end of the ring again, and what is wrong with it.
 //!
-//! What a power cut can leave is mended without a word of alarm; everything else is an [`Alarm`], which is written into the
-//! ring itself and handed to the caller. No alarm keeps the device from starting: a log that was tampered with is worth
-//! going on with, as long as it says so.
+//! What a power cut can leave is mended without a word of alarm; everything else is an [`Alarm`], which is written into
+//! the ring itself and handed to the caller. No alarm keeps the device from starting: a log that was tampered with is
+//! worth going on with, as long as it says so.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -94,7 +94,8 @@ impl Ring {
         }
         let reserve_path = dir.join(RESERVE_NAME);
         let mut reserve = disk.open_rw(&reserve_path).map_err(|e| OpenError::disk(&reserve_path, e))?;
-        // At its full length too: a copy that was put back may be sparse. Where nothing is missing it costs two microseconds.
+        // At its full length too: a copy that was put back may be sparse. Where nothing is missing it costs two
+        // microseconds.
         reserve.allocate(found.segment_bytes).map_err(|e| OpenError::disk(&reserve_path, e))?;
 
         // Every generation back from the newest must lie in its slot; the oldest may be under an unfinished header.

@@ -43,8 +43,8 @@ pub struct Verification {
     pub alarms: Vec<Alarm>,
 }
 
-/// Proves the whole ring in `dir`, oldest first, and shows each proven record to `see`. Reads only; may run beside the device,
-/// and then may find the record that is just being written torn.
+/// Proves the whole ring in `dir`, oldest first, and shows each proven record to `see`. Reads only; may run beside the
+/// device, and then may find the record that is just being written torn.
 ///
 /// # Errors
 /// [`ReadRingError`] when the disk fails; damage is no error but an [`Alarm`].

@@ -1,11 +1,13 @@
 //! A record as one line of JSON, in Vault's field names.
 //!
-//! Vault writes every string of a body as an HMAC. We leave bodies out altogether: a code of a short secret can be guessed by
-//! whoever has the device, and no question that an audit answers needs it. Tokens and accessors stand as codes.
+//! Vault writes every string of a body as an HMAC. We leave bodies out altogether: a code of a short secret can be
+//! guessed by whoever has the device, and no question that an audit answers needs it. Tokens and accessors stand as
+//! codes.
 
 use host::WallTime;
 use serde::Serialize;
 
+use super::flood::{Sum, SumOf};
 use super::frame::MAX_BODY_BYTES;
 use super::limit::Counted;
 use crate::sink::{ActorRecord, RequestRecord, ResponseRecord};
@@ -20,26 +22,31 @@ pub(crate) fn response(out: &mut Vec<u8>, request: &RequestRecord<'_>, response:
     write(out, &Line { kind: "response", at: response.at, request, response: Some(response) });
 }
 
-/// The line of strangers' requests that were counted.
-pub(crate) fn strangers(out: &mut Vec<u8>, at: WallTime, sum: &Counted) {
+/// The line of requests that were counted.
+pub(crate) fn counted(out: &mut Vec<u8>, at: WallTime, sum: &Sum) {
     #[derive(Serialize)]
-    struct Strangers<'a> {
+    struct Line<'a> {
         time: &'a str,
         r#type: &'static str,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        auth: Option<Auth<'a>>,
         count: u64,
         first: &'a str,
         last: &'a str,
         error: &'static str,
     }
-    let line = Strangers {
-        time: &at.to_rfc3339(),
-        r#type: "strangers",
-        count: sum.count,
-        first: &sum.first.to_rfc3339(),
-        last: &sum.last.to_rfc3339(),
-        error: "requests without a valid token, counted instead of written",
+    let refusals = ("refusals", "requests that a token may not make, counted instead of written");
+    let ((r#type, error), auth) = match &sum.of {
+        SumOf::Strangers => (("strangers", "requests without a valid token, counted instead of written"), None),
+        SumOf::Tokens => (refusals, None),
+        SumOf::Token { token_code, accessor_code } => {
+            let of = Auth { client_token: Some(token_code), accessor: Some(accessor_code), ..Auth::default() };
+            (refusals, Some(of))
+        }
     };
-    write(out, &line);
+    let Counted { count, first, last, .. } = sum.counted;
+    let (time, first, last) = (&*at.to_rfc3339(), &*first.to_rfc3339(), &*last.to_rfc3339());
+    write(out, &Line { time, r#type, auth, count, first, last, error });
 }
 
 fn write(out: &mut Vec<u8>, line: &impl Serialize) {
@@ -104,6 +111,12 @@ struct Request<'a> {
     remote_uid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remote_pid: Option<u32>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_certificate_common_name: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_certificate_serial_number: Option<&'a str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    client_certificate_sha256: Option<&'a str>,
 }
 
 #[derive(Serialize)]
@@ -155,6 +168,11 @@ impl Serialize for Line<'_> {
                 remote_port: ip.map(|a| a.port()),
                 remote_uid: uid.map(|u| u.0),
                 remote_pid: uid.map(|u| u.1),
+                client_certificate_common_name: request.certificate.map(|c| printable(&c.common_name)),
+                client_certificate_serial_number: request
+                    .certificate
+                    .map(|c| cut_to(&c.serial_number, MOST_NAME_BYTES)),
+                client_certificate_sha256: request.certificate.map(|c| cut_to(&c.sha256, MOST_NAME_BYTES)),
             },
             response: response.map(|r| Response {
                 status: r.status,
@@ -202,7 +220,16 @@ fn auth<'a>(actor: &ActorRecord<'a>) -> Auth<'a> {
 
 /// The beginning of a text that somebody else chose: at most 1024 bytes of it.
 fn cut(text: &str) -> &str {
-    &text[..text.floor_char_boundary(MOST_TEXT_BYTES)]
+    cut_to(text, MOST_TEXT_BYTES)
+}
+
+fn cut_to(text: &str, bytes: usize) -> &str {
+    &text[..text.floor_char_boundary(bytes)]
+}
+
+/// The name in a certificate that nobody has vouched for: a stranger may put anything there.
+fn printable(name: &str) -> String {
+    cut_to(name, MOST_NAME_BYTES).replace(char::is_control, "?")
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over by reference")]
@@ -212,17 +239,22 @@ fn is_zero(n: &usize) -> bool {
 
 /// Of any one text that a caller or an operator chose (`api::MAX_PATH_BYTES` is as long).
 const MOST_TEXT_BYTES: usize = 1024;
+/// Of each of the words that name a certificate: a common name has at most 64 characters (RFC 5280, appendix A.1).
+const MOST_NAME_BYTES: usize = 128;
 /// Of the policies' names together.
 const MOST_POLICY_BYTES: usize = 4 * 1024;
 /// A control character becomes `\u0000`. Paths have none, quotes and backslashes double.
 const WORST_ESCAPE: usize = 2;
-// Path, mount, display name, rule and error, doubled by escapes; policies; the rest is of fixed size.
-const _: () = assert!(5 * WORST_ESCAPE * MOST_TEXT_BYTES + MOST_POLICY_BYTES + 1024 <= MAX_BODY_BYTES);
+// Path, mount, display name, rule and error, and what names a certificate, doubled by escapes; policies; the rest is of
+// fixed size.
+const _: () =
+    assert!(WORST_ESCAPE * (5 * MOST_TEXT_BYTES + 3 * MOST_NAME_BYTES) + MOST_POLICY_BYTES + 1024 <= MAX_BODY_BYTES);
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
     use crate::sink::{IssuedRecord, MountRecord, RequestId};
+    use api::CertificateName;
 
     pub(crate) const CODE_A: &str = "hmac-sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa";
     pub(crate) const CODE_B: &str = "hmac-sha256:bbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbbb";
@@ -256,6 +288,7 @@ pub(crate) mod tests {
             },
             rule: Some("secret/edgex/core-data/*"),
             peer: &tcp,
+            certificate: None,
         };
         let ok = ResponseRecord { at: AT, status: 200, error: None, issued: None, sequence: None, stranger: false };
         let write = RequestRecord { operation: "create", peer: &unix, ..read.clone() };
@@ -280,10 +313,22 @@ pub(crate) mod tests {
         let logged_in = ResponseRecord { issued: Some(issued), sequence: Some(41), ..ok.clone() };
         let boot =
             RequestRecord { actor: ActorRecord::Boot, peer: &api::PeerAddress::Internal, rule: None, ..write.clone() };
+        let shown = CertificateName {
+            common_name: "device-07".into(),
+            serial_number: "403270167673544563408561353332365855293673838196".into(),
+            sha256: "ab".repeat(32),
+        };
+        let by_certificate = RequestRecord {
+            path: "auth/cert/login",
+            mount: Some(MountRecord { path: "auth/cert/", kind: "cert", accessor: "auth_cert_e56cbc4d" }),
+            certificate: Some(&shown),
+            ..login.clone()
+        };
         let sum = match crate::audit::limit::tests::a_sum(12, AT) {
             Some(sum) => sum,
             None => panic!("what is beyond the burst are counted"),
         };
+        let of_a_token = SumOf::Token { token_code: CODE_A.into(), accessor_code: CODE_B.into() };
         let lines = [
             text(|o| request(o, &read)),
             text(|o| response(o, &read, &ok)),
@@ -291,8 +336,11 @@ pub(crate) mod tests {
             text(|o| response(o, &write, &ResponseRecord { status: 204, sequence: Some(40), ..ok.clone() })),
             text(|o| response(o, &refused, &denial)),
             text(|o| response(o, &login, &logged_in)),
+            text(|o| response(o, &by_certificate, &logged_in)),
             text(|o| request(o, &boot)),
-            text(|o| strangers(o, AT, &sum)),
+            text(|o| counted(o, AT, &Sum { counted: sum, of: SumOf::Strangers })),
+            text(|o| counted(o, AT, &Sum { counted: sum, of: of_a_token })),
+            text(|o| counted(o, AT, &Sum { counted: sum, of: SumOf::Tokens })),
         ]
         .concat();
         let golden = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/golden/audit.jsonl");
@@ -306,6 +354,7 @@ pub(crate) mod tests {
     fn no_record_outgrows_its_frame() {
         let long = "\"".repeat(4096);
         let policies: Vec<String> = (0..500).map(|i| format!("{i}-{}", "\\".repeat(100))).collect();
+        let name = CertificateName { common_name: long.clone(), serial_number: long.clone(), sha256: long.clone() };
         let record = RequestRecord {
             id: RequestId::from_random([7; 16]),
             at: AT,
@@ -321,6 +370,7 @@ pub(crate) mod tests {
             },
             rule: Some(&long),
             peer: &api::PeerAddress::Internal,
+            certificate: Some(&name),
         };
         let end =
             ResponseRecord { at: AT, status: 500, error: Some(&long), issued: None, sequence: None, stranger: false };

@@ -1,12 +1,12 @@
-//! The ring: files of fixed size, reserved when it is made, written one after the other and then over the oldest. A full disk
-//! cannot stop it, and it wears a bounded part of the flash.
+//! The ring: files of fixed size, reserved when it is made, written one after the other and then over the oldest. A
+//! full disk cannot stop it, and it wears a bounded part of the flash.
 //!
 //! ```text
 //! audit/ring-00 .. ring-07    generation g lies in slot g % 8
 //! audit/reserve               for seal, revoke and repair, when the ring fails
 //! ```
-//! A group of records is accepted when its one write has returned. What a crash may leave, and why it can be read again, is
-//! told where the order matters: [`Ring::append`] and `Ring::advance`.
+//! A group of records is accepted when its one write has returned. What a crash may leave, and why it can be read
+//! again, is told where the order matters: [`Ring::append`] and `Ring::advance`.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -146,8 +146,8 @@ impl Ring {
 
     /// Writes the records behind one another: all are accepted on `Ok`, none may be relied on after an error.
     ///
-    /// One write for the group, with an end mark behind it. A failed or cut write leaves the cursor where it was, so that
-    /// the next group is written over its remains.
+    /// One write for the group, with an end mark behind it. A failed or cut write leaves the cursor where it was, so
+    /// that the next group is written over its remains.
     ///
     /// # Errors
     /// [`AppendError`].
@@ -265,8 +265,8 @@ impl Ring {
         self.buffer.resize(self.buffer.len() + ALIGN, 0);
         let slot = self.slot();
         if let Err(cause) = self.files[slot].write_at(&self.buffer, self.at.end) {
-            // A slip is tried again at the same place; what stays bad is left, but not so soon that a flickering disk would
-            // cost a segment of history each time.
+            // A slip is tried again at the same place; what stays bad is left, but not so soon that a flickering disk
+            // would cost a segment of history each time.
             self.failures += 1;
             self.suspect |= self.failures.is_multiple_of(FAILURES_BEFORE_LEAVING);
             return Err(cause.into());
@@ -279,10 +279,10 @@ impl Ring {
 
     /// Goes on to the next segment, over the oldest.
     ///
-    /// The order: what is in this segment, synced; the next header, synced; the closing record, synced; only then records in
-    /// the next. A cut after the header finds an empty segment whose start is the link of the closing record, which can
-    /// be made again (`tests::a_power_cut_at_any_write_or_sync_is_mended`). A closed segment without a next header is
-    /// therefore never the work of a power cut.
+    /// The order: what is in this segment, synced; the next header, synced; the closing record, synced; only then
+    /// records in the next. A cut after the header finds an empty segment whose start is the link of the closing
+    /// record, which can be made again (`tests::a_power_cut_at_any_write_or_sync_is_mended`). A closed segment without
+    /// a next header is therefore never the work of a power cut.
     pub(crate) fn advance(&mut self, leave: Leave) -> Result<(), AppendError> {
         let mut next = Cursor { generation: self.at.generation + 1, end: HEADER_BYTES as u64, ..self.at };
         let mut closing = Vec::new();

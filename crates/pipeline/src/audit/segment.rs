@@ -12,8 +12,8 @@
 //!  96 32  code of bytes 0 to 95
 //! 128     records
 //! ```
-//! A reused segment still has older records behind its end. Their sequences are lower, which tells them from records that
-//! belong to this generation and lie behind a damaged place.
+//! A reused segment still has older records behind its end. Their sequences are lower, which tells them from records
+//! that belong to this generation and lie behind a damaged place.
 
 use std::io;
 
@@ -151,8 +151,8 @@ pub(crate) fn walk_parts(
 
 /// Judges what lies behind the last proven record.
 ///
-/// A power cut may lose any of the pages written since the last sync, in any order, so records may survive behind a hole.
-/// Each of them tells what was durable when it was written: if the hole was, no power cut made it.
+/// A power cut may lose any of the pages written since the last sync, in any order, so records may survive behind a
+/// hole. Each of them tells what was durable when it was written: if the hole was, no power cut made it.
 fn tail(image: &mut impl Parts, proven: &Walk, key: &ChainKey) -> io::Result<Tail> {
     let mut until = None;
     let mut tried = 0;

@@ -2,12 +2,15 @@
 
 use std::collections::BTreeMap;
 
+use api::Ttl;
 use serde::{Deserialize, Serialize};
 use store::{StorePath, StoreTime};
 
+use super::renew::TtlRules;
 use crate::error::EngineError;
 
-/// A token's place in the store: its code under the store's key for tokens. Whoever reads it cannot make the token of it.
+/// A token's place in the store: its code under the store's key for tokens. Whoever reads it cannot make the token of
+/// it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TokenId(pub(crate) [u8; 32]);
 
@@ -88,7 +91,8 @@ pub struct TokenEntry {
     /// Seconds after which even a periodic token ends; zero for no limit.
     #[serde(default)]
     pub explicit_max_ttl: u64,
-    /// Seconds after which a token that is not periodic ends, from its mount or role; zero for no limit.
+    /// Seconds after which a token that is not periodic ends, as its mount and user had it when this was written; zero
+    /// for no limit.
     #[serde(default)]
     pub max_ttl: u64,
     /// When it was made.
@@ -101,6 +105,10 @@ pub struct TokenEntry {
     pub keep_until_ms: Option<u64>,
     /// When this entry was written.
     pub written_ms: u64,
+    /// The number of the renewal that it holds, the first being 1. A noted renewal counts if its number is higher:
+    /// times would not tell two renewals of one millisecond apart.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub renewals: u64,
     /// In which life of the process.
     pub life: u64,
     /// The last renewal by the wall clock, nanoseconds since 1970.
@@ -137,6 +145,15 @@ impl TokenEntry {
         }
     }
 
+    /// Takes over the rules of today; whether they are those that were written.
+    pub(super) fn take(&mut self, rules: &TtlRules) -> bool {
+        let TtlRules { period, explicit_max_ttl, max_ttl, .. } = *rules;
+        let today = [period, explicit_max_ttl, max_ttl].map(Ttl::as_seconds);
+        let written = [self.period, self.explicit_max_ttl, self.max_ttl];
+        [self.period, self.explicit_max_ttl, self.max_ttl] = today;
+        today == written
+    }
+
     pub(crate) fn decode(bytes: &[u8]) -> Result<Self, EngineError> {
         // What the barrier has opened was written by us; if it cannot be read it is another version's, and no token.
         serde_json::from_slice(bytes).map_err(|e| EngineError::internal(format!("a token entry cannot be read: {e}")))
@@ -145,6 +162,11 @@ impl TokenEntry {
     pub(crate) fn encode(&self) -> secret::SecretBytes {
         secret::SecretBytes::new(serde_json::to_vec(self).expect("an entry of strings and numbers is JSON"))
     }
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands it over by reference")]
+fn is_zero(n: &u64) -> bool {
+    *n == 0
 }
 
 pub(crate) fn accessor_path(accessor: &str) -> StorePath {
@@ -176,3 +198,18 @@ const SYS: &str = "sys";
 const TOKENS: &str = "token";
 const ACCESSORS: &str = "accessor";
 const CHILDREN: &str = "child";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_entry_from_before_renewals_were_numbered_reads_and_stays_as_it_is() {
+        let kept = r#"{"accessor":"a","policies":["default"],"path":"auth/token/create","display_name":"token","renewable":true,"creation_ttl":3600,"period":0,"explicit_max_ttl":0,"max_ttl":2764800,"issued_ms":1,"issued_wall":2,"expires_ms":3600001,"keep_until_ms":7200001,"written_ms":1,"life":4}"#;
+        let entry = TokenEntry::decode(kept.as_bytes()).unwrap();
+        assert_eq!(entry.renewals, 0);
+        assert_eq!(entry.encode().expose(), kept.as_bytes());
+        let renewed = TokenEntry { renewals: 7, ..entry };
+        assert_eq!(TokenEntry::decode(renewed.encode().expose()).unwrap(), renewed);
+    }
+}

@@ -101,13 +101,14 @@ impl Tokens {
             expires_ms: (!new.for_ever).then(|| now.plus(ttl.as_duration()).0),
             keep_until_ms: None,
             written_ms: now.0,
+            renewals: 0,
             life: self.life(),
             renewed_wall: None,
             boot: new.this_boot_only.then(|| self.boot_id.clone()),
         };
         renew::set_head_room(&mut made, ttl.as_seconds());
-        // One commit: a token without its accessor could not be revoked by who lost it, and one without its place in the
-        // tree would be missed when the tree is counted.
+        // One commit: a token without its accessor could not be revoked by who lost it, and one without its place in
+        // the tree would be missed when the tree is counted.
         let code = SecretBytes::new(hex::encode(id.0).into_bytes());
         txn.put_at(entry::accessor_path(&made.accessor), code);
         if let Some(parent) = made.parent {

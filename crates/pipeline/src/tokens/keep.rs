@@ -18,6 +18,7 @@ pub(super) struct Note {
     expires_ms: u64,
     wall: i128,
     at_ms: u64,
+    number: u64,
 }
 
 /// Where the sweep stands.
@@ -48,7 +49,8 @@ impl Tokens {
         Ok(())
     }
 
-    /// Writes all notes down and marks the stop as clean, in that order: notes that are missing below a mark would be lost.
+    /// Writes all notes down and marks the stop as clean, in that order: notes that are missing below a mark would be
+    /// lost.
     ///
     /// # Errors
     /// [`EngineError`]: the next start treats this stop as a crash, which kills no token.
@@ -64,8 +66,8 @@ impl Tokens {
         Ok(())
     }
 
-    /// Writes down the notes whose head room is three quarters used, with all others at hand in the same commit, and sweeps
-    /// a bounded number of tokens that are dead.
+    /// Writes down the notes whose head room is three quarters used, with all others at hand in the same commit, and
+    /// sweeps a bounded number of tokens that are dead.
     ///
     /// # Errors
     /// [`EngineError`]; what is left is done next time.
@@ -78,15 +80,23 @@ impl Tokens {
     }
 
     /// Notes a renewal whose end is durable already.
-    pub(super) fn note(&self, id: TokenId, expires_ms: u64, wall: i128) {
+    pub(super) fn note(&self, id: TokenId, entry: &TokenEntry, expires_ms: u64, wall: i128) {
         let at_ms = self.now().0;
-        self.notes().insert(id, Note { expires_ms, wall, at_ms });
+        let mut notes = self.notes();
+        let number = after(entry, notes.get(&id));
+        notes.insert(id, Note { expires_ms, wall, at_ms, number });
+    }
+
+    /// The number of a renewal that is about to be written: whatever was noted before it counts no longer with its
+    /// commit.
+    pub(super) fn next_renewal(&self, id: TokenId, entry: &TokenEntry) -> u64 {
+        after(entry, self.notes().get(&id))
     }
 
     /// When a loaded token ends, and when it was last renewed.
     pub(super) fn end_of(&self, id: TokenId, entry: &TokenEntry) -> (Option<u64>, Option<i128>) {
-        // A note older than the entry was written down with it.
-        if let Some(note) = self.notes().get(&id).filter(|n| n.at_ms >= entry.written_ms) {
+        // A note that is not newer than the entry was written down with it, or replaced by it.
+        if let Some(note) = self.notes().get(&id).filter(|n| n.number > entry.renewals) {
             return (Some(note.expires_ms), Some(note.wall));
         }
         if self.is_exact(entry) {
@@ -118,7 +128,7 @@ impl Tokens {
             let entry = live.entry();
             let (Some(end), Some(keep)) = (entry.expires_ms, entry.keep_until_ms) else { continue };
             let (used, room) = (note.expires_ms.saturating_sub(end), keep.saturating_sub(end));
-            if note.at_ms >= entry.written_ms && used.saturating_mul(4) >= room.saturating_mul(3) {
+            if note.number > entry.renewals && used.saturating_mul(4) >= room.saturating_mul(3) {
                 return Ok(true);
             }
         }
@@ -138,14 +148,15 @@ impl Tokens {
         for (id, note) in &noted {
             let Some(found) = self.ground.store.get(&id.path()).await? else { continue };
             let mut entry = TokenEntry::decode(found.value.expose())?;
-            if note.at_ms < entry.written_ms {
+            if note.number <= entry.renewals {
                 continue;
             }
             let ahead = note.expires_ms.saturating_sub(note.at_ms) / 1000;
             entry.expires_ms = Some(note.expires_ms);
             entry.renewed_wall = Some(note.wall);
-            // The moment of the note, not of the writing: a renewal that comes between the two is newer than this entry.
             entry.written_ms = note.at_ms;
+            // A renewal that comes between the note and its commit has a higher number, and counts.
+            entry.renewals = note.number;
             entry.life = self.life();
             renew::set_head_room(&mut entry, ahead);
             batch.conds.push(Cond::VersionIs(id.path(), found.version));
@@ -164,14 +175,15 @@ impl Tokens {
         }
         let mut notes = self.notes();
         for (id, written) in &noted {
-            if notes.get(id).is_some_and(|n| n.at_ms == written.at_ms && n.expires_ms == written.expires_ms) {
+            if notes.get(id).is_some_and(|n| n.number == written.number) {
                 notes.remove(id);
             }
         }
         Ok(noted.len())
     }
 
-    /// Rewrites entries that count by `keep_until` so that they count exactly; `false` if there are too many for one stop.
+    /// Rewrites entries that count by `keep_until` so that they count exactly; `false` if there are too many for one
+    /// stop.
     async fn rewrite_inexact(&self) -> Result<bool, EngineError> {
         if self.after_clean_stop.load(Ordering::Acquire) {
             return Ok(true);
@@ -241,6 +253,11 @@ impl Tokens {
     fn notes(&self) -> MutexGuard<'_, HashMap<TokenId, Note>> {
         self.noted.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// The number after the last renewal of a token, written or noted.
+fn after(entry: &TokenEntry, noted: Option<&Note>) -> u64 {
+    noted.map_or(0, |n| n.number).max(entry.renewals).saturating_add(1)
 }
 
 fn root() -> StorePath {

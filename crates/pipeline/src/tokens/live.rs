@@ -7,6 +7,7 @@ use policy::Compiled;
 use store::{StoreTime, Version};
 
 use super::entry::{TokenEntry, TokenId};
+use crate::mounts::Mounts;
 use crate::sink::ActorRecord;
 
 /// What a token may do now.
@@ -19,7 +20,7 @@ pub struct Acl {
 /// The numbers of policies, identities and mounts under which something was compiled.
 pub(crate) type Generation = [u64; 3];
 
-/// The policies, and when they were compiled. `None`: the token's entity or mount is gone.
+/// The policies, and when they were compiled. `None`: the token's entity is gone.
 type CachedAcl = Option<(Generation, Option<Arc<Acl>>)>;
 
 /// A token that was in the store, with its ancestors, when it was loaded.
@@ -85,10 +86,16 @@ impl LiveToken {
         Some(self.renewed_wall.load(Ordering::Acquire)).filter(|w| *w != 0).map(i128::from)
     }
 
-    /// Whether it, and all that it descends from, still stand at `now`. A token lives in the half-open time before its end.
-    pub(crate) fn is_alive(&self, now: StoreTime) -> bool {
+    /// Whether it, and all that it descends from, still stand at `now`: before their ends (a token lives in the
+    /// half-open time before its end), and where they logged in at a mount, that mount is there.
+    pub(crate) fn is_alive(&self, now: StoreTime, mounts: &Mounts) -> bool {
         self.expires().is_none_or(|end| now < end || !host::in_force("tokens-expire"))
-            && self.parent.as_ref().is_none_or(|p| p.is_alive(now))
+            && self
+                .entry
+                .mount
+                .as_ref()
+                .is_none_or(|accessor| mounts.has(accessor) || !host::in_force("logins-end-with-mount"))
+            && self.parent.as_ref().is_none_or(|p| p.is_alive(now, mounts))
     }
 
     pub(crate) fn version(&self) -> Version {

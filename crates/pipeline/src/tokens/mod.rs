@@ -5,18 +5,19 @@
 //! sys/accessor/<accessor>                the code, so that an accessor leads to the entry
 //! sys/child/<code of parent>/<code>      the tree, downwards
 //! ```
-//! **A token lives only while all its ancestors do**, which is looked at when it is loaded. So revoking a tree is one commit
-//! that removes its top, however large the tree: what hangs below is dead at that moment and swept later.
+//! **A token lives only while all its ancestors do**, and the mounts where they logged in, which is looked at in one
+//! place. So revoking a tree is one commit that removes its top, however large the tree: what hangs below is dead at
+//! that moment and swept later.
 //!
-//! **Renewals are gathered.** A renewal every half hour, of twenty services, would write a device's flash a thousand times a
-//! day. So an entry carries two ends: `expires`, as promised when it was written, and `keep_until`, up to one TTL later (24 h
-//! at most). A renewal that ends before `keep_until` is only noted in memory. What is promised is always durable, for
-//! `keep_until` is never before it; after a crash, when the notes are lost, `keep_until` is what counts. So a crash never
-//! kills a live token; it may let a renewable one live longer by at most the head room, never past its hard limit
-//! (`explicit_max_ttl`, `max_ttl`). A clean stop writes the exact ends down, and then they count.
+//! **Renewals are gathered.** A renewal every half hour, of twenty services, would write a device's flash a thousand
+//! times a day. So an entry carries two ends: `expires`, as promised when it was written, and `keep_until`, up to one
+//! TTL later (24 h at most). A renewal that ends before `keep_until` is only noted in memory. What is promised is
+//! always durable, for `keep_until` is never before it; after a crash, when the notes are lost, `keep_until` is what
+//! counts. So a crash never kills a live token; it may let a renewable one live longer by at most the head room, never
+//! past its hard limit (`explicit_max_ttl`, `max_ttl`). A clean stop writes the exact ends down, and then they count.
 //!
-//! **Two classes.** A token that `boot` made for a service carries the kernel's boot id and is refused in every other boot
-//! from the first request on, without a write.
+//! **Two classes.** A token that `boot` made for a service carries the kernel's boot id and is refused in every other
+//! boot from the first request on, without a write.
 
 mod entry;
 mod issue;
@@ -38,33 +39,38 @@ pub use issue::{Issued, NewToken};
 pub(crate) use live::Generation;
 pub use live::{Acl, LiveToken};
 pub use renew::{Renewed, TtlRules};
-pub(crate) use spend::Spent;
+pub(crate) use spend::{Spent, Use};
 
 use crate::authz::Authorized;
 use crate::engine::BoxFuture;
 use crate::error::EngineError;
+use crate::mounts::Mounts;
 use crate::txn::{Ground, Txn};
 
 /// The tokens of a store.
 pub struct Tokens {
     ground: Arc<Ground>,
+    mounts: Arc<Mounts>,
     boot_id: String,
     live: Mutex<HashMap<TokenId, Arc<LiveToken>>>,
     /// Counts the commits that changed or removed a token.
     generation: AtomicU64,
     /// Renewals that are not written down yet.
     noted: Mutex<HashMap<TokenId, keep::Note>>,
-    /// This life of the process: the store's sequence number when it began, which no other life that wrote anything has.
+    /// This life of the process: the store's sequence number when it began, which no other life that wrote anything
+    /// has.
     life: AtomicU64,
     /// The life before stopped cleanly, so that no renewal was lost.
     after_clean_stop: AtomicBool,
     sweep: tokio::sync::Mutex<keep::Sweep>,
+    under_way: spend::UnderWay,
 }
 
 impl Tokens {
-    pub(crate) fn new(ground: &Arc<Ground>) -> Self {
+    pub(crate) fn new(ground: &Arc<Ground>, mounts: &Arc<Mounts>) -> Self {
         Self {
             ground: Arc::clone(ground),
+            mounts: Arc::clone(mounts),
             boot_id: ground.clock.boot_id().to_string(),
             live: Mutex::default(),
             generation: AtomicU64::new(0),
@@ -72,6 +78,7 @@ impl Tokens {
             life: AtomicU64::new(0),
             after_clean_stop: AtomicBool::new(false),
             sweep: tokio::sync::Mutex::default(),
+            under_way: spend::UnderWay::default(),
         }
     }
 
@@ -80,19 +87,20 @@ impl Tokens {
         TokenId(self.ground.store.mac("token", &[token.expose().as_bytes()]))
     }
 
-    /// The token that the caller presented, for the replies that give it back. Only an engine built with the tokens can ask.
+    /// The token that the caller presented, for the replies that give it back. Only an engine built with the tokens can
+    /// ask.
     pub fn presented<'r>(&self, request: &'r Authorized<'_>) -> Option<&'r Token> {
         request.token()
     }
 
-    /// The token with this id if it is good at this moment: there, of this boot, not used up, before its end, and all its
-    /// ancestors likewise.
+    /// The token with this id if it is good at this moment: there, of this boot, not used up, before its end, its mount
+    /// there, and all its ancestors likewise.
     ///
     /// # Errors
     /// [`EngineError`] when the store cannot be read.
     pub async fn live(&self, id: TokenId) -> Result<Option<Arc<LiveToken>>, EngineError> {
         let live = self.known(id).await?;
-        Ok(live.filter(|l| l.entry().uses_left != Some(0) && l.is_alive(self.now())))
+        Ok(live.filter(|l| l.entry().uses_left != Some(0) && self.is_alive(l)))
     }
 
     /// The id of the token that an accessor names.
@@ -118,7 +126,12 @@ impl Tokens {
         format!("hmac-sha256:{}", hex::encode(self.ground.store.mac("audit", &[text])))
     }
 
-    /// The loaded token, used up or not. Its end and its ancestors' ends are for the caller to look at.
+    /// Whether a loaded token and its ancestors stand at this moment, used up or not.
+    pub(crate) fn is_alive(&self, live: &LiveToken) -> bool {
+        live.is_alive(self.now(), &self.mounts)
+    }
+
+    /// The loaded token, used up or not. Whether it stands, [`Tokens::is_alive`] says.
     pub(crate) async fn known(&self, id: TokenId) -> Result<Option<Arc<LiveToken>>, EngineError> {
         let cached = self.cache().get(&id).cloned();
         match cached {

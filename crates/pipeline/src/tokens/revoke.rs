@@ -6,8 +6,8 @@ use crate::error::EngineError;
 use crate::txn::Txn;
 
 impl Tokens {
-    /// Revokes a token and its tree; `false` if it is not there. With the commit all of the tree is dead, though of a very
-    /// large one some entries are swept later.
+    /// Revokes a token and its tree; `false` if it is not there. With the commit all of the tree is dead, though of a
+    /// very large one some entries are swept later.
     ///
     /// # Errors
     /// [`EngineError`].
@@ -34,11 +34,15 @@ impl Tokens {
         Ok(true)
     }
 
-    /// Revokes a token and lets its children stand by themselves; `false` if it is not there.
+    /// Revokes a token and lets its children stand by themselves; `false` if it is not there, or is at its end: its
+    /// children ended with it, and to free them then would be to bring them to life.
     ///
     /// # Errors
     /// 400 with more children than one commit can free.
     pub async fn revoke_orphan(&self, id: TokenId, txn: &mut Txn) -> Result<bool, EngineError> {
+        if self.live(id).await?.is_none() && host::in_force("no-life-after-end") {
+            return Ok(false);
+        }
         let Some(top) = self.entry_of(id, txn).await? else { return Ok(false) };
         let children = txn.list_at(&id.children()).await?;
         if children.len() > TREE_AT_ONCE {

@@ -69,6 +69,7 @@ fn request<'a>(path: &'a str, actor: ActorRecord<'a>) -> RequestRecord<'a> {
         actor,
         rule: None,
         peer: &api::PeerAddress::Internal,
+        certificate: None,
     }
 }
 
@@ -201,24 +202,56 @@ fn a_flood_of_strangers_cannot_push_history_out() {
         *b.clock.0.lock().unwrap() = i * 10; // 100 a second
         let unknown = ActorRecord::Unknown { token_code: super::record::tests::CODE_A };
         run_one(b.device.record(&request("secret/a", unknown), &response(403))).unwrap();
-        let login = request("auth/userpass/login/root", ActorRecord::Anonymous);
-        run_one(b.device.announce(&login)).unwrap();
-        run_one(b.device.conclude(&login, &response(400))).unwrap();
+        // Nonsense in the header of a token makes nobody less of a stranger.
+        for actor in [ActorRecord::Anonymous, unknown] {
+            let login = request("auth/userpass/login/root", actor);
+            run_one(b.device.announce(&login)).unwrap();
+            run_one(b.device.conclude(&login, &response(400))).unwrap();
+        }
     }
     b.device.close().unwrap();
     let (mut first, mut counted, mut lines) = (false, 0, 0);
     let verification = verify(&b.disk, dir(), &key(), |e| {
         first |= e.line.contains("secret/first");
         lines += u64::from(e.kind == Kind::Response);
-        if e.kind == Kind::Strangers {
+        if e.kind == Kind::Counted {
             counted += serde_json::from_str::<serde_json::Value>(e.line).unwrap()["count"].as_u64().unwrap();
         }
     })
     .unwrap();
     assert!(first, "what was there before the flood is still there");
-    assert_eq!(counted + lines, 40_001, "each of them is written or counted");
+    assert_eq!(counted + lines, 60_001, "each of them is written or counted");
     assert!(verification.records < 200, "{}", verification.records);
     assert!(b.counts().0 < 200, "and the disk is not worn: {:?}", b.counts());
+}
+
+#[test]
+fn what_a_token_is_refused_cannot_push_history_out() {
+    let b = bench(SyncPolicy::default());
+    let asked = request("secret/a", TOKEN);
+    run_one(b.device.record(&request("secret/first", TOKEN), &response(200))).unwrap();
+    for i in 0..20_000u64 {
+        *b.clock.0.lock().unwrap() = i * 10; // 100 a second
+        run_one(b.device.record(&asked, &response(403))).unwrap();
+    }
+    // What it may do is written, flood or not.
+    run_one(b.device.record(&request("secret/allowed", TOKEN), &response(200))).unwrap();
+    b.device.close().unwrap();
+    let (mut first, mut last, mut counted, mut lines) = (false, false, 0, 0);
+    let verification = verify(&b.disk, dir(), &key(), |e| {
+        first |= e.line.contains("secret/first");
+        last |= e.line.contains("secret/allowed");
+        lines += u64::from(e.kind == Kind::Response);
+        if e.kind == Kind::Counted {
+            let sum = serde_json::from_str::<serde_json::Value>(e.line).unwrap();
+            assert_eq!(sum["auth"]["client_token"], super::record::tests::CODE_A, "the sum says whose it is");
+            counted += sum["count"].as_u64().unwrap();
+        }
+    })
+    .unwrap();
+    assert!(first && last, "what was there before the flood, and what comes in it, is there");
+    assert_eq!(counted + lines, 20_002, "each of them is written or counted");
+    assert!(verification.records < 100, "{}", verification.records);
 }
 
 #[test]
