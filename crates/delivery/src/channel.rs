@@ -22,8 +22,8 @@ pub trait Channel: Send + Sync {
     /// [`DeliverError`] when that cannot be seen.
     fn verify(&self, to: &Recipient, delivered: &Delivered) -> Result<Standing, DeliverError>;
 
-    /// Sees that the CA's certificate lies beside an intact delivery, and puts it there again if it is gone or another. Whether it
-    /// was put there. The token stays as it is: its service may be using it.
+    /// Sees that the CA's certificate lies beside an intact delivery, and puts it there again if it is gone or another.
+    /// Whether it was put there. The token stays as it is: its service may be using it.
     ///
     /// # Errors
     /// [`DeliverError`].

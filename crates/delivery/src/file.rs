@@ -54,18 +54,40 @@ impl FileChannel {
     /// # Errors
     /// [`DeliverError`]: not in memory, or not safe.
     pub fn prepare(&self) -> Result<(), DeliverError> {
-        check_parents(&*self.disk, &self.secrets, self.us)?;
-        let run_dir = self.secrets.parent().unwrap_or(Path::new("/"));
-        for (dir, mode) in [(run_dir, 0o755), (self.secrets.as_path(), 0o711)] {
+        self.inspect()?;
+        for (dir, mode) in [(self.run_dir(), 0o755), (self.secrets.as_path(), 0o711)] {
             if self.meta(dir)?.is_none() {
                 self.disk.create_dir(dir, mode).map_err(|e| DeliverError::at("make", dir, e))?;
             }
         }
-        let backing = self.medium.backing(&self.secrets).map_err(|e| DeliverError::at("look at", &self.secrets, e))?;
+        Ok(())
+    }
+
+    /// Sees whether `<run_dir>/secrets` is a place for tokens, or would be one when it is made. Makes nothing.
+    ///
+    /// # Errors
+    /// As [`FileChannel::prepare`].
+    pub fn inspect(&self) -> Result<(), DeliverError> {
+        check_parents(&*self.disk, &self.secrets, self.us)?;
+        // What is not there yet is made in the nearest directory that is, on its file system; but `run_dir` itself
+        // alone.
+        let mut there = self.secrets.as_path();
+        while self.meta(there)?.is_none() {
+            let Some(parent) = there.parent() else { break };
+            if there == self.run_dir() {
+                self.disk.check_writable(parent).map_err(|e| DeliverError::at("make", there, e))?;
+            }
+            there = parent;
+        }
+        let backing = self.medium.backing(there).map_err(|e| DeliverError::at("look at", there, e))?;
         if backing == Backing::Disk && !self.on_disk && host::in_force("tokens-in-memory") {
             return Err(DeliverError::OnDisk { path: self.secrets.clone() });
         }
         Ok(())
+    }
+
+    fn run_dir(&self) -> &Path {
+        self.secrets.parent().unwrap_or(Path::new("/"))
     }
 
     /// Makes the service's directory, or sees that the one there is ours and fits.
@@ -182,8 +204,8 @@ impl Channel for FileChannel {
     }
 }
 
-/// Replaces a file so that a reader sees the old one or the new one whole. Not synced on purpose: after a power cut the kernel has
-/// another boot id, and every token of before is refused and issued anew.
+/// Replaces a file so that a reader sees the old one or the new one whole. Not synced on purpose: after a power cut the
+/// kernel has another boot id, and every token of before is refused and issued anew.
 pub(crate) fn place(disk: &dyn Disk, path: &Path, bytes: &[u8], mode: u32, owner: Option<Owner>) -> io::Result<()> {
     let name = path.file_name().and_then(|n| n.to_str()).ok_or(io::ErrorKind::InvalidInput)?;
     let temporary = path.with_file_name(format!(".{name}.new"));
@@ -201,10 +223,13 @@ pub(crate) fn place(disk: &dyn Disk, path: &Path, bytes: &[u8], mode: u32, owner
 
 /// Mode of the service's directory, and its group where it is not ours.
 fn directory_rights(to: &Recipient) -> (u32, Option<u32>) {
-    match to.owner {
-        Some(o) => (0o750, Some(o.gid)),
-        None => (0o700, None),
-    }
+    (directory_mode(to.owner), to.owner.map(|o| o.gid))
+}
+
+/// Mode of the directory of a service that runs as `owner`, or as we do: it is ours, and the service's group may enter
+/// it.
+pub fn directory_mode(owner: Option<Owner>) -> u32 {
+    if owner.is_some() { 0o750 } else { 0o700 }
 }
 
 /// A token's file is under 2 KiB; a longer one is not ours.
@@ -275,7 +300,7 @@ mod tests {
         let refused =
             FileChannel::new(Arc::new(OsDisk), Arc::new(DISK), &run, us(), false).deliver(&sensor(), &sample("s.one"));
         assert!(matches!(refused, Err(DeliverError::OnDisk { .. })), "{refused:?}");
-        assert!(!run.join("secrets/sensor").exists(), "nothing was written");
+        assert!(!run.exists(), "nothing was made");
         FileChannel::new(Arc::new(OsDisk), Arc::new(DISK), &run, us(), true)
             .deliver(&sensor(), &sample("s.one"))
             .unwrap();

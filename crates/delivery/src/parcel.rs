@@ -1,7 +1,7 @@
 //! What a service gets: the reply of a login as Vault words it, and the CA to trust.
 //!
-//! EdgeX's clients read `auth.client_token`, and `auth.entity_id` when they ask for another token; others expect the reply of
-//! `auth/token/create` whole, as `vault` writes it.
+//! EdgeX's clients read `auth.client_token`, and `auth.entity_id` when they ask for another token; others expect the
+//! reply of `auth/token/create` whole, as `vault` writes it.
 
 use std::collections::BTreeMap;
 use std::io::Write;

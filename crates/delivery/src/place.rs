@@ -1,8 +1,8 @@
 //! Where tokens may lie: in memory, below directories that nobody else can change.
 //!
-//! Files are then named by path. That is sound because of [`check_parents`]: where every directory on the way belongs to root or
-//! to us and no one else may write there (or the sticky bit keeps our entries ours), nobody can swap a component between two
-//! of our calls, and there is no race to win.
+//! Files are then named by path. That is sound because of [`check_parents`]: where every directory on the way belongs
+//! to root or to us and no one else may write there (or the sticky bit keeps our entries ours), nobody can swap a
+//! component between two of our calls, and there is no race to win.
 
 use std::io;
 use std::path::{Component, Path, PathBuf};

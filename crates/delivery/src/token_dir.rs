@@ -5,8 +5,9 @@
 //! <dir>/<service>/          the service's, 0700; kept when it is there: containers have it mounted
 //! <dir>/<service>/<file>    the service's
 //! ```
-//! EdgeX gives all of it to one user, who can then put anything in the place of anything. Here the directory of directories is taken
-//! back, so that a service can change nothing but its own directory; and what is written there follows no link.
+//! EdgeX gives all of it to one user, who can then put anything in the place of anything. Here the directory of
+//! directories is taken back, so that a service can change nothing but its own directory; and what is written there
+//! follows no link.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -25,7 +26,8 @@ pub struct TokenDir {
 }
 
 impl TokenDir {
-    /// Tokens go to `dir`/service/`file`, as the user `us`. What belongs to `former`, the user of EdgeX's images, is taken back.
+    /// Tokens go to `dir`/service/`file`, as the user `us`. What belongs to `former`, the user of EdgeX's images, is
+    /// taken back.
     pub fn new(disk: Arc<dyn Disk>, dir: &Path, file: &str, us: u32, former: Option<Owner>) -> Self {
         Self { disk, dir: dir.to_owned(), file: file.to_owned(), us, former }
     }

@@ -1,5 +1,5 @@
-//! The fields of a body, read as leniently as Vault's clients expect: durations as numbers or text, lists as arrays or with
-//! commas, numbers as text. A field that is `null` is not there. No message repeats a value: it may be a secret.
+//! The fields of a body, read as leniently as Vault's clients expect: durations as numbers or text, lists as arrays or
+//! with commas, numbers as text. A field that is `null` is not there. No message repeats a value: it may be a secret.
 
 use std::collections::BTreeMap;
 
@@ -55,7 +55,12 @@ impl<'a> Input<'a> {
     pub(crate) fn flag(&self, name: &str) -> Result<Option<bool>, EngineError> {
         self.field(name, |value| match value {
             Value::Bool(b) => Some(b),
-            Value::String(s) => s.parse().ok(),
+            Value::Number(n) => n.as_u64().and_then(|n| [false, true].get(usize::try_from(n).ok()?).copied()),
+            Value::String(s) => match &*s {
+                "1" | "t" | "T" | "true" | "TRUE" | "True" => Some(true),
+                "" | "0" | "f" | "F" | "false" | "FALSE" | "False" => Some(false),
+                _ => None,
+            },
             _ => None,
         })
     }
@@ -78,6 +83,23 @@ impl<'a> Input<'a> {
         })
     }
 
+    /// A list in which a text is one element, commas and all.
+    pub(crate) fn elements(&self, name: &str) -> Result<Option<Vec<String>>, EngineError> {
+        self.field(name, |value| match value {
+            Value::String(s) => Some(vec![s]),
+            Value::Array(all) => all.into_iter().map(scalar).collect(),
+            _ => None,
+        })
+    }
+
+    /// The fields of an object within.
+    pub(crate) fn object(&self, name: &str) -> Result<Option<Self>, EngineError> {
+        let Some(raw) = self.0.get(name) else { return Ok(None) };
+        let mut fields: Fields<'a> = serde_json::from_str(raw.get()).map_err(|_| wrong(name))?;
+        fields.retain(|_, value| value.get() != "null");
+        Ok(Some(Self(fields)))
+    }
+
     pub(crate) fn map(&self, name: &str) -> Result<Option<BTreeMap<String, String>>, EngineError> {
         self.field(name, |value| match value {
             Value::Object(all) => all.into_iter().map(|(k, v)| Some((k, scalar(v)?))).collect(),
@@ -97,6 +119,15 @@ pub(crate) fn is_write(request: &Authorized<'_>) -> bool {
     matches!(request.operation(), Operation::Create | Operation::Update)
 }
 
+/// The name of a user or a role in a path, in lower case; `None` for what is no name.
+pub(crate) fn name(text: &str) -> Option<String> {
+    let sound = (1..=MAX_NAME_BYTES).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
+    sound.then(|| text.to_ascii_lowercase())
+}
+
+const MAX_NAME_BYTES: usize = 256;
+
 fn scalar(value: Value) -> Option<String> {
     match value {
         Value::String(s) => Some(s),
@@ -107,7 +138,9 @@ fn scalar(value: Value) -> Option<String> {
 }
 
 fn wrong(name: &str) -> EngineError {
-    EngineError::bad_request(format!("error converting input for field {name:?}"))
+    let told = format!("error converting input for field {name:?}");
+    // The name is ours, from the code that asks; the value was the caller's.
+    EngineError::bad_request(told.clone()).because(told)
 }
 
 #[cfg(test)]
@@ -128,6 +161,20 @@ mod tests {
         assert_eq!((i.text("e").unwrap(), i.has("e")), (None, false));
         assert_eq!(i.map("f").unwrap().unwrap()["n"], "1");
         assert_eq!((i.flag("g").unwrap(), i.number("h").unwrap()), (Some(true), Some(3)));
+    }
+
+    #[test]
+    fn flags_as_go_reads_them_and_lists_of_one() {
+        let b = body(r#"{"a":0,"b":"1","c":"F","d":2,"e":"no","f":"x,y","g":{"h":["i"],"j":null,"k":"1h"},"l":""}"#);
+        let i = Input::of(&b).unwrap();
+        for (field, flag) in [("a", false), ("b", true), ("c", false), ("l", false)] {
+            assert_eq!(i.flag(field).unwrap(), Some(flag), "{field}");
+        }
+        assert!(i.flag("d").is_err() && i.flag("e").is_err());
+        assert_eq!(i.elements("f").unwrap().unwrap(), ["x,y"]);
+        let within = i.object("g").unwrap().unwrap();
+        assert_eq!((within.ttl("k").unwrap(), within.has("j")), (Some(Ttl::seconds(3600)), false));
+        assert!(i.object("f").is_err());
     }
 
     #[test]

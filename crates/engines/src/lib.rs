@@ -1,14 +1,19 @@
-//! The HTTP paths of kv, token, userpass, identity, sys: a folder an engine, a file a path.
+//! The HTTP paths of kv, token, userpass, cert, identity, sys: a folder an engine, a file a path.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
+mod cert;
+mod glob;
 mod identity;
 mod input;
 mod kv;
+mod listing;
 mod sys;
+mod terms;
 mod token;
 mod userpass;
 
+pub use cert::Cert;
 pub use identity::Identity;
 pub use kv::Kv;
 pub use sys::{Facts, Phase, Shares, SysEngine};
@@ -32,6 +37,7 @@ pub fn all(
         Arc::clone(&identity) as Arc<dyn Engine>,
         Arc::new(Kv),
         Arc::new(Userpass::new(pool)),
+        Arc::new(Cert),
     ];
     (engines, identity)
 }

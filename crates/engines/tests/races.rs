@@ -107,3 +107,47 @@ fn reads_write_nothing() {
     }
     assert_eq!(house.sequence(), before);
 }
+
+#[test]
+fn use_that_another_request_has_just_spent_is_not_there_for_a_second() {
+    let (house, _, root) = with_meddler();
+    let ask = |token: &str| house.core.handle(request("GET", "auth/token/lookup-self", Value::Null, token));
+    // The first pays, and is left there: the store has its payment, but it has told nobody yet. Where the store was
+    // quicker than the first look, another token is asked with.
+    let (first, token, before) = loop {
+        let body = json!({ "policies": ["default"], "num_uses": 1 });
+        let token = house.post("auth/token/create", body, &root).token();
+        let before = house.sequence();
+        let mut first = Box::pin(ask(&token));
+        if first.as_mut().poll(&mut Context::from_waker(Waker::noop())).is_pending() {
+            break (first, token, before);
+        }
+    };
+    while house.sequence() == before {
+        std::thread::yield_now();
+    }
+    assert_eq!(testkit::block_on(ask(&token)).status().0, 403, "one use, and it is spent");
+    assert_eq!(testkit::block_on(first).status().0, 200, "by the first, whose use it was");
+}
+
+#[test]
+fn of_many_requests_at_once_as_many_pass_as_the_token_has_uses() {
+    let (house, _, root) = with_meddler();
+    for round in 0..20 {
+        let uses = 1 + round % 5;
+        let body = json!({ "policies": ["default"], "num_uses": uses });
+        let token = house.post("auth/token/create", body, &root).token();
+        let start = std::sync::Barrier::new(8);
+        let ask = || {
+            start.wait();
+            let asked = request("GET", "auth/token/lookup-self", Value::Null, &token);
+            testkit::block_on(house.core.handle(asked)).status().0
+        };
+        let statuses: Vec<u16> = std::thread::scope(|scope| {
+            let asking: Vec<_> = (0..8).map(|_| scope.spawn(ask)).collect();
+            asking.into_iter().map(|a| a.join().unwrap()).collect()
+        });
+        assert_eq!(statuses.iter().filter(|s| **s == 200).count(), uses, "round {round}: {statuses:?}");
+        assert!(house.post("auth/token/lookup", json!({ "token": token }), &root).status == 403, "it is gone");
+    }
+}

@@ -1,4 +1,5 @@
-//! Every route is tried by nobody, by a dead token and by a powerless one. Which routes let nobody in stands in a golden list.
+//! Every route is tried by nobody, by a dead token and by a powerless one. Which routes let nobody in stands in a
+//! golden list.
 
 #![allow(clippy::unwrap_used)]
 
@@ -63,6 +64,12 @@ const ROUTES: &[&str] = &[
     "auth/userpass/users/u/password",
     "auth/userpass/users/u/policies",
     "auth/userpass/login/u",
+    "auth/cert/certs",
+    "auth/cert/certs/r",
+    "auth/cert/crls",
+    "auth/cert/crls/l",
+    "auth/cert/config",
+    "auth/cert/login",
     "identity/entity",
     "identity/entity/name/e",
     "identity/entity/id/e",
@@ -93,11 +100,13 @@ fn furnished() -> (House, String) {
     let root = house.root();
     house.post("sys/mounts/secret", json!({ "type": "kv", "options": { "version": "1" } }), &root).is(204);
     house.post("sys/auth/userpass", json!({ "type": "userpass" }), &root).is(204);
+    house.post("sys/auth/cert", json!({ "type": "cert" }), &root).is(204);
     house.post("secret/x", json!({ "a": "b" }), &root).is(204);
     (house, root)
 }
 
-/// The routes at which `token` gets anything but a refusal: 403, or 405 for a verb that the few paths open to all do not have.
+/// The routes at which `token` gets anything but a refusal: 403, or 405 for a verb that the few paths open to all do
+/// not have.
 fn let_in(house: &House, token: &str) -> BTreeSet<String> {
     let mut open = BTreeSet::new();
     for route in ROUTES {
@@ -182,6 +191,52 @@ fn refusals_are_recorded_as_well() {
 }
 
 #[test]
+fn no_value_of_a_body_is_recorded_with_a_refusal() {
+    const VALUE: &str = "hunter2";
+    let (house, root) = furnished();
+    house
+        .post("auth/token/roles/r", json!({ "allowed_policies": ["p"], "disallowed_policies_glob": "x*" }), &root)
+        .is(204);
+    house.post("identity/oidc/key/k", json!({ "algorithm": "ES256" }), &root);
+    house.audit.reasons.lock().unwrap().clear();
+    let told = [
+        ("sys/mounts/m", json!({ "type": VALUE })),
+        ("sys/mounts/m", json!({ "type": "kv", "config": { "default_lease_ttl": VALUE } })),
+        ("sys/mounts/secret/tune", json!({ "default_lease_ttl": VALUE })),
+        ("sys/policies/acl/p", json!({ "policy": format!("path \"{VALUE}\" {{ capabilities = [\"{VALUE}\"] }}") })),
+        ("sys/policies/acl/p", json!({ "policy": format!("{VALUE} {{") })),
+        ("sys/policies/acl/p", json!({ "policy": format!("path \"x\" {{ {VALUE} = 1 }}") })),
+        ("auth/token/roles/s", json!({ "token_type": VALUE })),
+        ("auth/token/create/r", json!({ "policies": [VALUE] })),
+        ("auth/token/create", json!({ "ttl": VALUE })),
+        ("auth/token/create", json!({ "type": VALUE })),
+        ("auth/token/create", json!({ "id": format!("{VALUE} {VALUE}") })),
+        ("auth/token/renew", json!({ "token": VALUE })),
+        ("auth/token/lookup-accessor", json!({ "accessor": VALUE })),
+        ("auth/userpass/users/u", json!({ "password": "x", "token_type": VALUE })),
+        ("auth/cert/certs/r", json!({ "certificate": VALUE })),
+        ("auth/cert/certs/r", json!({ "allowed_metadata_extensions": VALUE })),
+        ("auth/cert/crls/l", json!({ "crl": VALUE })),
+        ("identity/entity-alias", json!({ "name": "n", "mount_accessor": VALUE })),
+        ("identity/entity-alias", json!({ "name": "n", "id": VALUE })),
+        ("identity/oidc/key/k", json!({ "algorithm": VALUE })),
+        ("identity/oidc/role/r", json!({ "key": VALUE })),
+        ("identity/oidc/role/r", json!({ "key": "k", "template": format!("{{{{{VALUE}}}}}") })),
+        ("sys/capabilities-accessor", json!({ "accessor": VALUE, "path": VALUE })),
+    ];
+    let mut repeated = 0;
+    for (path, body) in told {
+        let answer = house.post(path, body.clone(), &root);
+        assert!(answer.status >= 400, "{path} {body} {answer:?}");
+        let reasons = std::mem::take(&mut *house.audit.reasons.lock().unwrap());
+        assert_eq!(reasons.len(), 1, "{path} {body}");
+        assert!(!reasons[0].contains(VALUE), "{path} {body}: {reasons:?}");
+        repeated += usize::from(answer.errors.iter().any(|e| e.contains(VALUE)));
+    }
+    assert!(repeated >= 8, "the caller is told what was wrong, {repeated} times");
+}
+
+#[test]
 fn change_is_announced_before_it_is_made() {
     let (house, root) = furnished();
     house.audit.taken();
@@ -262,6 +317,41 @@ fn policy_counts_from_its_writing_to_its_removal() {
     house.policy("later", r#"path "secret/*" { capabilities = ["read"] }"#, &root);
     house.call("DELETE", "sys/policies/acl/later", Value::Null, &root).is(204);
     house.get("secret/x", &token).is(403);
+}
+
+#[test]
+fn another_spelling_of_a_name_passes_no_policy() {
+    let (house, root) = furnished();
+    let text = r#"path "x" { capabilities = ["read"] }"#;
+    house.policy("prod", text, &root);
+    house.post("sys/mounts/prod", json!({ "type": "kv" }), &root).is(204);
+    house.post("auth/userpass/users/prod", json!({ "password": "pw" }), &root).is(204);
+    house.post("identity/entity/name/prod", json!({}), &root).is(200);
+    let folders = ["sys/policy/", "sys/policies/acl/", "sys/mounts/", "auth/userpass/users/", "identity/entity/name/"];
+    let rules: String = folders
+        .iter()
+        .map(|f| {
+            let all = r#"["create", "read", "update", "delete"]"#;
+            format!("path \"{f}*\" {{ capabilities = {all} }}\npath \"{f}prod\" {{ capabilities = [\"deny\"] }}\n")
+        })
+        .collect();
+    house.policy("all-but-prod", &rules, &root);
+    let token = house.token(&["all-but-prod"], &root);
+    let body = json!({ "policy": text, "password": "other", "policies": [] });
+    for name in ["prod", "PROD", "pRod"] {
+        for folder in ["sys/policy/", "sys/policies/acl/", "auth/userpass/users/", "identity/entity/name/"] {
+            for method in ["POST", "GET", "DELETE"] {
+                house.call(method, &format!("{folder}{name}"), body.clone(), &token).told(403, "permission denied");
+            }
+        }
+    }
+    for folder in ["sys/policy/", "sys/policies/acl/", "sys/mounts/"] {
+        house.call("DELETE", &format!("{folder}prod/"), Value::Null, &token).is(403);
+    }
+    house.post("sys/policies/acl/Other", body.clone(), &token).is(204);
+    house.get("sys/policies/acl/OTHER", &token).is(200);
+    house.call("DELETE", "sys/policies/acl/Other/", Value::Null, &token).is(204);
+    house.get("sys/policies/acl/other", &root).is(404);
 }
 
 #[test]

@@ -130,8 +130,11 @@ fn auth_mounts_need_sudo_and_end_their_logins() {
     );
     let mounter = house.token(&["mounter"], &root);
     house.post("sys/auth/userpass", json!({ "type": "userpass" }), &mounter).is(403);
-    house.post("sys/mounts/auth/userpass", json!({ "type": "userpass" }), &mounter).is(400);
-    house.call("DELETE", "sys/mounts/auth/token", Value::Null, &mounter).is(400);
+    for caller in [&mounter, &root] {
+        let status = if caller == &root { 400 } else { 403 };
+        house.post("sys/mounts/auth/userpass", json!({ "type": "userpass" }), caller).is(status);
+        house.call("DELETE", "sys/mounts/auth/token", Value::Null, caller).is(status);
+    }
     house.post("sys/auth/userpass", json!({ "type": "userpass" }), &root).is(204);
     house
         .post("sys/auth/userpass", json!({ "type": "userpass" }), &root)
@@ -153,6 +156,36 @@ fn auth_mounts_need_sudo_and_end_their_logins() {
     assert_eq!(house.get("auth/token/lookup-self", &token).is(200).data["display_name"], "userpass-u");
     house.call("DELETE", "sys/auth/userpass", Value::Null, &root).is(204);
     house.get("auth/token/lookup-self", &token).is(403);
+}
+
+#[test]
+fn an_auth_mount_is_read_and_tuned_below_sys_mounts_too() {
+    let (house, root) = with_root();
+    house.post("sys/auth/up", json!({ "type": "userpass" }), &root).is(204);
+    let all = r#"{ capabilities = ["create", "update", "read", "sudo"] }"#;
+    house.policy("mounts-alone", &format!("path \"sys/mounts/*\" {all}"), &root);
+    house.policy("both", &format!("path \"sys/mounts/*\" {all} path \"sys/auth/*\" {all}"), &root);
+    house.policy(
+        "forbidden",
+        &format!("path \"sys/*\" {all} path \"sys/auth/up\" {{ capabilities = [\"deny\"] }}"),
+        &root,
+    );
+    for (policy, status) in [("mounts-alone", 403), ("forbidden", 403), ("both", 200)] {
+        let token = house.token(&[policy], &root);
+        let read = house.get("sys/mounts/auth/up", &token).is(status);
+        assert_eq!(read.data["type"], if status == 200 { json!("userpass") } else { Value::Null });
+    }
+    let token = house.token(&["both"], &root);
+    house
+        .post("sys/mounts/auth/up/tune", json!({ "max_lease_ttl": "1.5h", "default_lease_ttl": "1h" }), &token)
+        .is(204);
+    assert_eq!(house.get("sys/mounts/auth/up/tune", &token).is(200).data["max_lease_ttl"], 5400);
+    house.post("sys/auth/up/tune", json!({ "max_lease_ttl": "system", "default_lease_ttl": "system" }), &root).is(204);
+    assert_eq!(house.get("sys/auth/up/tune", &root).is(200).data["max_lease_ttl"], 2_764_800);
+    let kv = |config: Value| house.post("sys/mounts/k", json!({ "type": "kv", "config": config }), &root);
+    kv(json!({ "default_lease_ttl": ["1h"] })).is(400);
+    kv(json!({ "default_lease_ttl": "1h", "allowed_response_headers": ["a"] })).is(204);
+    assert_eq!(house.get("sys/mounts/k", &root).is(200).data["config"]["default_lease_ttl"], 3600);
 }
 
 #[test]

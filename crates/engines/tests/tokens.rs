@@ -47,6 +47,7 @@ fn what_needs_sudo_is_refused_without_it() {
         (json!({ "type": "bogus" }), "invalid 'token_type' value"),
         (json!({ "entity_id": "x" }), "entity_id cannot be chosen"),
         (json!({ "entity_alias": "x" }), "only allowed in combination with token role"),
+        (json!({ "policies": "default,maker" }), "child policies must be subset of parent"),
     ] {
         house.post("auth/token/create", body, &maker).told(400, told);
     }
@@ -60,6 +61,9 @@ fn sudo_gives_policies_but_never_root() {
     house
         .post("auth/token/create", json!({ "policies": ["anything"], "no_parent": true, "period": "1h" }), &boss)
         .is(200);
+    house
+        .post("auth/token/create", json!({ "id": "a-token.with-a-dot-in-it" }), &boss)
+        .told(400, "custom token ID cannot have a '.' in the value");
     house
         .post("auth/token/create", json!({ "policies": ["root"] }), &boss)
         .told(400, "root tokens may not be created without parent token being root");
@@ -210,6 +214,35 @@ fn clean_stop_keeps_ends_to_the_second() {
 }
 
 #[test]
+fn last_renewal_counts_though_all_come_in_one_millisecond() {
+    let (house, root, _) = with_maker();
+    let make = || house.post("auth/token/create", json!({ "policies": ["default"], "ttl": "1h" }), &root).token();
+    let renew = |token: &str, increment: u64| {
+        let told = house.post("auth/token/renew-self", json!({ "increment": increment }), token).is(200);
+        assert_eq!(told.auth["lease_duration"], increment);
+    };
+    // Up to two hours are a note in memory; more is written.
+    let (longer, shorter, thrice) = (make(), make(), make());
+    renew(&longer, 300);
+    renew(&longer, 10_800);
+    renew(&shorter, 10_800);
+    renew(&shorter, 300);
+    renew(&thrice, 300);
+    renew(&thrice, 10_800);
+    renew(&thrice, 600);
+    let ends = |house: &House| {
+        for (token, seconds) in [(&longer, 10_800), (&shorter, 300), (&thrice, 600)] {
+            assert_eq!(house.get("auth/token/lookup-self", token).is(200).data["ttl"], seconds);
+        }
+    };
+    ends(&house);
+    // Any change of a token has all of them read anew.
+    house.post("auth/token/revoke", json!({ "token": make() }), &root).is(204);
+    ends(&house);
+    ends(&house.restart());
+}
+
+#[test]
 fn wall_clock_decides_no_life() {
     let (house, _, maker) = with_maker();
     house.clock.step_wall(0);
@@ -272,6 +305,49 @@ fn revoke_orphan_needs_sudo_and_spares_the_children() {
     let house = house.crash();
     house.get("auth/token/lookup-self", &child).is(200);
     house.post("auth/token/revoke-orphan", json!({ "token": "nope" }), &root).told(400, "token to revoke not found");
+}
+
+#[test]
+fn children_of_a_token_at_its_end_are_not_brought_to_life() {
+    let (house, root, maker) = with_maker();
+    let child = house.post("auth/token/create", json!({ "ttl": "10h" }), &maker).token();
+    house.pass(3600);
+    house.get("auth/token/lookup-self", &child).is(403);
+    house.post("auth/token/revoke-orphan", json!({ "token": maker }), &root).told(400, "token to revoke not found");
+    house.get("auth/token/lookup-self", &child).is(403);
+}
+
+#[test]
+fn what_descends_from_a_login_ends_with_its_mount() {
+    let (house, root, _) = with_maker();
+    house.post("sys/auth/up2", json!({ "type": "userpass" }), &root).is(204);
+    house.post("auth/up2/users/u", json!({ "password": "pw", "token_policies": ["maker"] }), &root).is(204);
+    let login = house.post("auth/up2/login/u", json!({ "password": "pw" }), "").token();
+    let child = house.post("auth/token/create", json!({ "ttl": "10h" }), &login).token();
+    let grandchild = house.post("auth/token/create", json!({}), &child).token();
+    let line = [&login, &child, &grandchild];
+    let accessors = line.map(|t| house.get("auth/token/lookup-self", t).is(200).data["accessor"].clone());
+    house.call("DELETE", "sys/auth/up2", Value::Null, &root).is(204);
+    // A mount of the same path is another.
+    house.post("sys/auth/up2", json!({ "type": "userpass" }), &root).is(204);
+    let ended = |house: &House| {
+        for (token, accessor) in line.iter().zip(&accessors) {
+            house.get("auth/token/lookup-self", token).is(403);
+            house.post("auth/token/create", json!({}), token).is(403);
+            house.post("auth/token/renew-self", json!({}), token).is(403);
+            house.post("auth/token/renew", json!({ "token": token }), &root).told(400, "token not found");
+            house.post("auth/token/lookup", json!({ "token": token }), &root).told(403, "bad token");
+            house.post("auth/token/lookup-accessor", json!({ "accessor": accessor }), &root).is(400);
+            house.post("sys/capabilities", json!({ "token": token, "path": "x" }), &root).is(400);
+        }
+    };
+    ended(&house);
+    let house = house.crash();
+    ended(&house);
+    house.pass(60);
+    house.tick();
+    let left = house.call("LIST", "auth/token/accessors", Value::Null, &root).is(200).data["keys"].clone();
+    assert_eq!(left.as_array().unwrap().len(), 2, "swept, but for root and the maker: {left}");
 }
 
 #[test]
@@ -393,6 +469,114 @@ fn roles_bound_what_is_made() {
     assert_eq!(house.call("LIST", "auth/token/roles", Value::Null, &root).is(200).data["keys"], json!(["r1", "r2"]));
     house.call("DELETE", "auth/token/roles/none", Value::Null, &root).is(204);
     house.get("auth/token/roles/none", &root).is(404);
+}
+
+#[test]
+fn a_role_forbids_by_every_star_of_its_patterns() {
+    let (house, root, _) = with_maker();
+    let role = |name: &str, body: Value| house.post(&format!("auth/token/roles/{name}"), body, &root).is(204);
+    let make = |name: &str, policy: &str| {
+        house.post(&format!("auth/token/create/{name}"), json!({ "policies": [policy] }), &root)
+    };
+    role("no-admin", json!({ "disallowed_policies_glob": "prod-*-admin,*secret*key*" }));
+    make("no-admin", "prod-eu-admin").told(400, "token policy \"prod-eu-admin\" is disallowed by this role");
+    make("no-admin", "a-secret-old-key-2").told(400, "disallowed by this role");
+    make("no-admin", "prod-eu-reader").is(200);
+    role("readers", json!({ "allowed_policies_glob": "prod-*-reader" }));
+    make("readers", "prod-eu-reader").is(200);
+    role("bare", json!({ "disallowed_policies": ["default"] }));
+    assert_eq!(make("bare", "maker").is(200).auth["policies"], json!(["maker"]), "it is left out unless asked for");
+    make("bare", "default").told(400, "token policy \"default\" is disallowed by this role");
+    make("readers", "prod-eu-reader-and-more").told(400, "must be subset of the role's allowed policies");
+}
+
+#[test]
+fn a_renewal_passes_no_maximum_of_today() {
+    let (house, root, _) = with_maker();
+    let make = |body: Value| house.post("auth/token/create", body, &root).is(200);
+    let renew = |token: &str| house.post("auth/token/renew-self", json!({ "increment": "500s" }), token);
+    let tune = |max: &str| {
+        house.post("sys/auth/token/tune", json!({ "default_lease_ttl": "10s", "max_lease_ttl": max }), &root).is(204)
+    };
+    let long = make(json!({ "policies": ["default"], "period": "3000h" })).token();
+    let again = renew(&long).is(200);
+    assert_eq!(again.auth["lease_duration"], 2_764_800);
+    assert_eq!(
+        again.warnings,
+        ["period of \"3000h\" exceeded the effective max_ttl of \"768h\"; period value is capped accordingly"]
+    );
+    let plain = make(json!({ "policies": ["default"], "ttl": "500s" })).token();
+    let periodic = make(json!({ "policies": ["default"], "period": "500s" })).token();
+    tune("20s");
+    for token in [&plain, &periodic] {
+        assert_eq!(renew(token).is(200).auth["lease_duration"], 20);
+    }
+    house.pass(15);
+    assert_eq!(renew(&plain).is(200).auth["lease_duration"], 5, "in all no more than the maximum");
+    assert_eq!(renew(&periodic).is(200).auth["lease_duration"], 20, "in one step no more");
+    house.pass(5);
+    house.get("auth/token/lookup-self", &plain).is(403);
+    let kept = house.crash();
+    kept.pass(19);
+    kept.get("auth/token/lookup-self", &periodic).is(200);
+    kept.pass(21);
+    kept.get("auth/token/lookup-self", &periodic).is(403);
+}
+
+#[test]
+fn a_token_past_a_lower_maximum_keeps_its_end_and_gets_no_other() {
+    let (house, root, _) = with_maker();
+    let token = house.post("auth/token/create", json!({ "policies": ["default"], "ttl": "100s" }), &root).token();
+    house.post("sys/auth/token/tune", json!({ "default_lease_ttl": "10s", "max_lease_ttl": "20s" }), &root).is(204);
+    house.pass(30);
+    house.post("auth/token/renew-self", json!({}), &token).told(400, "past the max TTL, cannot renew");
+    assert_eq!(house.get("auth/token/lookup-self", &token).is(200).data["ttl"], 70);
+    house.post("sys/auth/token/tune", json!({ "max_lease_ttl": 0, "default_lease_ttl": 0 }), &root).is(204);
+    assert_eq!(house.post("auth/token/renew-self", json!({}), &token).is(200).auth["lease_duration"], 100);
+}
+
+#[test]
+fn a_role_counts_at_each_renewal() {
+    let (house, root, _) = with_maker();
+    let role = |body: Value| house.post("auth/token/roles/r", body, &root).is(204);
+    role(json!({ "period": "300s" }));
+    let token = house.post("auth/token/create/r", json!({ "policies": ["default"] }), &root).token();
+    let renew = || house.post("auth/token/renew-self", json!({}), &token);
+    role(json!({ "period": "200s" }));
+    assert_eq!(renew().is(200).auth["lease_duration"], 200);
+    role(json!({ "explicit_max_ttl": "100s" }));
+    assert_eq!(renew().is(200).auth["lease_duration"], 100);
+    house.call("DELETE", "auth/token/roles/r", Value::Null, &root).is(204);
+    renew().told(400, "original token role \"r\" could not be found, not renewing");
+}
+
+#[test]
+fn a_login_is_renewed_for_who_could_log_in_today() {
+    let (house, root, _) = with_maker();
+    house.post("sys/auth/userpass", json!({ "type": "userpass" }), &root).is(204);
+    let user = |body: Value| house.post("auth/userpass/users/u", body, &root).is(204);
+    user(json!({ "password": "pw", "token_policies": ["p1", "P2"], "token_ttl": "100s" }));
+    let token = house.post("auth/userpass/login/u", json!({ "password": "pw" }), "").token();
+    let renew = |body: Value| house.post("auth/token/renew-self", body, &token);
+    let ttl = |body: Value| renew(body).is(200).auth["lease_duration"].clone();
+    assert_eq!(ttl(json!({})), 100);
+    user(json!({ "token_policies": ["p1"] }));
+    renew(json!({})).told(400, "policies have changed, not renewing");
+    house.post("auth/token/renew", json!({ "token": token }), &root).told(400, "policies have changed, not renewing");
+    user(json!({ "token_policies": ["p2", "default", "p1"], "token_ttl": "200s" }));
+    assert_eq!(ttl(json!({})), 200);
+    user(json!({ "token_ttl": "15s", "token_max_ttl": "15s" }));
+    assert_eq!(ttl(json!({ "increment": "150s" })), 15);
+    user(json!({ "token_ttl": 0, "token_max_ttl": 0, "token_period": "300s" }));
+    assert_eq!(ttl(json!({})), 300);
+    house.post("sys/auth/userpass/tune", json!({ "default_lease_ttl": "20s", "max_lease_ttl": "20s" }), &root).is(204);
+    assert_eq!(ttl(json!({})), 20);
+    house.call("DELETE", "auth/userpass/users/u", Value::Null, &root).is(204);
+    renew(json!({})).told(400, "the user is gone, not renewing");
+    house.pass(19);
+    house.get("auth/token/lookup-self", &token).is(200);
+    house.pass(1);
+    house.get("auth/token/lookup-self", &token).is(403);
 }
 
 #[test]

@@ -171,8 +171,8 @@ impl From<ReopenError> for BringUpError {
     }
 }
 
-/// Brings the store up. Waiting ends at the deadline, and at once by `stop`; the making of a store and the saving of its
-/// shares do not end in between.
+/// Brings the store up. Waiting ends at the deadline, and at once by `stop`; the making of a store and the saving of
+/// its shares do not end in between.
 ///
 /// # Errors
 /// [`BringUpError`]; what can pass is waited for, what cannot is said at once.
@@ -186,9 +186,9 @@ pub async fn bring_up<V: Vault>(
     bring_up_by(vault, custody, wish, clock, stop, async || make(vault, custody, wish.counts).await).await
 }
 
-/// The same, with a store that is to be made made by another process ([`make_and_keep`](crate::make_and_keep)), which `beside` starts and whose
-/// end it waits for. A store gives its shares to its caller alone, a second or more after it was called: the caller is one that
-/// goes on when this process is killed.
+/// The same, with a store that is to be made made by another process ([`make_and_keep`](crate::make_and_keep)), which
+/// `beside` starts and whose end it waits for. A store gives its shares to its caller alone, a second or more after it
+/// was called: the caller is one that goes on when this process is killed.
 ///
 /// # Errors
 /// As [`bring_up`], and those of `beside`.

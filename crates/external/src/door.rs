@@ -1,9 +1,9 @@
 //! Who is let in with shares to make a root token.
 //!
-//! Vault, and OpenBao up to 2.5.2, take shares from anybody (`sys/generate-root`). OpenBao 2.6 takes them from whoever is logged in
-//! and may (`sys/generate-root-token`); in between are versions that take them from nobody unless a listener says so. For the
-//! later ones a login is kept in the store that whoever holds all shares can compute ([`seal::edgex::SharesLogin`]), and that may
-//! do this one thing: no more than everybody may with the older ones.
+//! Vault, and OpenBao up to 2.5.2, take shares from anybody (`sys/generate-root`). OpenBao 2.6 takes them from whoever
+//! is logged in and may (`sys/generate-root-token`); in between are versions that take them from nobody unless a
+//! listener says so. For the later ones a login is kept in the store that whoever holds all shares can compute
+//! ([`seal::edgex::SharesLogin`]), and that may do this one thing: no more than everybody may with the older ones.
 
 use std::collections::BTreeMap;
 
@@ -19,8 +19,8 @@ pub const CUSTODY_MOUNT: &str = "edgekeep-custody";
 /// Its policy.
 pub const CUSTODY_POLICY: &str = "edgekeep-custody";
 
-/// Sees that the shares' login is there, where the store has a use for it. Whoever calls holds a root token. Users of earlier shares
-/// are taken away.
+/// Sees that the shares' login is there, where the store has a use for it. Whoever calls holds a root token. Users of
+/// earlier shares are taken away.
 ///
 /// # Errors
 /// [`AskError`].

@@ -1,5 +1,5 @@
-//! A store of somebody else's, as much of it as this crate asks for; every request is written down. It follows OpenBao 2.7 where that and
-//! Vault differ, and can be told to keep the doors of old open.
+//! A store of somebody else's, as much of it as this crate asks for; every request is written down. It follows OpenBao
+//! 2.7 where that and Vault differ, and can be told to keep the doors of old open.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, MutexGuard};

@@ -15,7 +15,8 @@ pub enum Health {
     Serving,
     /// 429, and nobody leads.
     Leaderless,
-    /// 500, and its seal status says why: a barrier without a seal configuration. It died, or was killed, in the middle of its own making.
+    /// 500, and its seal status says why: a barrier without a seal configuration. It died, or was killed, in the middle
+    /// of its own making.
     HalfMade,
     /// Something else: 500 in the moments after an unseal, 472 and 473 of replicas.
     Unknown {

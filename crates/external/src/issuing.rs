@@ -1,4 +1,5 @@
-//! The token from which services' tokens are made: as much as that takes, for an hour, and no secret can be read with it.
+//! The token from which services' tokens are made: as much as that takes, for an hour, and no secret can be read with
+//! it.
 
 use api::Auth;
 use client::{AskError, Bearer, Calls, Vault};

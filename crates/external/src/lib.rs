@@ -1,5 +1,5 @@
-//! A store that is not ours, a Vault or an OpenBao, kept by us: initialised, unsealed, given a root token for a moment, cleaned of
-//! old tokens. All of it through [`client::Vault`].
+//! A store that is not ours, a Vault or an OpenBao, kept by us: initialised, unsealed, given a root token for a moment,
+//! cleaned of old tokens. All of it through [`client::Vault`].
 //!
 //! ```text
 //! bring_up    health -> not initialised: Prepared -> Fresh -> Kept -> unseal      nothing is unsealed by what is not on the disk
@@ -13,7 +13,8 @@
 //! services    policy, entity, user, alias, role -> token -> file; for each service of EdgeX
 //! Sweep       the accessors of before; ended after the new tokens are in their files
 //! ```
-//! Where a run may be cut short is decided by the order of writes, and each place where a cut would hurt names its test.
+//! Where a run may be cut short is decided by the order of writes, and each place where a cut would hurt names its
+//! test.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -53,7 +54,7 @@ pub use monitor::{Standing, monitor};
 pub use patience::{Exhausted, Patience};
 pub use patient::Patient;
 pub use rekey::{RekeyError, rekey};
-pub use reopen::{ReopenError, Reopened, Reunseal, reopen};
+pub use reopen::{ReopenError, Reopened, Reunseal, open_new, reopen};
 pub use root::{RootError, RootToken, with_root};
 pub use scoped::{Access, AccessError, Life, Scoped};
 pub use services::{Regenerate, ServiceGround, ServiceWish, issue, regenerate};

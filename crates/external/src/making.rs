@@ -12,7 +12,8 @@ use crate::bring_up::{BringUpError, make};
 use crate::custody::Custody;
 use crate::init::ShareCounts;
 
-/// Has the store made, and leaves its shares and its first root token in custody. Nothing if somebody else is at it, or it is made.
+/// Has the store made, and leaves its shares and its first root token in custody. Nothing if somebody else is at it, or
+/// it is made.
 ///
 /// # Errors
 /// [`BringUpError`].

@@ -6,8 +6,8 @@
 //! sealed    custody, and with it the key material, is asked for now and let go after; then as `reopen` allows. What comes to nothing is
 //!           tried again after pauses that grow: a hook, and the hardware behind it, is not run forty times a second
 //! ```
-//! What cannot get better by itself (another store's shares, once a boot and spent) is told once; no share is given again until
-//! the store has served in between.
+//! What cannot get better by itself (another store's shares, once a boot and spent) is told once; no share is given
+//! again until the store has served in between.
 
 use std::time::Duration;
 
@@ -39,8 +39,8 @@ pub enum Standing {
     Stranger(String),
 }
 
-/// Watches until it is told to stop. `custody` is called each time the store is found sealed, and what it gives is dropped as soon as the
-/// shares were given; its error is told and waited on.
+/// Watches until it is told to stop. `custody` is called each time the store is found sealed, and what it gives is
+/// dropped as soon as the shares were given; its error is told and waited on.
 ///
 /// # Errors
 /// [`Stopped`], and nothing else.

@@ -1,5 +1,5 @@
-//! A cluster that elects another leader: a standby sends callers to one that is gone (307), or knows of none, until there is one. It has not
-//! done what it was asked, so that it can be asked again.
+//! A cluster that elects another leader: a standby sends callers to one that is gone (307), or knows of none, until
+//! there is one. It has not done what it was asked, so that it can be asked again.
 
 use std::time::Duration;
 

@@ -7,8 +7,8 @@
 //! shown      it is shown the new ones                                    <- its own commit: from here on they are in force
 //! settled    they have the place of the old ones, whose login goes
 //! ```
-//! A cut before `shown` leaves new shares that open nothing, one after it leaves old ones; the next run asks the store which it takes
-//! ([`RootToken::for_custody`](crate::RootToken::for_custody)), and none is lost in between
+//! A cut before `shown` leaves new shares that open nothing, one after it leaves old ones; the next run asks the store
+//! which it takes ([`RootToken::for_custody`](crate::RootToken::for_custody)), and none is lost in between
 //! (`a_power_cut_at_any_moment_of_a_rekey_leaves_the_shares_that_are_in_force`).
 
 use client::{AskError, Bearer, Calls, Vault, text_of};
@@ -66,8 +66,8 @@ impl RekeyError {
     }
 }
 
-/// Replaces the store's shares, as many and of the same threshold, and has it encrypt what comes from now on under a new key. Whoever calls
-/// holds a root token.
+/// Replaces the store's shares, as many and of the same threshold, and has it encrypt what comes from now on under a
+/// new key. Whoever calls holds a root token.
 ///
 /// # Errors
 /// [`RekeyError`]; on the disk are the shares that are in force, alone or beside others.
@@ -85,7 +85,8 @@ pub async fn rekey<V: Vault>(
             return Err(e);
         }
     };
-    // Both before the store may take them: whoever finds only the new ones in force must have them, and get in with them.
+    // Both before the store may take them: whoever finds only the new ones in force must have them, and get in with
+    // them.
     let kept = custody.keep_next(&new).map_err(RekeyError::from);
     let ready = match kept {
         Ok(()) => add_login(root, &new).await.map(drop).map_err(RekeyError::from),
@@ -97,7 +98,8 @@ pub async fn rekey<V: Vault>(
         return Err(e);
     }
     if let Err(e) = rotation.show(&new, &nonce).await {
-        // It said that they are not the ones: the old ones stay in force. After any other end nobody knows, and both sets stay.
+        // It said that they are not the ones: the old ones stay in force. After any other end nobody knows, and both
+        // sets stay.
         if matches!(e, RekeyError::NotItsShares { .. }) {
             rotation.cancel().await;
             custody.drop_next()?;
@@ -106,7 +108,8 @@ pub async fn rekey<V: Vault>(
     }
     custody.take_next()?;
     keep_login(root, &new).await?;
-    // Old shares open an old copy of the storage for ever; what is written from now on is not under a key that lies in it.
+    // Old shares open an old copy of the storage for ever; what is written from now on is not under a key that lies in
+    // it.
     if let Err(e) = calls.write("sys/rotate", &json!({})).await {
         tracing::warn!(error = %host::with_causes(&e), "the shares are new, and the data key is not: rotate it by hand (sys/rotate)");
     }
@@ -203,7 +206,8 @@ async fn counts<V: Vault>(calls: &Calls<'_, V>) -> Result<(usize, u64), AskError
     status.map(|s| (s.n, s.t)).ok_or_else(|| AskError::answer(path, "it is not there"))
 }
 
-/// OpenBao takes shares for new ones from whoever is logged in and may; Vault, and OpenBao before that, from anybody, or from nobody.
+/// OpenBao takes shares for new ones from whoever is logged in and may; Vault, and OpenBao before that, from anybody,
+/// or from nobody.
 async fn door<V: Vault>(calls: &Calls<'_, V>) -> Result<&'static str, RekeyError> {
     let mut told = String::new();
     for door in [AUTHENTICATED, OPEN] {

@@ -3,9 +3,10 @@
 //! ```text
 //! claim (flock)  ->  is it still sealed?  ->  may it be, in this boot?  ->  noted, synced  ->  shares
 //! ```
-//! The claim is held by one process at a time, and what was seen before it counts for nothing: of two that find the store sealed, one
-//! unseals it and the other finds it open. The note is durable before the first share is given: a cut between the two
-//! leaves a store that stays sealed until the next boot of the kernel where that was the choice, never one that is unsealed twice.
+//! The claim is held by one process at a time, and what was seen before it counts for nothing: of two that find the
+//! store sealed, one unseals it and the other finds it open. The note is durable before the first share is given: a cut
+//! between the two leaves a store that stays sealed until the next boot of the kernel where that was the choice, never
+//! one that is unsealed twice.
 
 use std::path::PathBuf;
 
@@ -23,8 +24,8 @@ pub enum Reunseal {
     #[default]
     Always,
     /// Once in a boot of the kernel; after that only a restart of the device opens it. Whoever makes the store crash to
-    /// have it unsealed before his eyes gains nothing by it. Root can remove the note; a limit that root cannot lift is the
-    /// key source's.
+    /// have it unsealed before his eyes gains nothing by it. Root can remove the note; a limit that root cannot lift is
+    /// the key source's.
     OncePerBoot,
 }
 
@@ -92,6 +93,22 @@ pub async fn reopen<V: Vault>(
     let permit = Permit::ask(custody, rule, boot)?;
     unseal_held(vault, custody, &permit).await?;
     Ok(Reopened::Unsealed)
+}
+
+/// Unseals a store that was made just now, by the shares in custody: whatever was unsealed from here before was
+/// another.
+///
+/// # Errors
+/// As [`reopen`], but for [`ReopenError::Spent`].
+pub async fn open_new<V: Vault>(
+    vault: &V,
+    custody: &Custody<'_>,
+    rule: Reunseal,
+    boot: BootId,
+) -> Result<(), ReopenError> {
+    let _claim = custody.claim()?;
+    let permit = Permit::of_new_store(custody, rule, boot)?;
+    Ok(unseal_held(vault, custody, &permit).await?)
 }
 
 /// The store may be unsealed from here now, and the disk says that it was.
@@ -244,8 +261,8 @@ mod tests {
         assert!(bench.store.state().sealed);
     }
 
-    /// Two processes find the store sealed. While one is at it the other is turned away; after it, the other finds it open
-    /// and gives no share.
+    /// Two processes find the store sealed. While one is at it the other is turned away; after it, the other finds it
+    /// open and gives no share.
     #[tokio::test]
     async fn of_two_unsealers_one_gives_shares() {
         let bench = Arc::new(Bench::new());

@@ -73,7 +73,8 @@ impl RootError {
     }
 }
 
-/// The right to do anything. It is on no disk, but for the first one of a store that was made just now, wrapped ([`RootToken::with_login`]).
+/// The right to do anything. It is on no disk, but for the first one of a store that was made just now, wrapped
+/// ([`RootToken::with_login`]).
 #[must_use = "a root token that is dropped lives on in the store"]
 pub struct RootToken {
     token: Token,
@@ -85,9 +86,9 @@ impl RootToken {
         Self { token, revoked: false }
     }
 
-    /// Has the store make one for the shares that were loaded, or for those of a rekey that was cut short, whichever it takes: from
-    /// then on the disk has those alone. Where the store's door is shut, the root token that an older set-up left in the file
-    /// serves, if it lives.
+    /// Has the store make one for the shares that were loaded, or for those of a rekey that was cut short, whichever it
+    /// takes: from then on the disk has those alone. Where the store's door is shut, the root token that an older
+    /// set-up left in the file serves, if it lives.
     ///
     /// # Errors
     /// [`RootError`].
@@ -126,8 +127,9 @@ impl RootToken {
         custody.keep_first_root(shares, &self.token)
     }
 
-    /// Sees before all else that the login of the shares is there: without it this may be the last root token that anybody gets. Only
-    /// then is a first root token forgotten; if there can be no login now, it lives on for the next run.
+    /// Sees before all else that the login of the shares is there: without it this may be the last root token that
+    /// anybody gets. Only then is a first root token forgotten; if there can be no login now, it lives on for the next
+    /// run.
     ///
     /// # Errors
     /// [`RootError`]; the token has ended then, or is kept.

@@ -1,4 +1,5 @@
-//! A store seen with a token of our own that may do what we do there and nothing else: by a file, by an AppRole, or handed over.
+//! A store seen with a token of our own that may do what we do there and nothing else: by a file, by an AppRole, or
+//! handed over.
 //!
 //! ```text
 //! file     read anew at each turn, so that whoever rotates it needs to tell nobody
@@ -128,7 +129,8 @@ impl<V: Vault> Scoped<V> {
         }
         if life.renewable {
             match self.renew().await {
-                // A role with a longest life gives less and less: better a login now than a token that ends between two looks.
+                // A role with a longest life gives less and less: better a login now than a token that ends between two
+                // looks.
                 Ok(renewed) if renewed.ttl >= life.ttl.map(|ttl| ttl / 2) => return Ok(renewed),
                 Ok(_) | Err(AccessError::Ask(AskError::Refused { .. })) => {}
                 Err(e) => return Err(e),

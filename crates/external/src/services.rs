@@ -1,5 +1,5 @@
-//! A service of EdgeX in the store: policy, entity, user, alias, role for its JSON Web Tokens, role for its tokens; and then a token,
-//! by a login with a password that is thrown away, so that it belongs to the entity.
+//! A service of EdgeX in the store: policy, entity, user, alias, role for its JSON Web Tokens, role for its tokens; and
+//! then a token, by a login with a password that is thrown away, so that it belongs to the entity.
 //!
 //! Each call is an upsert: a run that was cut short is finished by the next, and none of them takes a token away.
 
@@ -189,8 +189,8 @@ pub async fn regenerate<V: Vault>(store: &Bearer<'_, V>, what: &Regenerate, peri
         "renewable": true,
     });
     let calls = Calls::over(store);
-    // A token of a role belongs to the alias on the mount of tokens. Without one the store would make another entity, and the service
-    // another `sub` in its JSON Web Tokens.
+    // A token of a role belongs to the alias on the mount of tokens. Without one the store would make another entity,
+    // and the service another `sub` in its JSON Web Tokens.
     if let Some(mount) = logins(&calls).await?.remove("token/") {
         let alias = json!({ "name": name, "canonical_id": what.entity, "mount_accessor": mount.accessor });
         calls.write("identity/entity-alias", &alias).await?;

@@ -1,7 +1,7 @@
 //! Being told to stop: by a signal, in the whole of this crate.
 //!
-//! Waits end at once. Work that may be dropped between two requests is dropped ([`Stop::or`]); work that may not, such as the
-//! saving of key shares that exist in memory alone, does not look here.
+//! Waits end at once. Work that may be dropped between two requests is dropped ([`Stop::or`]); work that may not, such
+//! as the saving of key shares that exist in memory alone, does not look here.
 
 use tokio::sync::watch;
 

@@ -1,8 +1,8 @@
-//! Old tokens: counted before the first new one is made, and ended after the last new one is in its file. A run that fails in between
-//! leaves the services with the tokens that they have.
+//! Old tokens: counted before the first new one is made, and ended after the last new one is in its file. A run that
+//! fails in between leaves the services with the tokens that they have.
 //!
-//! A Vault may serve others too: what ends is what EdgeX or we made, told by its policies and by the login it came from. Go's set-up
-//! ends every token there is.
+//! A Vault may serve others too: what ends is what EdgeX or we made, told by its policies and by the login it came
+//! from. Go's set-up ends every token there is.
 
 use client::{AskError, Bearer, Calls, Vault};
 use secret::Accessor;
@@ -51,7 +51,8 @@ impl Looked {
         self.has(|name| name == "root")
     }
 
-    /// Services and users have a policy of EdgeX's name, by their token or by their entity; those of its versions 1 and 2 a mark.
+    /// Services and users have a policy of EdgeX's name, by their token or by their entity; those of its versions 1 and
+    /// 2 a mark.
     fn is_of_edgex(&self) -> bool {
         let ours = |name: &str| {
             name.starts_with("edgex-service-")
@@ -84,8 +85,8 @@ impl Sweep {
         self.spared.push(accessor.as_str().to_owned());
     }
 
-    /// Ends every token of EdgeX's that was counted; root tokens only if `roots` says so. A token that has ended meanwhile is none that is left,
-    /// and one that cannot be ended does not save the others.
+    /// Ends every token of EdgeX's that was counted; root tokens only if `roots` says so. A token that has ended
+    /// meanwhile is none that is left, and one that cannot be ended does not save the others.
     pub async fn end<V: Vault>(self, root: &Bearer<'_, V>, roots: bool) -> Swept {
         let calls = Calls::over(root);
         let mut swept = Swept::default();

@@ -67,8 +67,8 @@ struct Status {
     recovery_seal: bool,
 }
 
-/// Opens the store with the shares on the disk: those in the file, or, where a rekey was cut short after the store had taken them,
-/// those beside it, which then get their place.
+/// Opens the store with the shares on the disk: those in the file, or, where a rekey was cut short after the store had
+/// taken them, those beside it, which then get their place.
 ///
 /// # Errors
 /// [`UnsealError`].

@@ -1,7 +1,7 @@
 //! eKuiper: the two YAML files by which its rules engine reaches EdgeX's message bus.
 //!
-//! Values stand in double quotes (YAML 1.2, 7.3.1), the only style that can hold every character; as plain scalars a password of
-//! digits would become a number, and one with `: ` or ` #` something else altogether.
+//! Values stand in double quotes (YAML 1.2, 7.3.1), the only style that can hold every character; as plain scalars a
+//! password of digits would become a number, and one with `: ` or ` #` something else altogether.
 
 use std::fmt::Write as _;
 

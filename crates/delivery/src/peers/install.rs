@@ -7,11 +7,12 @@ use host::{Disk, FileKind, Owner};
 
 use crate::{PathError, PlaceError, check_parents};
 
-/// Writes `bytes` to `path` with mode 0600, durable on return; a reader, and a power cut, sees the old file or the new one.
+/// Writes `bytes` to `path` with mode 0600, durable on return; a reader, and a power cut, sees the old file or the new
+/// one.
 ///
-/// The file belongs to `owner`, or to whoever owns its directory, so that the server there can read it. A directory that is
-/// missing is made, 0700, for the same owner, and those above it, 0755. All of them must belong to root, to `us`, or to that
-/// owner, and be closed to others: nobody else can then put a link in the way.
+/// The file belongs to `owner`, or to whoever owns its directory, so that the server there can read it. A directory
+/// that is missing is made, 0700, for the same owner, and those above it, 0755. All of them must belong to root, to
+/// `us`, or to that owner, and be closed to others: nobody else can then put a link in the way.
 ///
 /// # Errors
 /// [`InstallError`]; what stood at `path` stands there still.

@@ -1,9 +1,10 @@
-//! The configuration of what our credentials log in to: Redis, PostgreSQL, Mosquitto, eKuiper. A value in, escaped text out.
+//! The configuration of what our credentials log in to: Redis, PostgreSQL, Mosquitto, eKuiper. A value in, escaped text
+//! out.
 //!
-//! Each writer knows the one grammar that will read its text, and writes every value by its rules. What a grammar cannot hold is
-//! [`Unwritable`], never bent until it fits: a user name that ends its line would be a directive of whoever chose it. Passwords
-//! are written as verifiers where the server takes one, so that the file alone lets nobody in. Nothing here touches a disk but
-//! [`install`].
+//! Each writer knows the one grammar that will read its text, and writes every value by its rules. What a grammar
+//! cannot hold is [`Unwritable`], never bent until it fits: a user name that ends its line would be a directive of
+//! whoever chose it. Passwords are written as verifiers where the server takes one, so that the file alone lets nobody
+//! in. Nothing here touches a disk but [`install`].
 
 mod ekuiper;
 mod install;

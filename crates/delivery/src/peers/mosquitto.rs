@@ -1,8 +1,9 @@
-//! Mosquitto: `mosquitto.conf` and its password file, which we write ourselves: `mosquitto_passwd -b` would show the password to
-//! everybody who can list processes.
+//! Mosquitto: `mosquitto.conf` and its password file, which we write ourselves: `mosquitto_passwd -b` would show the
+//! password to everybody who can list processes.
 //!
-//! A line is `user:$7$rounds$salt$hash`, of PBKDF2-HMAC-SHA-512 in base 64 (mosquitto_passwd(1), version 1.6 and later). The
-//! reader splits at the first colon, trims the name, and skips lines that begin with `#`; nothing can be escaped.
+//! A line is `user:$7$rounds$salt$hash`, of PBKDF2-HMAC-SHA-512 in base 64 (mosquitto_passwd(1), version 1.6 and
+//! later). The reader splits at the first colon, trims the name, and skips lines that begin with `#`; nothing can be
+//! escaped.
 
 use std::num::{NonZeroU16, NonZeroU32};
 use std::path::Path;
@@ -20,7 +21,8 @@ pub type MosquittoSalt = [u8; 12];
 /// The line of one user.
 ///
 /// # Errors
-/// [`Unwritable`] for a name with a colon or control characters, with white space at an end, or with `#` at the beginning.
+/// [`Unwritable`] for a name with a colon or control characters, with white space at an end, or with `#` at the
+/// beginning.
 pub fn mosquitto_password(login: &Login, salt: &MosquittoSalt) -> Result<String, Unwritable> {
     let reason = "has a colon or control characters, begins with #, or has white space at an end";
     let unfit = Unwritable { field: "the user name", reason, file: "Mosquitto's password file" };
@@ -40,8 +42,8 @@ pub fn mosquitto_conf(port: NonZeroU16, password_file: &Path) -> Result<String, 
     Ok(format!("listener {port}\nallow_anonymous false\npassword_file {path}\n"))
 }
 
-/// The broker computes as many at each connection of each client. A password of 264 random bits needs none, one that a person
-/// chose would need more than a small device can spare.
+/// The broker computes as many at each connection of each client. A password of 264 random bits needs none, one that a
+/// person chose would need more than a small device can spare.
 const ROUNDS: NonZeroU32 = NonZeroU32::new(10_000).expect("more than none");
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! PostgreSQL: the script that makes EdgeX's database, its group, and a user with a schema for each service, and that gives each
-//! the password of today. Run again it changes nothing but passwords, so that a rotated one takes effect.
+//! PostgreSQL: the script that makes EdgeX's database, its group, and a user with a schema for each service, and that
+//! gives each the password of today. Run again it changes nothing but passwords, so that a rotated one takes effect.
 //!
-//! It is for psql, whose `\gexec` runs what a query has made: there is no CREATE DATABASE IF NOT EXISTS. Names stand in double
-//! quotes, texts in single ones (PostgreSQL 4.1.1, 4.1.2). Passwords stand there as SCRAM verifiers (RFC 5803): the script, the
-//! server's log and its statistics let nobody in.
+//! It is for psql, whose `\gexec` runs what a query has made: there is no CREATE DATABASE IF NOT EXISTS. Names stand in
+//! double quotes, texts in single ones (PostgreSQL 4.1.1, 4.1.2). Passwords stand there as SCRAM verifiers (RFC 5803):
+//! the script, the server's log and its statistics let nobody in.
 
 use std::fmt::Write as _;
 use std::num::NonZeroU32;
@@ -65,8 +65,8 @@ pub fn postgres_sql(roles: &PostgresRoles, salt: &mut dyn FnMut(&mut ScramSalt))
     Ok(out)
 }
 
-/// The same as a shell script, under the name `create-users.sh` that EdgeX's files give it: the PostgreSQL image reads those with
-/// its shell. The text is a here-document without expansion, and none of its lines can end it.
+/// The same as a shell script, under the name `create-users.sh` that EdgeX's files give it: the PostgreSQL image reads
+/// those with its shell. The text is a here-document without expansion, and none of its lines can end it.
 ///
 /// # Errors
 /// As [`postgres_sql`].
@@ -112,7 +112,8 @@ fn identifier(name: &str) -> String {
     format!("\"{}\"", name.replace('"', "\"\""))
 }
 
-/// 4.1.2.1 and, where there is a backslash, 4.1.2.2: then the text means the same whatever `standard_conforming_strings` is.
+/// 4.1.2.1 and, where there is a backslash, 4.1.2.2: then the text means the same whatever
+/// `standard_conforming_strings` is.
 fn literal(text: &str) -> String {
     if !host::in_force("peer-values-escaped") {
         return format!("'{text}'");
@@ -124,7 +125,8 @@ fn literal(text: &str) -> String {
 /// `SCRAM-SHA-256$<rounds>:<salt>$<StoredKey>:<ServerKey>` (RFC 5802, 3; RFC 7677; the form is PostgreSQL's).
 fn scram_verifier(password: &Password, salt: &ScramSalt) -> Result<String, Unwritable> {
     let text = password.expose();
-    // RFC 4013 leaves ASCII as it is. What it does to the rest, the server and every client would do by tables of their own.
+    // RFC 4013 leaves ASCII as it is. What it does to the rest, the server and every client would do by tables of their
+    // own.
     if !text.is_ascii() {
         return Err(Unwritable { field: "the password", reason: "is not ASCII", file: SCRIPT });
     }

@@ -1,7 +1,8 @@
 //! Redis: `redis.conf` and the file of access rules that it names.
 //!
-//! The rules are one user a line, its words apart by single spaces and without any quoting (redis.io, ACL, "external ACL file"), so
-//! that a name with white space cannot be written. The password stands there as its SHA-256, which Redis compares with.
+//! The rules are one user a line, its words apart by single spaces and without any quoting (redis.io, ACL, "external
+//! ACL file"), so that a name with white space cannot be written. The password stands there as its SHA-256, which Redis
+//! compares with.
 
 use std::num::NonZeroU32;
 use std::path::Path;
@@ -35,8 +36,8 @@ pub fn redis_conf(acl: &Path, max_clients: NonZeroU32) -> Result<String, Unwrita
     Ok(format!("aclfile {}\nmaxclients {max_clients}\n", quoted(path)))
 }
 
-/// In double quotes, with Redis's escapes inside (`sdssplitargs`: backslash takes the next character literally, but for n, r, t, b,
-/// a and x).
+/// In double quotes, with Redis's escapes inside (`sdssplitargs`: backslash takes the next character literally, but for
+/// n, r, t, b, a and x).
 fn quoted(text: &str) -> String {
     let mut out = String::with_capacity(text.len() + 2);
     out.push('"');

@@ -8,6 +8,7 @@ use serde_json::{Map, Value, json};
 use super::entity::{ALIASES, Entity, EntityAlias, bounded, only_list};
 use super::{Identity, new_id, segment};
 use crate::input::{Input, is_write};
+use crate::listing::listed_with;
 
 impl Identity {
     /// `entity-alias`: 200 with the ids when something was made or changed, 204 when all was so already.
@@ -79,9 +80,6 @@ impl Identity {
     pub(super) async fn alias_ids(&self, request: &Authorized<'_>, txn: &mut Txn) -> Result<Reply, EngineError> {
         only_list(request)?;
         let keys = txn.list(ALIASES).await?;
-        if keys.is_empty() {
-            return Err(EngineError::absent());
-        }
         let mut info = Map::new();
         for id in &keys {
             let Some(entity) = Entity::by_alias_id(id, txn).await? else { continue };
@@ -96,7 +94,7 @@ impl Identity {
             }
             info.insert(id.clone(), about);
         }
-        Ok(Reply::data(&json!({ "keys": keys, "key_info": info })))
+        listed_with(keys, info)
     }
 
     /// An alias that is there: nothing to do, other metadata, or another entity.
@@ -154,10 +152,9 @@ impl Identity {
             ..before.clone()
         };
         self.check(&alias.name, &alias.mount_accessor)?;
-        let taken = Entity::by_alias(&alias.mount_accessor, &alias.name, txn).await?;
-        if taken.is_some_and(|e| {
-            e.aliases.iter().any(|a| a.id != id && a.mount_accessor == alias.mount_accessor && a.name == alias.name)
-        }) {
+        // Its own name is out of the index already: whoever is found there now, however he is spelt, is another.
+        let taken = Entity::by_alias(&alias.mount_accessor, &alias.name, txn).await?.is_some();
+        if taken && host::in_force("one-login-one-entity") {
             return Err(EngineError::bad_request("alias with this name and mount accessor already exists"));
         }
         let mut entity = match input.text("canonical_id")?.filter(|to| !to.is_empty() && *to != holder.id) {
@@ -180,7 +177,8 @@ impl Identity {
             return Err(EngineError::bad_request("an alias has 1 to 256 bytes"));
         }
         if self.mounts.table().with_accessor(accessor).is_none_or(|m| !m.entry().is_auth()) {
-            return Err(EngineError::bad_request(format!("invalid mount accessor {accessor:?}")));
+            return Err(EngineError::bad_request(format!("invalid mount accessor {accessor:?}"))
+                .recorded_as("there is no auth mount with this accessor"));
         }
         Ok(())
     }

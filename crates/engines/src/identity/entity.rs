@@ -18,6 +18,7 @@ use serde_json::{Map, Value, json};
 
 use super::{Identity, new_id, sound_name};
 use crate::input::{Input, is_write};
+use crate::listing::{listed, listed_with};
 
 /// An entity with its names.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -192,20 +193,13 @@ impl Identity {
         txn: &mut Txn,
     ) -> Result<Reply, EngineError> {
         match request.operation() {
-            Operation::Read => {
-                let entity = Entity::by_name(name, txn).await?.ok_or_else(EngineError::absent)?;
-                Ok(Reply::data(&entity.to_data(self)))
-            }
+            Operation::Read => self.shown(Entity::by_name(name, txn).await?),
             Operation::Create | Operation::Update => {
                 // The name of the path counts; one in the body would rename what the path names.
                 let input = Input::of(request.body())?;
                 self.upsert(sound_name(name)?, &input, txn).await
             }
-            Operation::Delete => {
-                let found = Entity::by_name(name, txn).await?;
-                found.map_or(Ok(()), |e| e.remove(txn))?;
-                Ok(Reply::no_content())
-            }
+            Operation::Delete => gone(Entity::by_name(name, txn).await?, txn),
             Operation::List | Operation::Patch => Err(EngineError::unsupported_operation()),
         }
     }
@@ -217,35 +211,21 @@ impl Identity {
         txn: &mut Txn,
     ) -> Result<Reply, EngineError> {
         match request.operation() {
-            Operation::Read => {
-                let entity = Entity::by_id(id, txn).await?.ok_or_else(EngineError::absent)?;
-                Ok(Reply::data(&entity.to_data(self)))
-            }
+            Operation::Read => self.shown(Entity::by_id(id, txn).await?),
             Operation::Create | Operation::Update => self.change(id, &Input::of(request.body())?, txn).await,
-            Operation::Delete => {
-                let found = Entity::by_id(id, txn).await?;
-                found.map_or(Ok(()), |e| e.remove(txn))?;
-                Ok(Reply::no_content())
-            }
+            Operation::Delete => gone(Entity::by_id(id, txn).await?, txn),
             Operation::List | Operation::Patch => Err(EngineError::unsupported_operation()),
         }
     }
 
     pub(super) async fn entity_names(&self, request: &Authorized<'_>, txn: &mut Txn) -> Result<Reply, EngineError> {
         only_list(request)?;
-        let keys = txn.list(NAMES).await?;
-        if keys.is_empty() {
-            return Err(EngineError::absent());
-        }
-        Ok(Reply::data(&json!({ "keys": keys })))
+        listed(txn.list(NAMES).await?)
     }
 
     pub(super) async fn entity_ids(&self, request: &Authorized<'_>, txn: &mut Txn) -> Result<Reply, EngineError> {
         only_list(request)?;
         let keys = txn.list(ENTITIES).await?;
-        if keys.is_empty() {
-            return Err(EngineError::absent());
-        }
         let mut info = Map::new();
         for id in &keys {
             let Some(entity) = Entity::by_id(id, txn).await? else { continue };
@@ -255,7 +235,11 @@ impl Identity {
             }
             info.insert(id.clone(), about);
         }
-        Ok(Reply::data(&json!({ "keys": keys, "key_info": info })))
+        listed_with(keys, info)
+    }
+
+    fn shown(&self, found: Option<Entity>) -> Result<Reply, EngineError> {
+        Ok(Reply::data(&found.ok_or_else(EngineError::absent)?.to_data(self)))
     }
 
     /// 200 with the id for a new entity, 204 for one that was there: EdgeX tells them apart by it.
@@ -284,6 +268,12 @@ impl Identity {
         entity.save(txn)?;
         Ok(Reply::no_content())
     }
+}
+
+/// What was not there is gone as well.
+fn gone(found: Option<Entity>, txn: &mut Txn) -> Result<Reply, EngineError> {
+    found.map_or(Ok(()), |entity| entity.remove(txn))?;
+    Ok(Reply::no_content())
 }
 
 pub(super) fn only_list(request: &Authorized<'_>) -> Result<(), EngineError> {

@@ -4,8 +4,8 @@
 //! entity    entity/id/:id  entity/name/:n    alias  entity-alias  entity-alias/id/:id    lookup/entity
 //! oidc      key/:n  role/:n  token/:role  introspect  config  .well-known/openid-configuration  .well-known/keys
 //! ```
-//! The same value is the pipeline's [`pipeline::Directory`]: policies of an entity count as they are now, not as they were
-//! when a token was made.
+//! The same value is the pipeline's [`pipeline::Directory`]: policies of an entity count as they are now, not as they
+//! were when a token was made.
 
 mod alias;
 mod directory;
@@ -15,8 +15,8 @@ mod oidc;
 
 use std::sync::Arc;
 
-use api::Reply;
-use pipeline::{Access, Authorized, BoxFuture, Engine, EngineError, Mounts, Operation, Outcome, RequestId, Txn};
+use api::{Reply, Uuid};
+use pipeline::{Access, Authorized, BoxFuture, Engine, EngineError, Mounts, Operation, Outcome, Txn};
 
 /// The engine `identity`.
 #[derive(Debug)]
@@ -41,6 +41,11 @@ impl Engine for Identity {
             (api::Operation::Read, oidc::DISCOVERY | oidc::KEYS) => Access::Anonymous,
             _ => Access::Ordinary,
         }
+    }
+
+    fn kept_as(&self, path: &str) -> Option<String> {
+        let kept = path.strip_prefix("entity/name/")?.to_lowercase();
+        Some(format!("entity/name/{kept}")).filter(|kept| kept != path)
     }
 
     fn handle<'a>(
@@ -98,7 +103,7 @@ fn sound_name(text: &str) -> Result<&str, EngineError> {
 fn new_id(txn: &Txn) -> String {
     let mut bytes = [0; 16];
     txn.fill(&mut bytes);
-    RequestId::from_random(bytes).to_string()
+    Uuid::from_random(bytes).to_string()
 }
 
 const MAX_NAME_BYTES: usize = 256;

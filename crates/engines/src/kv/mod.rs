@@ -10,10 +10,10 @@
 use api::{Logical, Reply, Ttl};
 use pipeline::{Authorized, BoxFuture, Engine, EngineError, Operation, Outcome, Txn};
 use secret::SecretBytes;
-use serde_json::json;
 use zeroize::Zeroizing;
 
 use crate::input::Input;
+use crate::listing::listed;
 
 /// The engine `kv`, version 1.
 #[derive(Clone, Copy, Debug, Default)]
@@ -59,11 +59,7 @@ async fn read(request: &Authorized<'_>, txn: &mut Txn) -> Result<Reply, EngineEr
 }
 
 async fn list(folder: &str, txn: &mut Txn) -> Result<Reply, EngineError> {
-    let keys = txn.list(folder).await?;
-    if keys.is_empty() {
-        return Err(EngineError::absent());
-    }
-    Ok(Reply::data(&json!({ "keys": keys })))
+    listed(txn.list(folder).await?)
 }
 
 fn write(request: &Authorized<'_>, txn: &mut Txn) -> Result<Reply, EngineError> {

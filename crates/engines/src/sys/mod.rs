@@ -65,7 +65,8 @@ impl SysEngine {
         }
     }
 
-    /// The paths without envelope, which answer while the store is sealed too: then the listener asks [`Facts`] for the same.
+    /// The paths without envelope, which answer while the store is sealed too: then the listener asks [`Facts`] for the
+    /// same.
     fn state(&self, request: &Authorized<'_>, path: &str) -> Result<Outcome, EngineError> {
         let write = matches!(request.operation(), Operation::Create | Operation::Update);
         let reply = match (path, request.operation()) {
@@ -109,9 +110,21 @@ impl Engine for SysEngine {
             "internal/ui/mounts" if is_read => Access::Anonymous,
             _ if is_read && path.starts_with("internal/ui/mounts/") => Access::Anonymous,
             "seal" => Access::Sudo,
-            _ if path.starts_with("auth/") => Access::Sudo,
+            _ if path.starts_with("auth/") || path.starts_with("mounts/auth/") => Access::Sudo,
             _ => Access::Ordinary,
         }
+    }
+
+    fn kept_as(&self, path: &str) -> Option<String> {
+        let policy = |folder| Some((folder, policies::kept_name(path.strip_prefix(folder)?)));
+        let mount = |folder| Some((folder, path.strip_prefix(folder)?.trim_end_matches('/').to_owned()));
+        let named = policy("policy/")
+            .or_else(|| policy("policies/acl/"))
+            .or_else(|| mount("mounts/auth/").map(|(_, name)| ("auth/", name)))
+            .or_else(|| mount("mounts/"))
+            .or_else(|| mount("auth/"));
+        let (folder, name) = named.filter(|(_, name)| !name.is_empty())?;
+        Some(format!("{folder}{name}")).filter(|kept| kept != path)
     }
 
     fn handle<'a>(

@@ -51,10 +51,16 @@ pub(super) async fn one(
     path: &str,
     txn: &mut Txn,
 ) -> Result<Outcome, EngineError> {
+    // Clients of Vault read and tune an auth mount as `sys/mounts/auth/x` too, which takes all rights that `sys/auth/x`
+    // takes.
+    let read_or_tuned = request.operation() == Operation::Read || path.ends_with("/tune");
+    let (class, path) = match path.strip_prefix("auth/") {
+        Some(below) if class == Class::Secrets && read_or_tuned => (Class::Auth, below),
+        _ => (class, path),
+    };
     let tuned = path.strip_suffix("/tune");
     let whole = class.whole(tuned.unwrap_or(path));
     let table = engine.services.mounts.table();
-    // `sys/mounts/auth/x` is no way around the sudo that `sys/auth/x` demands.
     let found = table.at(&whole).map(|m| m.entry()).filter(|e| class.holds(e));
     let write = matches!(request.operation(), Operation::Create | Operation::Update);
     match (tuned, request.operation()) {
@@ -102,8 +108,8 @@ async fn add(
         return Err(EngineError::bad_request("kv version 2 is not supported; mount kv with options.version=1"));
     }
     let kind = if kind == "kv-v1" { "kv".to_owned() } else { kind };
-    let config = Times::of(&input.map("config")?.unwrap_or_default())?;
-    let (default_ttl, max_ttl) = (config.default_ttl.unwrap_or(0), config.max_ttl.unwrap_or(0));
+    let times = input.object("config")?.map(|config| Times::of(&config)).transpose()?;
+    let (default_ttl, max_ttl) = times.map_or((0, 0), |t| (t.default_ttl.unwrap_or(0), t.max_ttl.unwrap_or(0)));
     let description = input.text("description")?.unwrap_or_default();
     fits(default_ttl, max_ttl)?;
     bounded(&description, &options)?;
@@ -119,8 +125,7 @@ async fn tune(
     txn: &mut Txn,
 ) -> Result<Outcome, EngineError> {
     let input = Input::of(request.body())?;
-    let times =
-        Times { default_ttl: seconds(input.ttl("default_lease_ttl")?), max_ttl: seconds(input.ttl("max_lease_ttl")?) };
+    let times = Times::of(&input)?;
     fits(times.default_ttl.unwrap_or(found.default_ttl), times.max_ttl.unwrap_or(found.max_ttl))?;
     let description = input.text("description")?;
     let options = input.map("options")?;
@@ -140,24 +145,20 @@ async fn tune(
     Ok(Reply::no_content().into())
 }
 
-/// Seconds; `None` leaves what is there.
+/// Seconds, zero for the system's; `None` leaves what is there.
 struct Times {
     default_ttl: Option<u64>,
     max_ttl: Option<u64>,
 }
 
 impl Times {
-    fn of(config: &std::collections::BTreeMap<String, String>) -> Result<Self, EngineError> {
-        let read = |name: &str| -> Result<Option<u64>, EngineError> {
-            let text = config.get(name).filter(|t| !t.is_empty());
-            Ok(text.map(|t| Ttl::parse(t)).transpose()?.map(Ttl::as_seconds))
+    fn of(input: &Input<'_>) -> Result<Self, EngineError> {
+        let read = |name: &str| match input.text(name) {
+            Ok(Some(text)) if text == "system" => Ok(Some(0)),
+            _ => input.ttl(name).map(|ttl| ttl.map(Ttl::as_seconds)),
         };
         Ok(Self { default_ttl: read("default_lease_ttl")?, max_ttl: read("max_lease_ttl")? })
     }
-}
-
-fn seconds(ttl: Option<Ttl>) -> Option<u64> {
-    ttl.map(Ttl::as_seconds)
 }
 
 fn fits(default: u64, max: u64) -> Result<(), EngineError> {

@@ -33,7 +33,7 @@ pub(super) async fn one(
     family: Family,
     txn: &mut Txn,
 ) -> Result<Outcome, EngineError> {
-    let name = name.to_lowercase();
+    let name = kept_name(name);
     match request.operation() {
         Operation::Read => read(engine, &name, family, txn).await,
         Operation::Create | Operation::Update => write(engine, request, &name, family, txn),
@@ -43,6 +43,11 @@ pub(super) async fn one(
         }
         Operation::List | Operation::Patch => Err(EngineError::unsupported_operation()),
     }
+}
+
+/// The name under which a policy is kept, however a path spells it.
+pub(super) fn kept_name(name: &str) -> String {
+    name.trim_end_matches('/').to_lowercase()
 }
 
 async fn read(engine: &SysEngine, name: &str, family: Family, txn: &mut Txn) -> Result<Outcome, EngineError> {
@@ -90,8 +95,8 @@ fn write(
     Ok(Reply::logical(Logical { warnings, ..Logical::default() }).into())
 }
 
-/// A policy may come in base64, as the command line of Vault sends it for the old shape. No policy's text is base64 itself: it
-/// has a space or a brace.
+/// A policy may come in base64, as the command line of Vault sends it for the old shape. No policy's text is base64
+/// itself: it has a space or a brace.
 fn plain(text: String) -> String {
     let decoded = STANDARD.decode(text.trim()).ok().and_then(|bytes| String::from_utf8(bytes).ok());
     decoded.unwrap_or(text)

@@ -1,5 +1,5 @@
-//! `internal/ui/mounts`: what clients ask before they know what kind of mount a path belongs to. `bao kv` and `vault kv` begin
-//! with it.
+//! `internal/ui/mounts`: what clients ask before they know what kind of mount a path belongs to. `bao kv` and `vault
+//! kv` begin with it.
 
 use api::{Reply, Status};
 use pipeline::{Authorized, EngineError, Outcome};

@@ -1,5 +1,6 @@
 //! `create`, `create-orphan`, `create/<role>`: who may make which token.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 
 use api::{Logical, Reply, Ttl};
@@ -9,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::TokenEngine;
 use super::roles::{self, Role};
+use crate::glob::glob;
 use crate::input::Input;
 
 /// By which of the three paths.
@@ -41,7 +43,7 @@ impl Body {
     fn of(input: &Input<'_>) -> Result<Self, EngineError> {
         Ok(Self {
             id: input.secret("id")?.filter(|id| !id.is_empty()),
-            policies: sanitized(input.list("policies")?.unwrap_or_default(), false),
+            policies: sanitized(input.elements("policies")?.unwrap_or_default(), false),
             meta: input.map("meta")?.filter(|m| !m.is_empty()),
             no_parent: input.flag("no_parent")?.unwrap_or(false),
             no_default_policy: input.flag("no_default_policy")?.unwrap_or(false),
@@ -124,11 +126,7 @@ pub(super) async fn create(
             limit => limit.min(body.num_uses),
         },
         renewable: body.renewable && role_rules.is_none_or(|r| r.renewable),
-        rules: TtlRules {
-            default_ttl: Ttl::seconds(request.mount().default_ttl_seconds()),
-            max_ttl: Ttl::seconds(request.mount().max_ttl_seconds()),
-            ..times.rules
-        },
+        rules: times.rules.within(request.mount()),
         ttl: times.ttl,
         for_ever,
         // What the unattended start hands out is good for this kernel boot: the next one issues anew.
@@ -199,20 +197,11 @@ impl Times {
         }
         let of_role = |pick: fn(&Role) -> u64| Ttl::seconds(role.map_or(0, pick));
         let rules = TtlRules {
-            period: smaller(of_role(|r| r.period), body.period),
-            explicit_max_ttl: smaller(of_role(|r| r.explicit_max_ttl), body.explicit_max_ttl),
+            period: of_role(|r| r.period).or_less(body.period),
+            explicit_max_ttl: of_role(|r| r.explicit_max_ttl).or_less(body.explicit_max_ttl),
             ..TtlRules::default()
         };
         Ok(Self { rules, ttl: body.ttl })
-    }
-}
-
-/// The smaller of two limits, of which zero is none.
-fn smaller(a: Ttl, b: Ttl) -> Ttl {
-    match (a.is_zero(), b.is_zero()) {
-        (true, _) => b,
-        (_, true) => a,
-        _ => a.min(b),
     }
 }
 
@@ -259,6 +248,8 @@ fn by_role(
     parent: &Parent,
     warnings: &mut Vec<String>,
 ) -> Result<Vec<String>, EngineError> {
+    // Nobody asked for it: a role that forbids it is no reason to refuse.
+    let default = default && !role.forbids(policy::DEFAULT_NAME);
     let has_allowed = !role.allowed_policies.is_empty() || !role.allowed_policies_glob.is_empty();
     let policies = match (asked.is_empty(), has_allowed) {
         (true, true) => sanitized(role.allowed_policies.iter().cloned(), default),
@@ -268,20 +259,19 @@ fn by_role(
     let allowed = |p: &String| {
         role.allowed_policies.contains(p)
             || p == policy::DEFAULT_NAME
-            || role.allowed_policies_glob.iter().any(|g| roles::glob(g, p))
+            || role.allowed_policies_glob.iter().any(|g| glob(g, p))
     };
     if has_allowed && !policies.iter().all(allowed) {
         let of_role = sanitized(role.allowed_policies.iter().cloned(), default);
         let (policies, of_role, globs) = (go(&policies), go(&of_role), go(&role.allowed_policies_glob));
-        return Err(refused(format!(
+        let told = format!(
             "token policies ({policies}) must be subset of the role's allowed policies ({of_role}) or glob policies ({globs})"
-        )));
+        );
+        return Err(refused(told).recorded_as("a policy is not among those that the role allows"));
     }
-    let disallowed = |p: &&String| {
-        role.disallowed_policies.contains(p) || role.disallowed_policies_glob.iter().any(|g| roles::glob(g, p))
-    };
-    match policies.iter().find(disallowed) {
-        Some(name) => Err(refused(format!("token policy \"{name}\" is disallowed by this role"))),
+    match policies.iter().find(|p| role.forbids(p)) {
+        Some(name) => Err(refused(format!("token policy \"{name}\" is disallowed by this role"))
+            .recorded_as("a policy is disallowed by the role")),
         None => Ok(policies),
     }
 }
@@ -295,7 +285,7 @@ async fn aliased(
 ) -> Result<String, EngineError> {
     let role = role.ok_or_else(|| refused("'entity_alias' is only allowed in combination with token role"))?;
     let name = alias.to_lowercase();
-    if !role.allowed_entity_aliases.iter().any(|g| roles::glob(g, &name)) {
+    if !role.allowed_entity_aliases.iter().any(|g| glob(g, &name)) {
         return Err(refused("invalid 'entity_alias' value"));
     }
     let mount = request.mount();
@@ -322,6 +312,9 @@ fn chosen(id: &str, parent: &Parent, warnings: &mut Vec<String>) -> Result<Token
     if id.starts_with("s.") {
         return Err(refused("custom token ID cannot have the 's.' prefix"));
     }
+    if id.contains('.') {
+        return Err(refused("custom token ID cannot have a '.' in the value"));
+    }
     Token::parse(id).map_err(|e| refused(e.to_string()))
 }
 
@@ -343,7 +336,7 @@ fn go(names: &[String]) -> String {
     format!("[{}]", quoted.join(" "))
 }
 
-fn refused(told: impl Into<String>) -> EngineError {
+fn refused(told: impl Into<Cow<'static, str>>) -> EngineError {
     EngineError::bad_request(told)
 }
 

@@ -10,6 +10,7 @@ use zeroize::Zeroizing;
 
 use super::TokenEngine;
 use crate::input::Input;
+use crate::listing::listed;
 
 pub(super) async fn own(engine: &TokenEngine, request: &Authorized<'_>) -> Result<Outcome, EngineError> {
     let live = bearer(request)?;
@@ -37,11 +38,7 @@ pub(super) async fn by_accessor(
 }
 
 pub(super) async fn accessors(engine: &TokenEngine, txn: &mut Txn) -> Result<Outcome, EngineError> {
-    let keys = engine.services.tokens.accessors(txn).await?;
-    if keys.is_empty() {
-        return Err(EngineError::absent());
-    }
-    Ok(Reply::data(&json!({ "keys": keys })).into())
+    Ok(listed(engine.services.tokens.accessors(txn).await?)?.into())
 }
 
 /// The accessor that the body names.
@@ -87,7 +84,8 @@ async fn shown(
     let now = request.now();
     let wall = |nanos: i128| host::WallTime(nanos).to_rfc3339();
     let ttl = live.ttl_seconds(now);
-    // The end is kept in the store's time, which no step of the wall clock moves; people are shown it by the wall clock.
+    // The end is kept in the store's time, which no step of the wall clock moves; people are shown it by the wall
+    // clock.
     let expire = live.expires().map(|end| request.at().0.saturating_add(now.until(end).as_nanos() as i128));
     let mut data = Map::new();
     let mut put = |key: &str, value: Value| drop(data.insert(key.to_owned(), value));

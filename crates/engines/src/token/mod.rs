@@ -1,7 +1,7 @@
 //! `auth/token/`: tokens made, looked at, renewed and revoked by their bearers and keepers.
 //!
-//! Where a child gets no policies of its own it inherits its parent's, as in Vault, but for one: `root` is never inherited,
-//! neither through a role nor without one. Who wants a root token has to say so.
+//! Where a child gets no policies of its own it inherits its parent's, as in Vault, but for one: `root` is never
+//! inherited, neither through a role nor without one. Who wants a root token has to say so.
 
 mod create;
 mod lookup;
@@ -11,7 +11,10 @@ mod roles;
 
 use std::sync::Arc;
 
-use pipeline::{Access, Authorized, BoxFuture, Engine, EngineError, Operation, Outcome, Services, Txn};
+use api::PeerCertificates;
+use pipeline::{
+    Access, Authorized, BoxFuture, Engine, EngineError, Operation, Outcome, Services, TokenEntry, TtlRules, Txn,
+};
 
 /// The engine of `auth/token/`.
 #[derive(Debug)]
@@ -80,6 +83,15 @@ impl Engine for TokenEngine {
                 _ => Ok(true),
             }
         })
+    }
+
+    fn renewal<'a>(
+        &'a self,
+        token: &'a TokenEntry,
+        _by: Option<&'a PeerCertificates>,
+        txn: &'a mut Txn,
+    ) -> BoxFuture<'a, Result<TtlRules, EngineError>> {
+        Box::pin(renew::rules(token, txn))
     }
 
     fn handle<'a>(

@@ -2,10 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use api::{Status, Ttl};
-use pipeline::{Authorized, EngineError, Grant, Outcome, Txn};
+use api::Status;
+use pipeline::{Authorized, EngineError, Outcome, TokenEntry, TtlRules, Txn};
 
 use super::Userpass;
+use super::lockout::NotNow;
 use super::password::is_generated;
 use super::user::User;
 use crate::input::Input;
@@ -25,34 +26,39 @@ impl Userpass {
         let mut user = User::load(name, txn).await?;
         let kept = user.as_mut().and_then(|u| u.password.take());
         let key = format!("{}/{name}", request.mount().uuid);
-        let is_password = if is_generated(kept.as_ref(), name, &password, request, txn) {
-            true // cannot have been guessed, so no lock stands in a service's way
-        } else if self.lockout.is_locked(&key, txn.now()) {
-            return Err(refused("the name is locked after too many failures"));
-        } else {
-            self.is_chosen(kept, &password).await?
-        };
-        let Some(user) = user.filter(|_| is_password) else {
-            self.lockout.failed(&key, txn.now());
-            return Err(refused("no such user, or another password"));
-        };
-        self.lockout.succeeded(&key);
-        Ok(Outcome::login(Grant {
-            display_name: name.to_owned(),
-            policies: user.policies,
-            no_default_policy: user.no_default_policy,
-            ttl: Ttl::seconds(user.ttl),
-            max_ttl: Ttl::seconds(user.max_ttl),
-            period: Ttl::seconds(user.period),
-            explicit_max_ttl: Ttl::seconds(user.explicit_max_ttl),
-            num_uses: user.num_uses,
-            metadata: BTreeMap::from([("username".to_owned(), name.to_owned())]),
-            alias: Some(name.to_owned()),
-        }))
+        // A drawn password cannot have been guessed, so no lock stands in a service's way.
+        if !is_generated(kept.as_ref(), name, &password, request, txn) {
+            let guess = self.lockout.guess(&key, txn.now()).map_err(|not| match not {
+                NotNow::Locked => refused("the name is locked after too many failures"),
+                NotNow::Busy => EngineError::busy("as many passwords of this name are looked at as may fail"),
+            })?;
+            if self.is_chosen(kept, &password).await? {
+                guess.succeeded();
+            } else {
+                guess.failed(txn.now());
+                return Err(refused("no such user, or another password"));
+            }
+        }
+        let user = user.ok_or_else(|| refused("no such user"))?;
+        let metadata = BTreeMap::from([(USERNAME.to_owned(), name.to_owned())]);
+        Ok(Outcome::login(user.terms.into_grant(name.to_owned(), name.to_owned(), metadata)))
     }
+}
+
+/// The rules of today for the token of a login, if the user is there and a login would give the same policies.
+pub(super) async fn renewal(token: &TokenEntry, txn: &mut Txn) -> Result<TtlRules, EngineError> {
+    let name = token.meta.as_ref().and_then(|m| m.get(USERNAME));
+    let user = match name {
+        Some(name) => User::load(name, txn).await?,
+        None => None,
+    };
+    user.ok_or_else(|| EngineError::bad_request("the user is gone, not renewing"))?.terms.renewal(token)
 }
 
 /// One answer for every reason; the log knows more.
 fn refused(logged: &str) -> EngineError {
     EngineError::bad_request("invalid username or password").because(logged)
 }
+
+/// Where the metadata of a token, which nobody can change, have the user's name.
+const USERNAME: &str = "username";

@@ -14,13 +14,13 @@ mod user;
 
 use std::sync::Arc;
 
-use api::Reply;
-use pipeline::{Access, Authorized, BoxFuture, Engine, EngineError, Operation, Outcome, Txn};
-use serde_json::json;
+use api::{PeerCertificates, Reply};
+use pipeline::{Access, Authorized, BoxFuture, Engine, EngineError, Operation, Outcome, TokenEntry, TtlRules, Txn};
 
 pub use pool::{HashPool, PoolFull, ThreadPool};
 
-use crate::input::{Input, is_write};
+use crate::input::{Input, is_write, name};
+use crate::listing::listed;
 use lockout::Lockout;
 use user::User;
 
@@ -40,7 +40,7 @@ impl Userpass {
         match request.operation() {
             Operation::Read => {
                 let user = User::load(name, txn).await?.ok_or_else(EngineError::absent)?;
-                Ok(Reply::data(&user.to_data()))
+                Ok(Reply::data(&user.terms.to_data()))
             }
             Operation::Create | Operation::Update => {
                 let input = Input::of(request.body())?;
@@ -89,6 +89,16 @@ impl Engine for Userpass {
         }
     }
 
+    fn kept_as(&self, path: &str) -> Option<String> {
+        let kept = match route(path)? {
+            Route::Users | Route::Login(_) => return None,
+            Route::User(name) => format!("users/{name}"),
+            Route::Password(name) => format!("users/{name}/password"),
+            Route::Policies(name) => format!("users/{name}/policies"),
+        };
+        Some(kept).filter(|kept| kept != path)
+    }
+
     fn exists<'a>(&'a self, path: &'a str, txn: &'a mut Txn) -> BoxFuture<'a, Result<bool, EngineError>> {
         Box::pin(async move {
             match route(path) {
@@ -96,6 +106,15 @@ impl Engine for Userpass {
                 _ => Ok(true),
             }
         })
+    }
+
+    fn renewal<'a>(
+        &'a self,
+        token: &'a TokenEntry,
+        _by: Option<&'a PeerCertificates>,
+        txn: &'a mut Txn,
+    ) -> BoxFuture<'a, Result<TtlRules, EngineError>> {
+        Box::pin(login::renewal(token, txn))
     }
 
     fn handle<'a>(
@@ -107,13 +126,7 @@ impl Engine for Userpass {
             let reply = match route(request.path()).ok_or_else(EngineError::unsupported_path)? {
                 Route::Login(name) if is_write(request) => return self.login(&name, request, txn).await,
                 Route::Login(_) => return Err(EngineError::unsupported_operation()),
-                Route::Users if request.operation() == Operation::List => {
-                    let keys = txn.list(user::FOLDER).await?;
-                    if keys.is_empty() {
-                        return Err(EngineError::absent());
-                    }
-                    Reply::data(&json!({ "keys": keys }))
-                }
+                Route::Users if request.operation() == Operation::List => listed(txn.list(user::FOLDER).await?)?,
                 Route::Users => return Err(EngineError::unsupported_operation()),
                 Route::User(name) => self.users(&name, request, txn).await?,
                 Route::Password(name) => self.password(&name, request, txn).await?,
@@ -135,7 +148,7 @@ async fn policies(name: &str, request: &Authorized<'_>, txn: &mut Txn) -> Result
         return Err(EngineError::unsupported_operation());
     }
     let mut user = User::load(name, txn).await?.ok_or_else(no_user)?;
-    user.update_policies(&Input::of(request.body())?)?;
+    user.terms.update_policies(&Input::of(request.body())?)?;
     user.save(name, txn)?;
     Ok(Reply::no_content())
 }
@@ -151,11 +164,6 @@ enum Route {
 }
 
 fn route(path: &str) -> Option<Route> {
-    let name = |text: &str| {
-        let sound = (1..=MAX_NAME_BYTES).contains(&text.len())
-            && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'));
-        sound.then(|| text.to_ascii_lowercase())
-    };
     match path.split_once('/') {
         None if path == "users" => Some(Route::Users),
         Some(("users", "")) => Some(Route::Users),
@@ -178,8 +186,6 @@ fn no_password() -> EngineError {
 fn no_user() -> EngineError {
     EngineError::told(api::Status::INTERNAL, "1 error occurred:\n\t* username does not exist\n\n")
 }
-
-const MAX_NAME_BYTES: usize = 256;
 
 #[cfg(test)]
 mod tests {

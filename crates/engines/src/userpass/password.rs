@@ -1,8 +1,8 @@
 //! How a password is kept: bcrypt for those that people chose; a keyed code for those that edgekeep drew at random.
 //!
-//! A slow hash protects passwords that can be guessed. One of 128 random bits cannot, so for it a code under a key of the
-//! barrier is as good, and twenty services can log in at boot without a second of hashing. Only the unattended start may say
-//! that a password was drawn: anyone else's word for it would be a way to store a guessable one badly.
+//! A slow hash protects passwords that can be guessed. One of 128 random bits cannot, so for it a code under a key of
+//! the barrier is as good, and twenty services can log in at boot without a second of hashing. Only the unattended
+//! start may say that a password was drawn: anyone else's word for it would be a way to store a guessable one badly.
 
 use pipeline::{Authorized, EngineError, Txn};
 use secret::crypto::ct_eq;
@@ -49,8 +49,8 @@ impl Userpass {
         hashed.map(Kept::Bcrypt).map_err(EngineError::internal)
     }
 
-    /// The slow check. A "no" costs one bcrypt whoever is asked for and however that password is kept, so that the time tells
-    /// nothing of who exists.
+    /// The slow check. A "no" costs one bcrypt whoever is asked for and however that password is kept, so that the time
+    /// tells nothing of who exists.
     pub(super) async fn is_chosen(
         &self,
         kept: Option<Kept>,

@@ -1,5 +1,5 @@
-//! Where slow hashes run: a few threads with a short queue, so that logins can use the cores but not the memory, and other
-//! requests never wait behind them. A full queue answers 503.
+//! Where slow hashes run: a few threads with a short queue, so that logins can use the cores but not the memory, and
+//! other requests never wait behind them. A full queue answers 503.
 
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};

@@ -1,65 +1,36 @@
 //! What is kept of a user.
 
-use api::Ttl;
 use pipeline::{EngineError, Txn};
 use secret::SecretBytes;
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
 
 use super::password::Kept;
 use crate::input::Input;
+use crate::terms::Terms;
 
 /// A user's entry.
-#[derive(Debug, Default, Serialize, Deserialize)]
+#[derive(Debug, Default, Serialize)]
 pub(super) struct User {
     /// `None` only while a user is being made.
     pub(super) password: Option<Kept>,
-    #[serde(default)]
-    pub(super) policies: Vec<String>,
-    #[serde(default)]
-    pub(super) ttl: u64,
-    #[serde(default)]
-    pub(super) max_ttl: u64,
-    #[serde(default)]
-    pub(super) period: u64,
-    #[serde(default)]
-    pub(super) explicit_max_ttl: u64,
-    #[serde(default)]
-    pub(super) num_uses: u64,
-    #[serde(default)]
-    pub(super) no_default_policy: bool,
-    #[serde(default)]
-    token_type: TokenType,
-    /// Which fields were written under the names that Vault has retired; a read repeats them.
-    #[serde(default)]
-    retired: Retired,
+    #[serde(flatten)]
+    pub(super) terms: Terms,
 }
 
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-enum TokenType {
-    #[default]
-    #[serde(rename = "default")]
-    Default,
-    #[serde(rename = "service")]
-    Service,
-    #[serde(rename = "default-service")]
-    DefaultService,
-}
-
-#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize)]
-struct Retired {
-    policies: bool,
-    ttl: bool,
-    max_ttl: bool,
+/// The part of an entry that is not [`Terms`]. The two are read one by one: through serde's `flatten` every field would
+/// be copied first.
+#[derive(Deserialize)]
+struct Own {
+    password: Option<Kept>,
 }
 
 impl User {
     pub(super) async fn load(name: &str, txn: &mut Txn) -> Result<Option<Self>, EngineError> {
         let Some(entry) = txn.get(&place(name)).await? else { return Ok(None) };
         // serde's message could repeat a hash.
-        serde_json::from_slice(entry.expose())
-            .map(Some)
-            .map_err(|_| EngineError::internal("a user's entry is unreadable"))
+        let unreadable = |_| EngineError::internal("a user's entry is unreadable");
+        let Own { password } = serde_json::from_slice(entry.expose()).map_err(unreadable)?;
+        Ok(Some(Self { password, terms: serde_json::from_slice(entry.expose()).map_err(unreadable)? }))
     }
 
     pub(super) fn save(&self, name: &str, txn: &mut Txn) -> Result<(), EngineError> {
@@ -69,89 +40,12 @@ impl User {
 
     /// Takes over all fields of a body but the password.
     pub(super) fn update(&mut self, input: &Input<'_>) -> Result<(), EngineError> {
-        self.update_policies(input)?;
-        Self::update_ttl(input, ["token_ttl", "ttl"], &mut self.ttl, &mut self.retired.ttl)?;
-        Self::update_ttl(input, ["token_max_ttl", "max_ttl"], &mut self.max_ttl, &mut self.retired.max_ttl)?;
-        let seconds = |name: &str| input.ttl(name).map(|t| t.map(Ttl::as_seconds));
-        self.period = seconds("token_period")?.unwrap_or(self.period);
-        self.explicit_max_ttl = seconds("token_explicit_max_ttl")?.unwrap_or(self.explicit_max_ttl);
-        self.num_uses = input.number("token_num_uses")?.unwrap_or(self.num_uses);
-        self.no_default_policy = input.flag("token_no_default_policy")?.unwrap_or(self.no_default_policy);
-        if let Some(wanted) = input.text("token_type")? {
-            self.token_type = match wanted.as_str() {
-                "" | "default" => TokenType::Default,
-                "service" => TokenType::Service,
-                "default-service" => TokenType::DefaultService,
-                _ => {
-                    return Err(EngineError::bad_request(
-                        "'token_type' can only be default, service or default-service",
-                    ));
-                }
-            };
-        }
-        if self.max_ttl != 0 && self.ttl > self.max_ttl {
-            return Err(EngineError::bad_request("'token_ttl' cannot be greater than 'token_max_ttl'"));
-        }
+        self.terms.update(input)?;
         // Passed over, it would leave the old password in force behind a 204.
         if input.has("password_hash") {
             return Err(EngineError::bad_request("password_hash is not supported; send the password"));
         }
-        // A limit that we would not enforce must not look as if we did.
-        let bound =
-            ["token_bound_cidrs", "bound_cidrs"].iter().map(|f| input.list(f)).collect::<Result<Vec<_>, _>>()?;
-        if bound.into_iter().flatten().any(|l| !l.is_empty()) || input.flag("token_strictly_bind_ip")? == Some(true) {
-            return Err(EngineError::bad_request("tokens bound to addresses are not supported"));
-        }
         Ok(())
-    }
-
-    pub(super) fn update_policies(&mut self, input: &Input<'_>) -> Result<(), EngineError> {
-        if let Some(policies) = input.list("token_policies")? {
-            (self.policies, self.retired.policies) = (policies, input.has("policies"));
-        } else if let Some(policies) = input.list("policies")? {
-            (self.policies, self.retired.policies) = (policies, true);
-        }
-        Ok(())
-    }
-
-    fn update_ttl(
-        input: &Input<'_>,
-        [name, old_name]: [&str; 2],
-        to: &mut u64,
-        retired: &mut bool,
-    ) -> Result<(), EngineError> {
-        if let Some(ttl) = input.ttl(name)? {
-            (*to, *retired) = (ttl.as_seconds(), input.has(old_name));
-        } else if let Some(ttl) = input.ttl(old_name)? {
-            (*to, *retired) = (ttl.as_seconds(), true);
-        }
-        Ok(())
-    }
-
-    /// `data` of a read. Nothing of the password is in it.
-    pub(super) fn to_data(&self) -> Value {
-        let mut data = json!({
-            "token_bound_cidrs": [],
-            "token_explicit_max_ttl": self.explicit_max_ttl,
-            "token_max_ttl": self.max_ttl,
-            "token_no_default_policy": self.no_default_policy,
-            "token_num_uses": self.num_uses,
-            "token_period": self.period,
-            "token_policies": self.policies,
-            "token_strictly_bind_ip": false,
-            "token_ttl": self.ttl,
-            "token_type": self.token_type,
-        });
-        if self.retired.policies {
-            data["policies"] = json!(self.policies);
-        }
-        if self.retired.ttl {
-            data["ttl"] = json!(self.ttl);
-        }
-        if self.retired.max_ttl {
-            data["max_ttl"] = json!(self.max_ttl);
-        }
-        data
     }
 }
 
@@ -160,3 +54,20 @@ pub(super) fn place(name: &str) -> String {
 }
 
 pub(super) const FOLDER: &str = "user";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is on devices' disks.
+    #[test]
+    fn an_entry_is_one_object_of_its_fields() {
+        let user = User { password: Some(Kept::Bcrypt("h".into())), terms: Terms::default() };
+        let entry = r#"{"password":{"bcrypt":"h"},"policies":[],"ttl":0,"max_ttl":0,"period":0,"explicit_max_ttl":0,"num_uses":0,"no_default_policy":false,"token_type":"default","retired":{"policies":false,"ttl":false,"max_ttl":false}}"#;
+        assert_eq!(serde_json::to_string(&user).unwrap(), entry);
+        assert!(
+            matches!(serde_json::from_str(entry).unwrap(), Own { password: Some(Kept::Bcrypt(hash)) } if hash == "h")
+        );
+        assert!(serde_json::from_str::<Terms>(entry).unwrap().policies.is_empty());
+    }
+}

@@ -99,7 +99,11 @@ impl House {
     }
 
     pub fn accessor(&self) -> String {
-        self.get("sys/auth").1["userpass/"]["accessor"].as_str().unwrap().to_owned()
+        self.accessor_of("userpass/")
+    }
+
+    pub fn accessor_of(&self, mount: &str) -> String {
+        self.get("sys/auth").1[mount]["accessor"].as_str().unwrap().to_owned()
     }
 }
 

@@ -72,6 +72,26 @@ fn an_alias_is_bound_once_and_again_is_204() {
 }
 
 #[test]
+fn one_login_is_one_entity_in_every_spelling() {
+    let h = House::new();
+    let (a, b, accessor) = (entity(&h, "a"), entity(&h, "b"), h.accessor());
+    let alias = |name: &str, id: &Value| {
+        let body = json!({"name": name, "canonical_id": id, "mount_accessor": accessor});
+        h.ask("POST", "identity/entity-alias", body).is(200)["id"].as_str().unwrap().to_owned()
+    };
+    let (of_a, of_b) = (alias("Carol", &json!(a)), alias("dave", &json!(b)));
+    let taken = "alias with this name and mount accessor already exists";
+    for name in ["carol", "Carol", "CAROL"] {
+        let path = format!("identity/entity-alias/id/{of_b}");
+        h.ask("POST", &path, json!({"name": name})).refuses(400, taken);
+        h.ask("POST", "identity/entity-alias", json!({"id": of_b, "name": name})).refuses(400, taken);
+    }
+    h.ask("POST", &format!("identity/entity-alias/id/{of_a}"), json!({"name": "carol"})).is(200);
+    let who = json!({"alias_name": "CAROL", "alias_mount_accessor": accessor});
+    assert_eq!(h.ask("POST", "identity/lookup/entity", who).is(200)["id"], json!(a));
+}
+
+#[test]
 fn an_alias_needs_a_mount_and_an_entity() {
     let h = House::new();
     let (id, accessor) = (entity(&h, "svc"), h.accessor());

@@ -1,4 +1,5 @@
-//! A whole store in a scratch directory, with all engines, a clock in the test's hands and an audit that keeps its records.
+//! A whole store in a scratch directory, with all engines, a clock in the test's hands and an audit that keeps its
+//! records.
 
 #![allow(dead_code, unreachable_pub, reason = "each test binary uses its own part of the house")]
 
@@ -221,6 +222,8 @@ impl Answer {
 #[derive(Default)]
 pub struct Tape {
     pub lines: Mutex<Vec<String>>,
+    /// Why requests were refused, as the records have it.
+    pub reasons: Mutex<Vec<String>>,
     pub refuses: AtomicBool,
 }
 
@@ -244,6 +247,7 @@ impl Tape {
         let status = response.map_or(String::new(), |r| format!(" {}", r.status));
         let line = format!("{kind} {} {} by {actor}{status}", request.operation, request.path);
         self.lines.lock().unwrap().push(line);
+        self.reasons.lock().unwrap().extend(response.and_then(|r| r.error).map(str::to_owned));
         Ok(())
     }
 

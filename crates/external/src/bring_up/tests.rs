@@ -1,5 +1,5 @@
-//! Every state that a store and its shares can be found in. The names B1 to B5 are those of the defects of EdgeX's set-up that each test
-//! would meet there.
+//! Every state that a store and its shares can be found in. The names B1 to B5 are those of the defects of EdgeX's
+//! set-up that each test would meet there.
 
 use std::sync::{Arc, Mutex};
 
@@ -56,7 +56,8 @@ async fn a_new_store_is_made_kept_and_opened() {
     }
 }
 
-/// OpenBao 2.6 and later: the store is made, its shares are kept, and the run is killed, or stopped, before their login is there.
+/// OpenBao 2.6 and later: the store is made, its shares are kept, and the run is killed, or stopped, before their login
+/// is there.
 #[tokio::test]
 async fn a_run_that_ends_before_the_login_is_there_is_gone_on_with() {
     let (place, store) = (Place::new(), FakeStore::default());
@@ -110,7 +111,8 @@ async fn b3_a_missing_sync_is_noticed() {
     assert!(losses(&disk).await > 0);
 }
 
-/// Makes a store, cuts the power at every moment from the first unseal on, and counts the cuts that left no shares that open.
+/// Makes a store, cuts the power at every moment from the first unseal on, and counts the cuts that left no shares that
+/// open.
 async fn losses(disk: &CrashDisk) -> usize {
     let (store, entropy) = (FakeStore::default(), SeededEntropy::new(3));
     let first = Arc::new(Mutex::new(None));
@@ -263,7 +265,8 @@ async fn a_store_that_is_half_made_for_a_moment_is_waited_for() {
     assert_eq!(place.up(&store, hooked()).await.unwrap().done, Done::Unsealed);
 }
 
-/// And one that raft has a state of, and no barrier is in: a run before this one had asked for its making, or nobody of here.
+/// And one that raft has a state of, and no barrier is in: a run before this one had asked for its making, or nobody of
+/// here.
 #[tokio::test]
 async fn a_store_that_died_before_it_had_a_barrier_is_told_by_its_answer_to_init() {
     let answer = "could not bootstrap clustered storage: error bootstrapping cluster: cluster already has state";

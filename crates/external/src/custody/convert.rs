@@ -19,11 +19,12 @@ pub enum Encrypted {
 }
 
 impl Custody<'_> {
-    /// Wraps shares that lie in clear, in place of them; with `former`, shares that are wrapped under that instead of ours. A
-    /// root token in the file stays until there is another ([`Custody::drop_root_token`]): it may be somebody's last resort.
+    /// Wraps shares that lie in clear, in place of them; with `former`, shares that are wrapped under that instead of
+    /// ours. A root token in the file stays until there is another ([`Custody::drop_root_token`]): it may be somebody's
+    /// last resort.
     ///
-    /// The bytes of before may stand in free blocks of a disk and in its copies; only new shares end them. The note that says so is
-    /// durable before the first wrapped byte (`a_cut_between_wrapping_and_rekeying_is_remembered`).
+    /// The bytes of before may stand in free blocks of a disk and in its copies; only new shares end them. The note
+    /// that says so is durable before the first wrapped byte (`a_cut_between_wrapping_and_rekeying_is_remembered`).
     ///
     /// # Errors
     /// [`CustodyError`]; the file of before is then still there, whole.

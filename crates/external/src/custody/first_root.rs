@@ -1,7 +1,8 @@
-//! The first root token of a store that was made just now, until the login of its shares is there: OpenBao 2.6 and later let in nobody else, and
-//! a run that is killed between the two would leave a store that nobody can administer.
+//! The first root token of a store that was made just now, until the login of its shares is there: OpenBao 2.6 and
+//! later let in nobody else, and a run that is killed between the two would leave a store that nobody can administer.
 //!
-//! It lies wrapped under all shares together, and so gives nobody more than the shares do. It ends with the run that uses it.
+//! It lies wrapped under all shares together, and so gives nobody more than the shares do. It ends with the run that
+//! uses it.
 
 use seal::edgex::ClearShares;
 use secret::Token;

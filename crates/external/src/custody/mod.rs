@@ -80,8 +80,8 @@ impl<'a> Custody<'a> {
         &self.file
     }
 
-    /// Makes the directory where it is missing, and takes it for this process alone: two that unseal, or make, one store would
-    /// each believe to have its only shares.
+    /// Makes the directory where it is missing, and takes it for this process alone: two that unseal, or make, one
+    /// store would each believe to have its only shares.
     ///
     /// # Errors
     /// [`CustodyError::Busy`], [`CustodyError::Disk`].
@@ -103,6 +103,14 @@ impl<'a> Custody<'a> {
         self.make_dir()?;
         let lock = self.dir.join(MAKING);
         self.disk.lock(&lock).map_err(|source| self.failed("lock", &lock, source))
+    }
+
+    /// Whether a process is at the making of the store, be it for one that is no more.
+    ///
+    /// # Errors
+    /// [`CustodyError::Disk`].
+    pub fn is_being_made(&self) -> Result<bool, CustodyError> {
+        self.claim_making().map(|free| free.is_none())
     }
 
     /// Hands what the shares are kept under to another process of ours; nothing if they are kept in clear.
@@ -150,8 +158,8 @@ impl<'a> Custody<'a> {
         Ok(held)
     }
 
-    /// Takes the initial root token out of the file, where an older set-up left one. The shares stay as they are: wrapped ones
-    /// are not opened for it, and clear ones only stay clear.
+    /// Takes the initial root token out of the file, where an older set-up left one. The shares stay as they are:
+    /// wrapped ones are not opened for it, and clear ones only stay clear.
     ///
     /// # Errors
     /// [`CustodyError`].
@@ -173,8 +181,8 @@ impl<'a> Custody<'a> {
         Ok(true)
     }
 
-    /// Sees that shares can be kept here, and makes everything that they will need: directory, salt, room. Tells whether a note of an
-    /// earlier run stands there: that run may have had the store made.
+    /// Sees that shares can be kept here, and makes everything that they will need: directory, salt, room. Tells
+    /// whether a note of an earlier run stands there: that run may have had the store made.
     ///
     /// # Errors
     /// [`CustodyError`]; above all if there is a file already: it may be the only key of another store.
@@ -290,7 +298,7 @@ impl<'a> Custody<'a> {
     }
 
     /// Whether there is a file, whatever is in it.
-    pub(crate) fn has_shares(&self) -> Result<bool, CustodyError> {
+    pub fn has_shares(&self) -> Result<bool, CustodyError> {
         Ok(self.meta(&self.file)?.is_some())
     }
 

@@ -58,8 +58,8 @@ async fn a_cut_between_wrapping_and_rekeying_is_remembered() {
     assert!(SHARES.iter().all(|s| !store.state().shares.contains(&(*s).to_owned())));
 }
 
-/// The power goes at every write of the whole of it, with the store as it stood then; whatever it takes is on the disk, and the next run
-/// ends with new shares.
+/// The power goes at every write of the whole of it, with the store as it stood then; whatever it takes is on the disk,
+/// and the next run ends with new shares.
 #[tokio::test]
 async fn a_power_cut_at_any_moment_of_a_rekey_leaves_the_shares_that_are_in_force() {
     assert_eq!(losses(&recorded(None).await).await, 0);

@@ -1,4 +1,5 @@
-//! JWS in compact form (RFC 7515, 3.1) with ES256 and ES384 (RFC 7518, 3.4), and public keys as JWK (RFC 7517; RFC 7518, 6.2).
+//! JWS in compact form (RFC 7515, 3.1) with ES256 and ES384 (RFC 7518, 3.4), and public keys as JWK (RFC 7517; RFC
+//! 7518, 6.2).
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;

@@ -4,8 +4,8 @@
 //! oidc/key/<name>      parameters and public keys, as JSON
 //! oidc/private/<name>  the one private key that signs, as PKCS #8
 //! ```
-//! Rotation throws the old private key away at once and publishes its public key until every token that it signed has run
-//! out. It happens when it is due at the next signature, so that a device that sleeps through it misses nothing.
+//! Rotation throws the old private key away at once and publishes its public key until every token that it signed has
+//! run out. It happens when it is due at the next signature, so that a device that sleeps through it misses nothing.
 
 use api::{Reply, Ttl};
 use pipeline::{Authorized, EngineError, Operation, Txn};
@@ -128,9 +128,12 @@ impl Key {
                 "ES384" => Algorithm::Es384,
                 "RS256" | "RS384" | "RS512" | "ES512" | "EdDSA" => {
                     let told = format!("signing algorithm {wanted:?} is not supported; use \"ES256\" or \"ES384\"");
-                    return Err(EngineError::bad_request(told));
+                    return Err(EngineError::bad_request(told).recorded_as(NO_ALGORITHM));
                 }
-                _ => return Err(EngineError::bad_request(format!("unknown signing algorithm {wanted:?}"))),
+                _ => {
+                    let told = format!("unknown signing algorithm {wanted:?}");
+                    return Err(EngineError::bad_request(told).recorded_as(NO_ALGORITHM));
+                }
             };
         }
         Ok(())
@@ -219,6 +222,7 @@ fn private_place(name: &str) -> String {
     format!("oidc/private/{name}")
 }
 
+const NO_ALGORITHM: &str = "the signing algorithm is not supported";
 const FOLDER: &str = "oidc/key";
 pub(super) const DAY_SECONDS: u64 = 86_400;
 const MIN_ROTATION_SECONDS: u64 = 60;

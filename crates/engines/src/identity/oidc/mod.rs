@@ -20,6 +20,7 @@ use serde_json::json;
 use super::entity::only_list;
 use super::segment;
 use crate::input::Input;
+use crate::listing::listed;
 
 /// Carries out a request below `oidc/`.
 pub(super) async fn route(path: &str, request: &Authorized<'_>, txn: &mut Txn) -> Result<Reply, EngineError> {
@@ -80,11 +81,7 @@ async fn issuer(txn: &mut Txn) -> Result<String, EngineError> {
 
 async fn list_of(folder: &str, request: &Authorized<'_>, txn: &mut Txn) -> Result<Reply, EngineError> {
     only_list(request)?;
-    let keys = txn.list(folder).await?;
-    if keys.is_empty() {
-        return Err(EngineError::absent());
-    }
-    Ok(Reply::data(&json!({ "keys": keys })))
+    listed(txn.list(folder).await?)
 }
 
 /// Below the mount, for whoever wants to check tokens: open to all.

@@ -99,7 +99,9 @@ async fn updated(found: Option<Role>, input: &Input<'_>, txn: &mut Txn) -> Resul
         Some(name) => Key::load(name, txn).await?,
         None => None,
     };
-    let key = key.ok_or_else(|| EngineError::bad_request(format!("cannot find key {:?}", role.key)))?;
+    let key = key.ok_or_else(|| {
+        EngineError::bad_request(format!("cannot find key {:?}", role.key)).recorded_as("there is no such key")
+    })?;
     if role.ttl > key.verification_ttl {
         // Otherwise a rotation would take the public key away under a token that still counts.
         return Err(EngineError::bad_request(

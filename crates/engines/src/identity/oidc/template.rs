@@ -1,7 +1,7 @@
 //! Templates of claims: JSON text with `{{directives}}`, each replaced by a JSON value.
 //!
-//! A value is written by the JSON serialiser, quotes and all, so no name or metadata of an entity can become structure: a
-//! directive stands where a value stands, never within quotes.
+//! A value is written by the JSON serialiser, quotes and all, so no name or metadata of an entity can become structure:
+//! a directive stands where a value stands, never within quotes.
 
 use std::collections::BTreeMap;
 
