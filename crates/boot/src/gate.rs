@@ -3,10 +3,10 @@
 //! ```text
 //! Facts --open()--> which gates are open --> Board --> the Unix socket (authority), TCP ports (hints)
 //! ```
-//! A gate is open while its facts hold, and shut again when one lapses. The Unix socket tells who asks; the answer carries
-//! the kernel's boot id, the CA's fingerprint and the digest of the receipts, so that a gate of yesterday, or of another
-//! process, is not taken for ours. A TCP port can say none of that: it is opened for those who know nothing else, and one that is
-//! taken raises an alarm and stops nobody.
+//! A gate is open while its facts hold, and shut again when one lapses. The Unix socket tells who asks; the answer
+//! carries the kernel's boot id, the CA's fingerprint and the digest of the receipts, so that a gate of yesterday, or
+//! of another process, is not taken for ours. A TCP port can say none of that: it is opened for those who know nothing
+//! else, and one that is taken raises an alarm and stops nobody.
 
 mod answer;
 mod board;
@@ -18,6 +18,7 @@ mod hint;
 #[cfg(test)]
 mod orders;
 mod pace;
+mod places;
 mod port;
 mod probe;
 mod server;

@@ -3,6 +3,7 @@
 //! ```text
 //! PoweredOn -> (Making -> Publishing ->) Releasing -> Unlocking -> Opening -> Certifying -> Serving <-> Sealed
 //!       \___________\___________\____________\____________\____________\___________> Halted
+//!       \___________\___________\____________\____________\____________\_____________________> Sealed, on command
 //!
 //! a store of somebody else's:
 //! PoweredOn -> Reaching <-> Serving
@@ -12,9 +13,10 @@
 //!                      it waits for us    v  |
 //!                                     Releasing -> Unlocking -> Opening
 //! ```
-//! A state is a struct that holds what is known there and nothing else. An arrow spends the state before it, and is taken only
-//! by the event that proves its ground durable; an event that does not belong to a state changes nothing. The driver alone touches
-//! disk, source, store and sockets: it does what an [`Action`] says, and tells what came of it as an [`Event`].
+//! A state is a struct that holds what is known there and nothing else. An arrow spends the state before it, and is
+//! taken only by the event that proves its ground durable; an event that does not belong to a state changes nothing.
+//! The driver alone touches disk, source, store and sockets: it does what an [`Action`] says, and tells what came of it
+//! as an [`Event`].
 
 mod action;
 mod event;
@@ -138,14 +140,15 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
         // Whatever it was, it is no device any more.
         (_, Event::Erased { receipt }) => halt(Halt::Erased { receipt }, true),
 
-        // The recovery key has left the device, slots and store are synced in data.new: only now may it be seen as `data`.
+        // The recovery key has left the device, slots and store are synced in data.new: only now may it be seen as
+        // `data`.
         (State::Making, Event::Made) => (State::Publishing, vec![Action::Publish]),
-        // Renamed, and the directory synced: from here on this is never a first boot again. What was written is read back
-        // by the same way as at every other boot, before anybody relies on it.
+        // Renamed, and the directory synced: from here on this is never a first boot again. What was written is read
+        // back by the same way as at every other boot, before anybody relies on it.
         (State::Publishing, Event::Published) => begin(plan),
 
-        // Nothing of what was found before the store was away is believed: it may come back as another, or as it was last week.
-        // Within this boot receipts say which tokens live on, so the epoch is that of each receipt.
+        // Nothing of what was found before the store was away is believed: it may come back as another, or as it was
+        // last week. Within this boot receipts say which tokens live on, so the epoch is that of each receipt.
         (State::Reaching(_), Event::Reached { ca }) => {
             let serving = Serving::new(ca, Epoch::Same);
             (State::Serving(Box::new(serving)), vec![Action::Serve, Action::LayGround { after: Duration::ZERO }])
@@ -202,6 +205,8 @@ fn next(plan: &Plan, state: State, event: Event) -> (State, Vec<Action>) {
 
         // Whatever was under way, a fault for an operator ends it, and keys do not stay behind.
         (state @ (State::Halted(_) | State::Sealed), _) => (state, Vec::new()),
+        // Also while it waits for a source or a store: whoever has sealed it must not find it open when that is back.
+        (_, Event::SealAsked) if host::in_force("sealed-while-it-waits") => (State::Sealed, seal()),
         (_, Event::Failed(fault)) => halt(fault, true),
 
         (state, _) => (state, Vec::new()),

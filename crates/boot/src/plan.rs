@@ -1,7 +1,7 @@
 //! What a device should look like when the boot is done: values, already checked, from whatever file they came.
 //!
-//! Whoever reads a configuration makes a [`Plan`]; the boot compares it with what it finds and does the difference. Nothing
-//! here touches a disk. [`Plan::faults`] tells what is wrong between parts that are each right by themselves.
+//! Whoever reads a configuration makes a [`Plan`]; the boot compares it with what it finds and does the difference.
+//! Nothing here touches a disk. [`Plan::faults`] tells what is wrong between parts that are each right by themselves.
 
 mod credential;
 mod faults;
@@ -14,6 +14,8 @@ mod store;
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;
+
+use seal::AgeRecipients;
 
 pub use credential::{CredentialKind, CredentialPlan, CredentialPlanError};
 pub use faults::PlanFault;
@@ -35,8 +37,8 @@ pub struct Plan {
     pub run_dir: PathBuf,
     /// Which store is kept.
     pub store: StoreSpec,
-    /// Where the input key material comes from: each source has a slot of its own, and each alone opens the store. In the order in
-    /// which they are asked. None where no slots are ours ([`StoreSpec::has_slots`]).
+    /// Where the input key material comes from: each source has a slot of its own, and each alone opens the store. In
+    /// the order in which they are asked. None where no slots are ours ([`StoreSpec::has_slots`]).
     pub sources: Vec<SourceSpec>,
     /// What becomes of the sources when they have done their work.
     pub release: ReleasePlan,
@@ -100,8 +102,8 @@ impl Profile {
 /// Who can open the store when every source is lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RecoverySpec {
-    /// Sealed to these `age` recipients (`age1...`), at `recovery.age` beside the store.
-    Age(Vec<String>),
+    /// Sealed to these recipients, at `recovery.age` beside the store.
+    Age(AgeRecipients),
     /// Written to this file, 0600, on another file system than the data directory's.
     File(PathBuf),
     /// Shown once on the terminal.
@@ -155,6 +157,15 @@ impl ListenPlan {
             admin_socket: run_dir.join("admin/admin.sock"),
             gate_socket: run_dir.join("gate.sock"),
             operator_tls: None,
+        }
+    }
+
+    /// Has the certificate name the host that is listened at, too. An address that stands for all of the machine's is
+    /// no name.
+    pub fn add_name(&mut self, host: &str) {
+        let all = host.parse().is_ok_and(|ip: std::net::IpAddr| ip.is_unspecified());
+        if !all && !self.names.iter().any(|name| name == host) {
+            self.names.push(host.to_owned());
         }
     }
 }

@@ -7,8 +7,8 @@
 //! keep_identity     policy, entity, user, alias, OIDC role of one service
 //! keep_token        token -> delivered -> receipt -> the old token dies
 //! ```
-//! Each compares what is wanted with what is found and does the difference: a second run writes nothing, and a run that was cut
-//! short is finished by the next.
+//! Each compares what is wanted with what is found and does the difference: a second run writes nothing, and a run that
+//! was cut short is finished by the next.
 
 mod credentials;
 mod error;

@@ -5,18 +5,22 @@
 //!                                             then those that count their releases: a release is not spent where none is needed
 //! opens -> the rest is not asked      may pass -> asked again in the next round      refused -> not asked again before a new start
 //! ```
-//! A slot whose source is not in the plan is left alone. Every refusal is told, also where another source opens the store.
+//! A PIN is tried once at each start: where one was refused, no other slot of the same device that asks for one is tried,
+//! which would spend another try of few, and a release before it.
+//!
+//! A slot whose source is not in the plan is left alone. Every refusal is told, also where another source opens the
+//! store.
 
 use seal::{
-    Fit, FoundSlots, Ikm, Released, Remedy, Slot, SlotFiles, SlotId, SlotPublic, SlotSet, SourceError, SourceKind,
-    UnlockError,
+    Evidence, Fit, FoundSlots, Ikm, Released, Remedy, Slot, SlotFiles, SlotId, SlotPublic, SlotSet, SourceError,
+    SourceKind, UnlockError, Wanted,
 };
 
 use super::environment::Environment;
 use super::keys::refused;
 use super::source;
 use crate::machine::Halt;
-use crate::plan::Plan;
+use crate::plan::{Plan, SourceSpec};
 
 /// What was asked since the start and is not asked again.
 #[derive(Default)]
@@ -36,7 +40,14 @@ pub(super) struct Pair {
 enum Refusal {
     Source(SourceError),
     Unlock(UnlockError),
+    /// It was not asked.
+    Spared(PinSpared),
 }
+
+/// A wrong PIN is not tried once more.
+#[derive(Debug, thiserror::Error)]
+#[error("not asked: a PIN was refused by the same device")]
+struct PinSpared;
 
 /// Key material that fits a slot.
 pub(super) struct Given {
@@ -45,6 +56,7 @@ pub(super) struct Given {
     pub(super) ikm: Ikm,
     /// The source gives nothing more in this boot.
     pub(super) last: bool,
+    pub(super) evidence: Evidence,
 }
 
 /// What a round of asking came to.
@@ -80,12 +92,19 @@ impl Asking {
             let (Some(spec), Some(public)) = (plan.sources.get(pair.source), public(&found.set, pair.slot)) else {
                 continue;
             };
-            let refusal = match source::release(spec, plan, env, public.clone()).await {
+            if self.pin_was_refused(plan, env, pair.source, public) {
+                let refusal = Refusal::Spared(PinSpared);
+                told.push((refusal.remedy(), format!("{}: {}", refusal.who(plan, *pair, ""), refusal.fact())));
+                self.refused.push((*pair, refusal));
+                continue;
+            }
+            let refusal = match source::release(spec, plan, env, public.clone(), found.set.slots()).await {
                 Ok(Released { ikm, evidence, remaining_this_boot }) => {
                     tracing::info!(slot = %pair.slot, evidence = ?evidence.0, "the source has released");
                     let kind = public.kind();
                     if found.set.fits(pair.slot, &ikm) {
-                        let given = Given { found, kind, ikm, last: remaining_this_boot == Some(0) };
+                        let last = remaining_this_boot == Some(0);
+                        let given = Given { found, kind, ikm, last, evidence };
                         return Round { end: End::Given(Box::new(given)), told };
                     }
                     Refusal::Unlock(UnlockError::WrongIkm { slot: pair.slot, kind })
@@ -111,14 +130,61 @@ impl Asking {
         Round { end, told }
     }
 
+    /// A round by the files that sources need; nobody is asked. [`End::Later`] also where somebody might give: then
+    /// `told` is of the others.
+    pub(super) fn look(&mut self, plan: &Plan, env: &Environment) -> Round {
+        let mut told = Vec::new();
+        let found = match SlotFiles::new(&*env.disk, plan.state_dir()).read() {
+            Ok(found) => found,
+            Err(e) => return Round { end: End::Never(refused(&e, e.hint())), told },
+        };
+        let mut hope = false;
+        for pair in pairs(plan, env, &found.set) {
+            let Some(spec) = plan.sources.get(pair.source) else { continue };
+            let Err(e) = source::look(spec, plan, env, Wanted::Release) else {
+                hope = true;
+                continue;
+            };
+            let (remedy, refusal) = (e.remedy(), Refusal::Source(e));
+            hope |= remedy == Remedy::Retry;
+            told.push((remedy, format!("{}: {}", refusal.who(plan, pair, "the key source"), refusal.fact())));
+            self.refused.push((pair, refusal));
+        }
+        let end = if hope { End::Later } else { End::Never(self.halt(plan, &found.set)) };
+        Round { end, told }
+    }
+
+    /// Whether to ask `source` for `slot` would try a PIN where one was refused since the start.
+    fn pin_was_refused(&self, plan: &Plan, env: &Environment, source: usize, slot: &SlotPublic) -> bool {
+        let Some(spec) = plan.sources.get(source) else { return false };
+        let shares = |before: &Pair| {
+            before.source == source || plan.sources.get(before.source).is_some_and(|other| other.shares_tries(spec))
+        };
+        self.refused.iter().any(|(before, refusal)| refusal.is_of_pin() && shares(before))
+            && source::source(spec, plan, env).tries_pin(slot)
+            && host::in_force("wrong-pin-tried-once")
+    }
+
+    /// The sources of which a PIN was refused.
+    pub(super) fn pins_refused<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p SourceSpec> {
+        let of_pin = self.refused.iter().filter(|(_, refusal)| refusal.is_of_pin());
+        of_pin.filter_map(|(pair, _)| plan.sources.get(pair.source))
+    }
+
     /// Whether what keeps the store sealed ends with this boot, and only then.
     pub(super) fn ends_with_the_boot(&self) -> bool {
         self.refused.iter().map(|(_, r)| r.remedy()).max_by_key(|r| gravity(*r)) == Some(Remedy::Reboot)
     }
 
-    /// Whether somebody was refused for a reason that a person must look into: to ask him again is in vain, and may be dear.
+    /// Whether somebody was refused for a reason that a person must look into: to ask him again is in vain, and may be
+    /// dear.
     pub(super) fn needs_somebody(&self) -> bool {
         self.refused.iter().any(|(_, r)| matches!(r.remedy(), Remedy::Operator | Remedy::Alarm))
+    }
+
+    /// Whether a source has released what opens no slot: it is out, and was not all that there is.
+    pub(super) fn gave_what_fits_no_slot(&self) -> bool {
+        self.refused.iter().any(|(_, r)| matches!(r, Refusal::Unlock(_)))
     }
 
     /// Nobody is left who might open the store: all reasons, and the remedy of the gravest.
@@ -129,7 +195,8 @@ impl Asking {
             all => {
                 let facts: Vec<String> =
                     all.iter().map(|(pair, r)| format!("{}: {}", r.who(plan, *pair, ""), r.fact())).collect();
-                let gravest = all.iter().map(|(_, r)| r).max_by_key(|r| gravity(r.remedy()));
+                let asked = all.iter().map(|(_, r)| r).filter(|r| !matches!(r, Refusal::Spared(_)));
+                let gravest = asked.max_by_key(|r| gravity(r.remedy()));
                 let hint = gravest.map_or("", Refusal::hint).to_owned();
                 Halt::Refused { fact: format!("no key source opens the store: {}", facts.join("; ")), hint }
             }
@@ -142,13 +209,18 @@ impl Refusal {
         match self {
             Self::Source(e) => e,
             Self::Unlock(e) => e,
+            Self::Spared(e) => e,
         }
+    }
+
+    fn is_of_pin(&self) -> bool {
+        matches!(self, Self::Source(e) if e.is_of_pin())
     }
 
     fn remedy(&self) -> Remedy {
         match self {
             Self::Source(e) => e.remedy(),
-            Self::Unlock(_) => Remedy::Operator,
+            Self::Unlock(_) | Self::Spared(_) => Remedy::Operator,
         }
     }
 
@@ -156,6 +228,7 @@ impl Refusal {
         match self {
             Self::Source(e) => e.hint(),
             Self::Unlock(e) => e.hint(),
+            Self::Spared(_) => "put the right PIN into its place, and start edgekeep again",
         }
     }
 
@@ -201,7 +274,7 @@ pub(super) fn pairs(plan: &Plan, env: &Environment, set: &SlotSet) -> Vec<Pair> 
 }
 
 fn is_counted(slot: &SlotPublic) -> bool {
-    slot.release_limit().is_some()
+    seal::may_count(slot)
 }
 
 fn public(set: &SlotSet, id: SlotId) -> Option<&SlotPublic> {

@@ -1,14 +1,14 @@
-//! A brake on starts that end before the store is served: they must use up neither the releases of a boot nor the tries of a PIN,
-//! and leave servers in peace.
+//! A brake on starts that end before the store is served: they must use up neither the releases of a boot nor the tries
+//! of a PIN, and leave servers in peace.
 //!
 //! ```text
 //! start   keeper, if there is one -> rest that is left -> noted: a try, durable -> sources are asked -> noted: what came of it
 //! served  noted: nothing was tried
 //! ```
-//! That a start is about to try is durable before it does, so that a crash at any moment has been counted. Whatever else is noted is
-//! not synced: a kill does not lose it, and after a power cut, in another boot of the kernel, the number of starts alone decides; one
-//! too many is taken lightly there (`rest_left`). No wall clock is asked: a rest is measured by CLOCK_BOOTTIME within a boot, and from
-//! the start of the kernel in another.
+//! That a start is about to try is durable before it does, so that a crash at any moment has been counted. Whatever
+//! else is noted is not synced: a kill does not lose it, and after a power cut, in another boot of the kernel, the
+//! number of starts alone decides; one too many is taken lightly there (`rest_left`). No wall clock is asked: a rest is
+//! measured by CLOCK_BOOTTIME within a boot, and from the start of the kernel in another.
 
 mod record;
 
@@ -51,8 +51,8 @@ pub(super) enum Came {
 }
 
 impl Running {
-    /// What is left of the rest that starts before this one have made necessary, or a key of this one's that has opened nothing: the store
-    /// of somebody else's may not take its shares. `None` to go on at once.
+    /// What is left of the rest that starts before this one have made necessary, or a key of this one's that has opened
+    /// nothing: the store of somebody else's may not take its shares. `None` to go on at once.
     pub(super) fn rest_first(&mut self) -> Option<Event> {
         let brake = &mut self.hands.brake;
         let in_vain = std::mem::take(&mut brake.given);
@@ -66,7 +66,8 @@ impl Running {
         let tries = file.tries(clock.boot_id(), clock.boottime(), LONGEST);
         if file.is_damaged() {
             self.alarm("the record of tries is damaged: the key sources are asked after the longest rest".into());
-            // The rest begins now, and not anew at each start: a device that is started again and again would never ask.
+            // The rest begins now, and not anew at each start: a device that is started again and again would never
+            // ask.
             if let Err(e) = file.write(tries, true) {
                 self.warn(format!("the record of tries cannot be written: {e}"));
             }
@@ -83,7 +84,8 @@ impl Running {
         (failed > 0 || !rest.is_zero()).then_some(Event::Rested { failed, rest })
     }
 
-    /// Notes that the sources are about to be asked: durable on return. Where it cannot be, they are asked after a rest.
+    /// Notes that the sources are about to be asked: durable on return. Where it cannot be, they are asked after a
+    /// rest.
     pub(super) fn note_try(&mut self) -> Result<(), Event> {
         self.hands.brake.rest = None;
         let first = !std::mem::replace(&mut self.hands.brake.counted, true);
@@ -161,7 +163,8 @@ impl Running {
     }
 }
 
-/// What starts before have left, in a sentence; `None` where the last one was served, or nothing is kept. Changes nothing.
+/// What starts before have left, in a sentence; `None` where the last one was served, or nothing is kept. Changes
+/// nothing.
 pub fn tries_before(disk: &dyn Disk, clock: &dyn Clock, plan: &Plan) -> Option<String> {
     if !is_braked(plan) {
         return None;
@@ -215,8 +218,8 @@ fn rest_left(tries: &Tries, clock: &dyn Clock) -> Duration {
         // A moment that is still to come was written by nobody who could know: the rest is whole.
         return if tries.at > now { rest } else { rest.saturating_sub(now.since(tries.at)) };
     }
-    // Another boot: its releases are its own, and a device whose power fails again and again should serve when it can. PINs and
-    // servers have their peace by a rest from the start of the kernel.
+    // Another boot: its releases are its own, and a device whose power fails again and again should serve when it can.
+    // PINs and servers have their peace by a rest from the start of the kernel.
     match tries.outcome {
         Outcome::Exhausted => Duration::ZERO,
         _ => doubled(OTHER_BOOT, tries.starts.into()).saturating_sub(now.since(BootTime(0))),

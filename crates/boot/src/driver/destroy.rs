@@ -3,9 +3,9 @@
 //! ```text
 //! note `destroying` -> slots, key files: zeros, then gone -> the rest -> (generalize: tokens, locks) -> the note goes
 //! ```
-//! The slots first: without them the rest is noise. Whatever is left when that is cut short, half a device or a key file of one that is
-//! no more, the note stands beside it, and nothing starts from it until the command was repeated. `driver::tests::destroy` cuts the power
-//! at each step.
+//! The slots first: without them the rest is noise. Whatever is left when that is cut short, half a device or a key
+//! file of one that is no more, the note stands beside it, and nothing starts from it until the command was repeated.
+//! `driver::tests::destroy` cuts the power at each step.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -29,8 +29,8 @@ pub fn destroy_state(disk: &dyn Disk, plan: &Plan) -> Result<(), DestroyError> {
     end(disk, plan)
 }
 
-/// Takes everything away that would make two devices of one image alike: [`destroy_state`], tokens and certificate in the run
-/// directory, locks. For `edgekeep generalize`; an edgekeep that runs is left alone. Durable on return.
+/// Takes everything away that would make two devices of one image alike: [`destroy_state`], tokens and certificate in
+/// the run directory, locks. For `edgekeep generalize`; an edgekeep that runs is left alone. Durable on return.
 ///
 /// # Errors
 /// [`DestroyError`]; running it again goes on.
@@ -125,7 +125,8 @@ fn failed(path: PathBuf) -> impl FnOnce(io::Error) -> DestroyError {
     move |cause| DestroyError::Io { path, cause }
 }
 
-/// Zeros over a file's bytes, on the disk before the name goes. What a flash has copied elsewhere by itself stays there.
+/// Zeros over a file's bytes, on the disk before the name goes. What a flash has copied elsewhere by itself stays
+/// there.
 pub(super) fn overwrite_and_remove(disk: &dyn Disk, path: &Path) -> io::Result<()> {
     match disk.meta(path)? {
         None => return Ok(()),

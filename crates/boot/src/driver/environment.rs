@@ -7,9 +7,10 @@ use std::sync::Arc;
 use delivery::Medium;
 use host::{Clock, Disk, Entropy, WallTime};
 use pipeline::{Directory, Engine, Services};
-use seal::RecoveryKey;
+use seal::{RecoveryKey, ReleaseLatch};
 
 use super::closing::{KekKeeper, ReleaseGuard};
+use super::making::StoreMaker;
 use crate::machine::Halt;
 use crate::plan::{GateName, ServiceName};
 
@@ -35,6 +36,11 @@ pub struct Environment {
     pub keeper: Option<Arc<dyn KekKeeper>>,
     /// Who closes the sources should this process not come to it, where the plan wants them closed.
     pub guard: Option<Arc<dyn ReleaseGuard>>,
+    /// Says whether a key source may have released in this process.
+    pub latch: ReleaseLatch,
+    /// Who has another's store made, where the plan owns one; without, it is made in this process, and is lost if that
+    /// ends meanwhile.
+    pub maker: Option<Arc<dyn StoreMaker>>,
     /// How long a data key lasts.
     pub key_wear: store::KeyWear,
     /// Where the machine's own files are: `/`, but for tests.

@@ -3,8 +3,8 @@
 //! ```text
 //! note `provisioning` -> first boot, opened once -> record -> (the factory has it) -> the note goes
 //! ```
-//! While the note is there the same command goes on, or gives the record again: a cut between the store and its record leaves no device
-//! that nobody knows. Without the note a device that has a store is refused.
+//! While the note is there the same command goes on, or gives the record again: a cut between the store and its record
+//! leaves no device that nobody knows. Without the note a device that has a store is refused.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -87,7 +87,8 @@ impl ProvisionFault {
     }
 }
 
-/// Makes the store of a device, or goes on with that, and opens it once. [`record_kept`] is to follow when the record is where it belongs.
+/// Makes the store of a device, or goes on with that, and opens it once. [`record_kept`] is to follow when the record
+/// is where it belongs.
 ///
 /// # Errors
 /// [`ProvisionFault`]; repeated, it goes on.

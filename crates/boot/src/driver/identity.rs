@@ -1,13 +1,13 @@
-//! Which machine this is: a store remembers under the barrier where it was made, so that an image captured after the first boot is
-//! noticed on every machine but one.
+//! Which machine this is: a store remembers under the barrier where it was made, so that an image captured after the
+//! first boot is noticed on every machine but one.
 //!
 //! ```text
 //! hardware   /sys/class/dmi/id/product_uuid, or /proc/device-tree/serial-number     decides where it was and is readable
 //! system     /etc/machine-id                                                        else
 //! ```
-//! Not a secret and no proof: whoever controls a machine writes these as he likes. It finds the slip of a golden image; against a
-//! thief stands the key source. So a source that is bound to its device settles it, and so does the recovery key; what cannot be
-//! read is warned of, and no reason to stay sealed.
+//! Not a secret and no proof: whoever controls a machine writes these as he likes. It finds the slip of a golden image;
+//! against a thief stands the key source. So a source that is bound to its device settles it, and so does the recovery
+//! key; what cannot be read is warned of, and no reason to stay sealed.
 
 use std::path::Path;
 

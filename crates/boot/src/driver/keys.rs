@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use pipeline::audit::{Beginning, ChainKey, Ring, RingSize};
 use seal::{
-    AgeRecipients, NewSlot, Provisioned, RecoveryKey, SealMode, SetHeader, SlotFiles, SlotKek, SlotSet, StoreId,
+    NewSlot, Provisioned, RecoveryKey, SealMode, SetHeader, SlotFiles, SlotKek, SlotSet, StoreId, Unkept, Wanted,
     new_root_key, seal_to_recipients, write_recovery_file,
 };
 use store::{NewStore, Store, StoreConfig};
@@ -51,20 +51,59 @@ fn ring_size(plan: &Plan) -> RingSize {
     RingSize { segments: plan.audit.segments, segment_bytes }
 }
 
-/// Makes slots, store and audit ring in `data.new`, and hands out the recovery key. All of it is durable on return; nothing is
-/// seen under its final name.
-pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<(), Halt> {
+/// What a first boot has made, in `data.new` and in the hardware of its sources.
+pub(super) struct Made {
+    /// The KEK of a slot that took a release to make, which is then this boot's.
+    pub(super) released: Option<SlotKek>,
+    /// Until it is seen under its final name.
+    pub(super) unkept: Unkept<SourceSpec>,
+}
+
+/// Makes slots, store and audit ring in `data.new`, and hands out the recovery key. All of it is durable on return;
+/// nothing is seen under its final name. What sources have made is taken back if anything fails.
+pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Observer) -> Result<Made, Halt> {
+    let mut unkept = Unkept::default();
+    match make_all(plan, env, observer, &mut unkept).await {
+        Ok(released) => Ok(Made { released, unkept }),
+        Err(halt) => {
+            for stays in source::take_back(unkept, plan, env, Vec::new()).await {
+                tracing::warn!("{stays}");
+                observer.note(Note::Warning(stays));
+            }
+            Err(halt)
+        }
+    }
+}
+
+async fn make_all(
+    plan: &Plan,
+    env: &Environment,
+    observer: &mut dyn Observer,
+    unkept: &mut Unkept<SourceSpec>,
+) -> Result<Option<SlotKek>, Halt> {
     let disk = &*env.disk;
     let io = |what: &'static str| move |e: std::io::Error| refused(&e, what);
     let new = state_dir::begin(disk, plan, &Making::new(plan, &outside(plan, env)?))
         .map_err(io("data_dir must be writable, with room for the store and the audit ring"))?;
 
-    let mut slots = Vec::with_capacity(plan.sources.len() + 1);
-    for spec in &plan.sources {
-        let Provisioned { public, ikm } =
-            source::provision(spec, plan, env).await.map_err(|e| of_source(spec, plan, &e, e.hint()))?;
-        slots.push(NewSlot { public, ikm });
+    let mut made: Vec<Option<NewSlot>> = plan.sources.iter().map(|_| None).collect();
+    let mut released = None;
+    for at in order_of_making(plan, env) {
+        let spec = &plan.sources[at];
+        let Provisioned { public, ikm } = source::provision(spec, plan, env)
+            .await
+            .map_err(|e| of_source(spec, plan, &e, e.hint_for(Wanted::Provision)))?;
+        unkept.note(spec.clone(), &public);
+        if let Some(weakly) = spec.counts_weakly(&public) {
+            tracing::warn!("{weakly}");
+            observer.note(Note::Warning(weakly));
+        }
+        if source::source(spec, plan, env).released_when_made(&public) {
+            released = Some(at);
+        }
+        made[at] = Some(NewSlot { public, ikm });
     }
+    let mut slots: Vec<NewSlot> = made.into_iter().flatten().collect();
     backoff::prepare(plan, disk, &new).map_err(io("see whether the disk is full"))?;
     let recovery = plan.recovery.as_ref().ok_or(Halt::NoRecovery)?;
     let key = (*recovery != RecoverySpec::None).then(|| RecoveryKey::generate(&*env.entropy));
@@ -85,7 +124,9 @@ pub(super) async fn make(plan: &Plan, env: &Environment, observer: &mut dyn Obse
 
     // Last, and before anything is seen: a recovery key that is out there belongs to a store that is whole.
     hand_out(plan, env, observer, recovery, key.as_ref(), &new)?;
-    disk.sync_dir(&new).map_err(io("see whether the disk is full"))
+    disk.sync_dir(&new).map_err(io("see whether the disk is full"))?;
+    let released = released.and_then(|at| set.slots().get(at)).map(seal::Slot::id);
+    Ok(keks.into_iter().find(|kek| Some(kek.slot) == released))
 }
 
 /// Our own store with its audit ring, in `new`.
@@ -117,8 +158,17 @@ async fn make_store(
     Ok(())
 }
 
-/// What will be made outside of the state directory and is not there yet. A file that is there already is nobody's leftover.
-fn outside(plan: &Plan, env: &Environment) -> Result<Vec<std::path::PathBuf>, Halt> {
+/// Servers first: they are the likeliest to be away, and what was not begun need not be taken back. The slots stand in
+/// the plan's order all the same.
+fn order_of_making(plan: &Plan, env: &Environment) -> Vec<usize> {
+    let mut order: Vec<usize> = (0..plan.sources.len()).collect();
+    order.sort_by_key(|at| !source::source(&plan.sources[*at], plan, env).capabilities().needs_network);
+    order
+}
+
+/// What will be made outside of the state directory and is not there yet. A file that is there already is nobody's
+/// leftover.
+pub(super) fn outside(plan: &Plan, env: &Environment) -> Result<Vec<std::path::PathBuf>, Halt> {
     let paths = state_dir::outside(plan);
     for path in &paths {
         let there = env.disk.meta(path).map_err(|e| refused(&e, "see whether the directory exists"))?;
@@ -143,10 +193,9 @@ fn hand_out(
     let disk = &*env.disk;
     match recovery {
         RecoverySpec::None => Ok(()),
-        RecoverySpec::Age(texts) => {
+        RecoverySpec::Age(recipients) => {
             let hint = "see [recovery] in edgekeep.toml; nothing was made";
-            let recipients = AgeRecipients::parse(texts.iter().map(String::as_str)).map_err(|e| refused(&e, hint))?;
-            let sealed = seal_to_recipients(key, &recipients).map_err(|e| refused(&e, hint))?;
+            let sealed = seal_to_recipients(key, recipients).map_err(|e| refused(&e, hint))?;
             disk.replace(&new.join(RECOVERY), &sealed, 0o600, None).map_err(|e| refused(&e, hint))?;
             observer.note(Note::RecoveryAt(plan.state_dir().join(RECOVERY)));
             Ok(())

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use pipeline::audit::{AuditDevice, Ring, SyncPolicy};
 use pipeline::{Core, Services};
-use seal::{FoundSlots, HeadCheck, SlotFiles, SourceKind};
+use seal::{FoundSlots, HeadCheck, RecoveryKey, SlotFiles, SlotSet, SourceKind, UnlockError};
 use store::{OpenError, Store};
 
 use super::identity::{self, MachineId, Whose};
@@ -24,11 +24,19 @@ impl Running {
                 Err(e) => return Event::Failed(keys::refused(&e, e.hint())),
             }
         }
+        self.take_older_slots();
         let Some(found) = &self.hands.found else { return Event::Failed(out_of_order("unlock")) };
         let by_keeper = self.hands.kept.take().and_then(|kek| found.set.unlock_by(kek));
         let unlocked = match (by_keeper, self.hands.ikm.take()) {
             (Some(unlocked), _) => Ok((unlocked, false)),
-            (None, Some((kind, ikm))) => found.set.unlock(kind, ikm).map(|u| (u, kind != SourceKind::Recovery)),
+            (None, Some((kind, ikm))) => {
+                // While it is at hand: for a slot that is due another KEK, and for one that had another before a cut.
+                let by_source = kind != SourceKind::Recovery;
+                let slot = found.set.kek_by(kind, &ikm).map(|kek| kek.slot).filter(|_| by_source);
+                self.hands.fresh = slot.and_then(|slot| found.set.fresh_kek(slot, &ikm, &*self.env.entropy));
+                self.hands.kek_before = found.older.as_ref().and_then(|older| older.kek_by(kind, &ikm));
+                found.set.unlock(kind, ikm).map(|u| (u, by_source))
+            }
             (None, None) => return Event::Failed(out_of_order("unlock")),
         };
         match unlocked {
@@ -44,12 +52,37 @@ impl Running {
                 self.phase("unlocked");
                 Event::Unlocked { profile, heal }
             }
-            Err(e) => Event::Failed(keys::refused(&e, e.hint())),
+            Err(e) => Event::Failed(not_unlocked(&e)),
+        }
+    }
+
+    /// Whether the key opens a slot of the newest set, or of the one before, which a cut may have left in force. Nothing
+    /// is opened.
+    pub(super) fn fits_a_recovery_slot(&self, key: &RecoveryKey) -> Result<(), Halt> {
+        let ikm = key.ikm().map_err(|e| keys::refused(&e, "give the key as it was given out"))?;
+        let found = SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read();
+        let found = found.map_err(|e| keys::refused(&e, e.hint()))?;
+        let fits = |set: &SlotSet| set.kek_by(SourceKind::Recovery, &ikm).is_some();
+        if fits(&found.set) || found.older.as_ref().is_some_and(fits) {
+            return Ok(());
+        }
+        found.set.unlock(SourceKind::Recovery, ikm).map(drop).map_err(|e| not_unlocked(&e))
+    }
+
+    /// The slots of before, where key material fits them and not the newer ones: a recovery key whose replacement was
+    /// cut short before the store knew of it. That they are in force still, the head says.
+    fn take_older_slots(&mut self) {
+        let (Some(found), Some((kind, ikm))) = (&self.hands.found, &self.hands.ikm) else { return };
+        let fits = |set: &SlotSet| set.kek_by(*kind, ikm).is_some();
+        if !fits(&found.set) && found.older.as_ref().is_some_and(fits) && host::in_force("cut-slots-step-back") {
+            self.hands.found = self.hands.found.take().and_then(FoundSlots::step_back);
         }
     }
 
     pub(super) async fn open_store(&mut self) -> Result<Event, Halt> {
+        let fresh = self.hands.fresh.take();
         if let Some(store) = self.plan.store.external().cloned() {
+            self.hands.kek_before = None;
             return self.open_kept(&store).await;
         }
         let store = self.open_by_root()?;
@@ -65,8 +98,8 @@ impl Running {
             }
         }
         let epoch = if head.boot.boot_id == self.env.clock.boot_id() { Epoch::Same } else { Epoch::New };
-        // Here, where the root key is at hand: afterwards nobody can.
-        // A key that is not replaced is no reason to stay sealed: long before it may not be used any more, the writer refuses.
+        // Here, where the root key is at hand: afterwards nobody can. A key that is not replaced is no reason to stay
+        // sealed: long before it may not be used any more, the writer refuses.
         let replaced = store.rotate_if_worn(&unlocked.root).await;
         match replaced {
             Ok(true) => tracing::info!("the data key was replaced"),
@@ -78,6 +111,7 @@ impl Running {
         // From here on a failure closes the store again: `CloseStore` finds it in its place.
         self.hands.store = Some(store.clone());
         self.check_machine(&store).await?;
+        self.freshen(fresh).await;
         let audit = self.open_audit(&store, head.sequence)?;
         let clock = Arc::clone(&self.env.clock);
         let services = Services::new(store, clock, Arc::clone(&self.env.entropy));
@@ -86,6 +120,7 @@ impl Running {
             fact: format!("the store's tables cannot be opened: {}", e.logged()),
             hint: "see the log".into(),
         })?;
+        self.gates_follow(&core);
         let vault = core
             .in_process_at(&boot_mounts(&self.plan))
             .map_err(|e| keys::refused(&e, "give mounts plain names in edgekeep.toml"))?;
@@ -102,20 +137,16 @@ impl Running {
         if let Some(unlocked) = &self.hands.unlocked
             && self.hands.by_source
         {
-            self.hands.seen.opened(unlocked.kek.slot);
+            self.hands.seen.opened(unlocked.kek.slot, &self.hands.evidence);
         }
-        if self.hands.last_release {
-            // The agreement of this boot is used up; a second source would renew it.
-            let opened_by = self.hands.unlocked.as_ref().map(|u| u.kek.slot);
-            self.close_sources(opened_by).await;
-        }
+        self.close_others().await;
         self.close_when_open().await;
         self.phase("opened");
         Ok(Event::Opened { profile, epoch })
     }
 
-    /// Whether the store was made on this machine. What is bound to its device has shown it by opening; a recovery key says that it is
-    /// meant to be here from now on.
+    /// Whether the store was made on this machine. What is bound to its device has shown it by opening; a recovery key
+    /// says that it is meant to be here from now on.
     async fn check_machine(&mut self, store: &Store) -> Result<(), Halt> {
         let failed = |e: store::CommitError| keys::refused(&e, "see whether the disk is full");
         let now = MachineId::read(&*self.env.disk, &self.env.machine);
@@ -146,11 +177,13 @@ impl Running {
         identity::bind(store, &now).await.map_err(failed)
     }
 
-    /// Opens the store by the root key in the newest slot set; or by the one before, where the power was cut between the first copy of a
-    /// set with a new root key and the store's commit (`slots::change`). The head then confirms the one that opened.
+    /// Opens the store by the root key in the newest slot set; or by the one before, where the power was cut between
+    /// the first copy of a set with a new root key and the store's commit (`slots::change`). The head then confirms the
+    /// one that opened.
     fn open_by_root(&mut self) -> Result<Store, Halt> {
         let config = keys::store_config(&self.env, &self.plan.state_dir());
         let unlocked = self.hands.unlocked.take().ok_or_else(|| out_of_order("open"))?;
+        let kek_before = self.hands.kek_before.take();
         let refused = match Store::open(&config, &unlocked.root, unlocked.header().store.0) {
             Ok(store) => {
                 self.hands.unlocked = Some(unlocked);
@@ -160,8 +193,15 @@ impl Running {
         };
         let older = self.hands.found.as_ref().and_then(|found| found.older.clone());
         let cut_short = matches!(refused, OpenError::WrongRoot) && host::in_force("cut-slots-step-back");
-        let back = older.filter(|_| cut_short).and_then(|set| unlocked.step_back(&set));
-        let Some(back) = back else { return Err(unopened(&refused)) };
+        let by_recovery = unlocked.source == SourceKind::Recovery;
+        // The slot may have had another KEK before.
+        let too_early = by_recovery && older.is_some() && matches!(refused, OpenError::WrongRoot);
+        let back = older
+            .filter(|_| cut_short)
+            .and_then(|set| kek_before.and_then(|kek| set.unlock_by(kek)).or_else(|| unlocked.step_back(&set)));
+        let Some(back) = back else {
+            return Err(if too_early { not_in_force() } else { unopened(&refused) });
+        };
         let store = Store::open(&config, &back.root, back.header().store.0).map_err(|_| unopened(&refused))?;
         self.warn("a change of the key slots was cut short: the slots of before are in force".into());
         self.hands.unlocked = Some(back);
@@ -223,6 +263,29 @@ fn boot_mounts(plan: &crate::plan::Plan) -> pipeline::BootMounts {
     pipeline::BootMounts { secrets: of(MountKind::KvV1, ""), logins: of(MountKind::Userpass, "auth/") }
 }
 
+/// Whoever types a recovery key is told of keys, and not of slots.
+fn not_unlocked(error: &UnlockError) -> Halt {
+    let (fact, hint) = match error {
+        UnlockError::WrongIkm { kind: SourceKind::Recovery, .. } => (
+            "this is not the recovery key of this store",
+            "each use replaces the key: take the newest, from where [recovery] puts it",
+        ),
+        UnlockError::NoSlotOfKind { kind: SourceKind::Recovery } => {
+            ("this store has no recovery key", "[recovery] was none when it was made: its key sources alone open it")
+        }
+        _ => return keys::refused(error, error.hint()),
+    };
+    Halt::Refused { fact: fact.into(), hint: hint.into() }
+}
+
+/// A recovery key that was given out, and whose slot the store never came to know.
+fn not_in_force() -> Halt {
+    Halt::Refused {
+        fact: "the replacement of the recovery key was cut short before this key was in force".into(),
+        hint: "take the key that it was to replace: that one is valid still, and its use is gone on with".into(),
+    }
+}
+
 fn unopened(error: &OpenError) -> Halt {
     let hint = match error {
         OpenError::Foreign { .. } => "slots and store are of different devices: put back those that belong together",
@@ -231,6 +294,10 @@ fn unopened(error: &OpenError) -> Halt {
         }
         OpenError::Tampered { .. } => "keep a copy for investigation, then put the store back from a backup",
         OpenError::Locked { .. } => "stop the other process that has the store open",
+        OpenError::Disk(_) => {
+            "nothing says that the store is broken: the disk is full, mounted read-only, closed to edgekeep's user, or fails; see the \
+             cause and `df`, make room, and restart edgekeep"
+        }
         _ => "see the cause; a backup of the state directory can be put back whole",
     };
     keys::refused(error, hint)

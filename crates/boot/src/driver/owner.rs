@@ -1,9 +1,10 @@
-//! A store in another process that is ours: made, unsealed, and given a token of ours, by key shares under our root key.
+//! A store in another process that is ours: made, unsealed, and given a token of ours, by key shares under our root
+//! key.
 //!
 //! ```text
 //! root key (from a slot) --HKDF--> wraps the shares, in EdgeX's file: written, synced, read back, before the store is unsealed
 //!
-//! not made   intent on the disk -> sys/init -> shares kept -> unsealed -> our token, by the initial root token
+//! not made   intent on the disk -> sys/init, by a process of its own (`making`) -> shares and first root token kept -> as sealed
 //! sealed     shares loaded -> may it be, in this boot -> unsealed -> our token
 //! open       shares loaded -> our token, by a root token of the moment
 //! ```
@@ -15,8 +16,8 @@ use std::time::Duration;
 use api::Auth;
 use client::{AskError, Bearer, Calls, HttpsVault};
 use external::{
-    Custody, Health, InitError, Keeping, Patience, Prepared, Reunseal, RootError, RootToken, ShareCounts, UnsealError,
-    health, reopen, unseal, with_root,
+    BringUpError, Custody, Health, InitError, Keeping, Patience, ReopenError, Reunseal, RootError, RootToken,
+    ShareCounts, health, make_and_keep, open_new, reopen, with_root,
 };
 use seal::edgex::ClearShares;
 use serde_json::json;
@@ -32,12 +33,16 @@ use crate::plan::{ExternalStore, Plan, Terms};
 
 /// The custody of a state directory, under this root key.
 fn custody<'a>(env: &'a Environment, dir: &Path, root: &secret::RootKey, id: &seal::StoreId) -> Custody<'a> {
-    let keeping = Keeping::Wrapped(seal::custody_ikm(root, id));
+    custody_by(env, dir, Keeping::Wrapped(seal::custody_ikm(root, id)))
+}
+
+/// The same, by what the shares are kept under.
+pub(super) fn custody_by<'a>(env: &'a Environment, dir: &Path, keeping: Keeping) -> Custody<'a> {
     Custody::new(&*env.disk, &*env.entropy, dir, SHARES, env.us, keeping)
 }
 
-/// Makes the place for the shares, within `data.new`: the note that they are to come tells a first boot that goes on from a state
-/// whose shares were removed.
+/// Makes the place for the shares, within `data.new`: the note that they are to come tells a first boot that goes on
+/// from a state whose shares were removed.
 pub(super) fn prepare(env: &Environment, new: &Path, root: &secret::RootKey, id: &seal::StoreId) -> Result<(), Halt> {
     custody(env, new, root, id).prepare().map(drop).map_err(|e| refused(&e, &e.hint()))
 }
@@ -60,10 +65,7 @@ impl Running {
             Err(why) => Err(NotYet::Later(why)),
         };
         drop(custody);
-        if self.hands.last_release {
-            let opened_by = self.hands.unlocked.as_ref().map(|u| u.kek.slot);
-            self.close_sources(opened_by).await;
-        }
+        self.close_others().await;
         match outcome {
             Ok(done) => {
                 if let Err(e) = state_dir::settle(&*self.env.disk, &self.plan) {
@@ -91,62 +93,61 @@ async fn bring(
     counts: ShareCounts,
     reunseal: Reunseal,
 ) -> Result<&'static str, NotYet> {
-    let (root, shares, done) = match health(vault).await.map_err(|e| ask(&e))? {
+    // By a start before this one that was killed; its shares come.
+    if custody.is_being_made().map_err(|e| never(&e, &e.hint()))? {
+        return Err(NotYet::Later("it is being made, for a start before this one".into()));
+    }
+    let done = match health(vault).await.map_err(|e| ask(&e))? {
         Health::NotInitialised => {
-            let (root, shares) = make(env, custody, vault, counts).await?;
-            (root, shares, "initialised")
+            make(env, custody, vault, counts).await?;
+            open_new(vault, custody, reunseal, env.clock.boot_id()).await.map_err(of_reopening)?;
+            "initialised"
         }
         Health::Sealed => {
-            reopen(vault, custody, reunseal, env.clock.boot_id()).await.map_err(|e| {
-                if e.may_pass() { NotYet::Later(told("it is not unsealed", &e)) } else { never(&e, &e.hint()) }
-            })?;
+            reopen(vault, custody, reunseal, env.clock.boot_id()).await.map_err(of_reopening)?;
             // A store that was sealed for a moment has our token still, and no root token is made for nothing.
             if env.disk.meta(&plan.run_dir.join(KEPT_TOKEN)).is_ok_and(|m| m.is_some()) {
                 return Ok("unsealed");
             }
-            serving(env, vault).await?;
-            let (root, shares) = root(custody, vault).await?;
-            (root, shares, "unsealed")
+            "unsealed"
         }
-        Health::Serving => {
-            let (root, shares) = root(custody, vault).await?;
-            (root, shares, "entered")
-        }
+        Health::Serving => "entered",
         other => return Err(NotYet::Later(other.to_string())),
     };
+    serving(env, vault).await?;
     // The login first: until it is there the store's first root token lies wrapped beside the shares, and goes with it.
+    let (root, shares) = root(custody, vault).await?;
     let root = root.with_login(vault, custody, &shares).await.map_err(|e| of_root(&e))?;
     let settled = with_root(vault, root, async |store: Bearer<'_, HttpsVault>| settle(env, plan, &store).await);
     settled.await.map_err(|e| of_root(&e))?;
     Ok(done)
 }
 
-/// Has the store made. What is written is read back before it is used.
-async fn make(
-    env: &Environment,
-    custody: &Custody<'_>,
-    vault: &HttpsVault,
-    counts: ShareCounts,
-) -> Result<(RootToken, ClearShares), NotYet> {
-    let of_init = |e: InitError| match e {
-        InitError::Ask(e @ AskError::Call(_)) => ask(&e),
-        InitError::Custody(e) => never(&e, &e.hint()),
-        // Whoever deletes that storage need not start us again.
-        InitError::HalfMade { .. } => NotYet::Later(Health::HalfMade.to_string()),
-        e => never(&e, "see the store's own log"),
-    };
+/// Has the store made: its shares are on the disk then.
+async fn make(env: &Environment, custody: &Custody<'_>, vault: &HttpsVault, counts: ShareCounts) -> Result<(), NotYet> {
     let _claim = custody.claim().map_err(|e| NotYet::Later(told("it is not made yet", &e)))?;
-    let prepared = Prepared::new(custody).map_err(|e| never(&e, &e.hint()))?;
-    let fresh = prepared.init(vault, counts).await.map_err(of_init)?;
-    // Nothing may come between the reply and the disk: there is no other copy.
-    let kept = fresh.keep().await.map_err(|e| never(&e, &e.hint()))?;
-    custody.note_unseal(env.clock.boot_id()).map_err(|e| never(&e, &e.hint()))?;
-    unseal(vault, &kept.shares).await.map_err(|e| match e {
-        UnsealError::Ask(e) => ask(&e),
-        e => never(&e, &e.hint()),
-    })?;
-    serving(env, vault).await?;
-    Ok((kept.root, kept.shares))
+    let made = match &env.maker {
+        Some(maker) => maker.make(custody).await,
+        None => make_and_keep(vault, custody, counts).await,
+    };
+    if let Err(e) = made {
+        // Whoever deletes that storage need not start us again.
+        let half_made = matches!(health(vault).await, Ok(Health::HalfMade));
+        return Err(match e {
+            _ if half_made => NotYet::Later(Health::HalfMade.to_string()),
+            BringUpError::Init(InitError::Ask(e @ AskError::Call(_))) => ask(&e),
+            e => never(&e, &e.hint()),
+        });
+    }
+    match custody.has_shares() {
+        Ok(true) => Ok(()),
+        Ok(false) => Err(NotYet::Later("it did not answer to sys/init".into())),
+        Err(e) => Err(never(&e, &e.hint())),
+    }
+}
+
+fn of_reopening(error: ReopenError) -> NotYet {
+    if error.may_pass() { NotYet::Later(told("it is not unsealed", &error)) } else { never(&error, &error.hint()) }
 }
 
 async fn root(custody: &Custody<'_>, vault: &HttpsVault) -> Result<(RootToken, ClearShares), NotYet> {

@@ -4,8 +4,8 @@
 //! reach   CA file -> TLS -> health -> our token       each of them anew, whenever the store was away
 //! watch   health once a second, and at once when the connection breaks; our token before a third of its life is over
 //! ```
-//! What is seen decides: a store that is sealed, gone, or another than the one that is trusted shuts the gates, and they open again
-//! when everything that the plan names was found there anew.
+//! What is seen decides: a store that is sealed, gone, or another than the one that is trusted shuts the gates, and
+//! they open again when everything that the plan names was found there anew.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use client::{AskError, CallError, Deadlines, HttpsVault, Trust};
 use external::{Access, AccessError, Health, Life, Scoped, health};
-use host::BootTime;
+use host::{BootTime, Disk};
 
 use super::running::Running;
 use super::seam::Seam;
@@ -129,13 +129,7 @@ impl Running {
         if let Some(line) = self.line.as_ref().filter(|line| line.ca_pem == pem) {
             return Ok(line.clone());
         }
-        let mut trust = Trust::of_pem(pem.as_bytes()).map_err(|e| told(&store.ca.display().to_string(), &e))?;
-        let ca = trust.fingerprint();
-        if let Some(name) = &store.server_name {
-            trust = trust.named(name).map_err(|e| e.to_string())?;
-        }
-        let vault = HttpsVault::new(&store.host, store.port, &trust, DEADLINES).map_err(|e| e.to_string())?;
-        Ok(self.line.insert(Line { vault: Arc::new(vault), ca_pem: pem, ca }).clone())
+        Ok(self.line.insert(line_by(store, pem)?).clone())
     }
 
     /// Looks whether the store still serves, and keeps our token alive. [`Event::Lost`] if it does not.
@@ -183,6 +177,19 @@ impl Running {
         }
     }
 
+    /// Sealed by command, an owner keeps nothing that enters the store: the next start has its shares opened for
+    /// another token.
+    pub(super) fn drop_kept_token(&mut self) {
+        let file = self.plan.run_dir.join(KEPT_TOKEN);
+        let kept = self.plan.store.external().is_some_and(ExternalStore::is_kept);
+        if !kept || !matches!(self.env.disk.meta(&file), Ok(Some(_))) {
+            return;
+        }
+        if let Err(e) = self.env.disk.remove_file(&file) {
+            self.alarm(told(&format!("our token in the store stays in {}", file.display()), &e));
+        }
+    }
+
     /// Whether a refusal was about the token that was asked for, and not about ours.
     pub(super) async fn is_our_token_alive(&self) -> bool {
         match &self.hands.reached {
@@ -215,7 +222,8 @@ impl Running {
 
 fn unanswered(error: &AskError) -> Outcome {
     match error {
-        // Asked again all the same, for a device has nobody who would start it anew; it is sent nothing until it shows the pinned CA.
+        // Asked again all the same, for a device has nobody who would start it anew; it is sent nothing until it shows
+        // the pinned CA.
         AskError::Call(CallError::Untrusted { .. }) => {
             Outcome::Stranger(told("who answers there is not the store", error))
         }
@@ -223,7 +231,22 @@ fn unanswered(error: &AskError) -> Outcome {
     }
 }
 
-fn read_ca(disk: &dyn host::Disk, path: &Path) -> Result<String, String> {
+/// The way to a store, looked up once.
+pub(super) fn line(disk: &dyn Disk, store: &ExternalStore) -> Result<Line, String> {
+    line_by(store, read_ca(disk, &store.ca)?)
+}
+
+fn line_by(store: &ExternalStore, pem: String) -> Result<Line, String> {
+    let mut trust = Trust::of_pem(pem.as_bytes()).map_err(|e| told(&store.ca.display().to_string(), &e))?;
+    let ca = trust.fingerprint();
+    if let Some(name) = &store.server_name {
+        trust = trust.named(name).map_err(|e| e.to_string())?;
+    }
+    let vault = HttpsVault::new(&store.host, store.port, &trust, DEADLINES).map_err(|e| e.to_string())?;
+    Ok(Line { vault: Arc::new(vault), ca_pem: pem, ca })
+}
+
+fn read_ca(disk: &dyn Disk, path: &Path) -> Result<String, String> {
     let bytes = disk.read(path, MAX_CA_BYTES).map_err(|e| format!("the CA file {}: {e}", path.display()))?;
     let text = std::str::from_utf8(&bytes).map_err(|_| format!("the CA file {} is no PEM", path.display()))?;
     Ok(text.to_owned())

@@ -1,12 +1,17 @@
 //! A recovery key is spent by its use: whoever has seen it typed, or has kept a copy, holds nothing afterwards.
 //!
 //! ```text
-//! KEK of the new slot under the barrier -> new key with its keeper -> slots.a, slots.b -> head -> new key in its place
+//! slots that stay are due -> new key with its keeper -> root key, data key and slots anew, and the new slot's KEK under the barrier, at the
+//!     one moment of a commit (`slots::change`) -> new key in its place
 //! ```
-//! A power cut between any two leaves a store that opens by one of the two keys, and the keeper has both: the old one until the
-//! slot files are new, the new one from then on. The new key waits beside its place, under its public name, until the slots are
-//! new; the next start finds by the name in the slot whether it goes into its place or away. A person at a terminal
-//! is such a keeper too: the new key is offered, and counts when the person's side confirms that it was shown.
+//! A power cut between any two leaves a store that opens by one of the two keys, and the keeper has both: the old one
+//! until the commit, the new one from then on. The new key waits beside its place, under its public name, until the
+//! slots are new; the next start finds by the name in the slot whether it goes into its place or away. A person at a
+//! terminal is such a keeper too: the new key is offered, and counts when the person's side confirms that it was shown.
+//!
+//! The used key opens older copies of the slot files, which flash and backups keep: so the root key that it opened
+//! there goes with it, and the KEKs that it could read under the barrier are due to be others (`kept_keks`). There is
+//! no moment at which the new key is in force and the used one is as good as an older copy.
 //!
 //! `a_power_cut_while_the_recovery_key_is_replaced_leaves_one_that_opens` plays each cut.
 
@@ -17,11 +22,7 @@ use std::sync::Arc;
 use api::PeerAddress;
 use host::Disk;
 use pipeline::Core;
-use seal::{
-    AgeRecipients, Change, HeadCheck, RecoveryKey, SlotFiles, SlotKek, SlotSet, SourceKind, seal_to_recipients,
-    write_recovery_file,
-};
-use store::Store;
+use seal::{Change, RecoveryKey, SlotFiles, SlotSet, SourceKind, seal_to_recipients, write_recovery_file};
 use zeroize::Zeroizing;
 
 use super::environment::Environment;
@@ -47,7 +48,8 @@ impl Running {
     /// Records the use of `key`, which has opened the store, and replaces it.
     ///
     /// # Errors
-    /// A [`Halt`] if the audit does not take the record: what cannot be recorded does not happen, so the device is sealed again.
+    /// A [`Halt`] if the audit does not take the record: what cannot be recorded does not happen, so the device is
+    /// sealed again.
     pub(super) async fn spend(&mut self, key: &RecoveryKey, by: PeerAddress) -> Result<Rotation, Halt> {
         let core = self.hands.core.clone().ok_or_else(not_open)?;
         let used = match core.announce_recovery("admin/recover", &key.name(), by).await {
@@ -84,7 +86,8 @@ impl Running {
     /// A root token for `ttl`, for whoever shows the recovery key of the open store. The key is spent by it.
     ///
     /// # Errors
-    /// A [`Halt`] if the store is sealed, the key is not its, or the audit does not take the record: then there is no such token.
+    /// A [`Halt`] if the store is sealed, the key is not its, or the audit does not take the record: then there is no
+    /// such token.
     pub async fn generate_root(
         &mut self,
         key: &RecoveryKey,
@@ -143,7 +146,8 @@ impl Running {
     /// Puts the offered key into force; `key` is the used one, once more. From then on the used one opens nothing.
     ///
     /// # Errors
-    /// A [`Halt`] if no key was offered, or the slots cannot be changed. The used key stays valid, the offered one is forgotten.
+    /// A [`Halt`] if no key was offered, or the slots cannot be changed. The used key stays valid, the offered one is
+    /// forgotten.
     pub async fn confirm_recovery(&mut self, key: &RecoveryKey, by: PeerAddress) -> Result<(), Halt> {
         let Some(new) = self.hands.offered.take() else {
             let fact = "no new recovery key waits to be confirmed".to_owned();
@@ -173,8 +177,7 @@ impl Running {
         Rotation::Kept(format!("{halt}; {}", halt.hint()))
     }
 
-    /// The next generation of the slots, with `new` in the place of `old`. The store's sequence number after it, if its head has
-    /// taken it already.
+    /// Puts `new` in the place of `old`. The store's sequence number after it.
     async fn replace(
         &mut self,
         old: &RecoveryKey,
@@ -184,32 +187,30 @@ impl Running {
         let store = self.hands.store.clone().ok_or_else(not_open)?;
         let env = self.env.clone();
         let disk = &*env.disk;
-        let files = SlotFiles::new(disk, self.plan.state_dir());
-        let (next, added) = next_generation(&files, &store, old, new, &env).await?;
+        let (ground, used) = self.ground_by(old).await?;
+        let slot = new.new_slot().map_err(|e| refused(&e, "start edgekeep again"))?;
+        let remove = if host::in_force("recovery-key-spent") { vec![used] } else { Vec::new() };
+        let change = Change { remove, add: vec![slot], ..Change::default() };
 
-        kept_keks::keep(&store, &added).await?;
+        let stays = ground.set().slots().iter().map(seal::Slot::id).filter(|id| *id != used);
+        kept_keks::mark(&store, stays).await?;
         // Before the slots: a cut behind them must not leave a key that nobody has.
         let waiting = place.map(|place| waiting(place, &new.name()));
         if let Some(waiting) = &waiting {
             deliver(&self.plan, &env, waiting, new)?;
         }
-        // The slots before the head: the other way round a cut would leave slots that the head calls old.
-        if let Err(e) = files.write(&next) {
-            let is_new = files.read().is_ok_and(|found| found.set.digest() == next.digest());
-            if !is_new {
-                let gone = waiting.as_ref().map_or(Ok(()), |path| disk.remove_file(path));
-                gone.unwrap_or_else(|e| self.warn(format!("a recovery key that opens nothing is left behind: {e}")));
-                return Err(refused(&e, FULL));
-            }
-            self.alarm(format!("the new slots are in one copy only, and the other cannot be written: {e}"));
-        }
-        let slots = store::SlotSet { generation: next.generation(), digest: next.digest().0 };
-        let sequence = match store.set_slot_set(slots).await {
-            Ok(committed) => Some(committed.sequence),
-            Err(e) => {
-                // The slots are one generation ahead, as after a cut: the next start lets the head follow.
-                self.alarm(format!("the store has not recorded its new slots yet, the next start will: {e}"));
-                None
+        let renewed = match self.renew(&ground, change).await {
+            Ok(renewed) => renewed,
+            Err(halt) => {
+                // Where the files name it, it may be in force: the next start finds out.
+                let files = SlotFiles::new(disk, self.plan.state_dir());
+                let names = |set: &SlotSet| recovery_names(set).any(|name| name == new.name());
+                if let Some(waiting) = waiting.filter(|_| files.read().is_ok_and(|found| !names(&found.set)))
+                    && let Err(e) = disk.remove_file(&waiting)
+                {
+                    self.warn(format!("a recovery key that opens nothing is left behind: {e}"));
+                }
+                return Err(halt);
             }
         };
         if let (Some(place), Some(waiting)) = (place, &waiting)
@@ -217,15 +218,11 @@ impl Running {
         {
             self.warn(format!("the new recovery key stays at {}: {e}", waiting.display()));
         }
-        if sequence.is_some()
-            && let Err(e) = kept_keks::forget(&store, &next).await
-        {
-            self.warn(format!("the KEK of a slot that is gone is still kept: {e}"));
-        }
-        Ok(sequence)
+        Ok(Some(renewed.sequence()))
     }
 
-    /// Ends what a power cut has left of a rotation: `set` is open, so a waiting key is in force if a slot bears its name.
+    /// Ends what a power cut has left of a rotation: `set` is open, so a waiting key is in force if a slot bears its
+    /// name.
     pub(super) fn settle_recovery(&mut self, set: &SlotSet) {
         if let Some(place) = place(&self.plan)
             && let Err(e) = settle(&*self.env.disk, &self.plan, set, &place)
@@ -235,44 +232,17 @@ impl Running {
     }
 }
 
-/// The set that the head vouches for, with the slot of `old` taken out and one for `new` put in.
-async fn next_generation(
-    files: &SlotFiles<'_>,
-    store: &Store,
-    old: &RecoveryKey,
-    new: &RecoveryKey,
-    env: &Environment,
-) -> Result<(SlotSet, Vec<SlotKek>), Halt> {
-    let again = "start edgekeep again";
-    let set = files.read().map_err(|e| refused(&e, e.hint()))?.set;
-    let ikm = old.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?;
-    let opened = set.unlock(SourceKind::Recovery, ikm).map_err(|e| refused(&e, e.hint()))?;
-    let head = store.head().map_err(|e| refused(&e, again))?;
-    let digest = seal::SlotDigest(head.slots.digest);
-    let HeadCheck::Current(_) = opened.check_head(head.slots.generation, &digest).map_err(|e| refused(&e, e.hint()))?
-    else {
-        let fact = "the store has not recorded its newest slots yet".to_owned();
-        return Err(Halt::Refused { fact, hint: again.into() });
-    };
-    let mut keks = kept_keks::of(store, &set).await?;
-    keks.retain(|kek| kek.slot != opened.kek.slot);
-    let slot = new.new_slot().map_err(|e| refused(&e, again))?;
-    let mut change = Change { remove: vec![opened.kek.slot], add: vec![slot] };
-    if !host::in_force("recovery-key-spent") {
-        change.remove.clear();
-        keks.push(SlotKek { slot: opened.kek.slot, kek: opened.kek.kek });
-    }
-    set.change(&opened.root, &keks, change, &*env.entropy)
-        .map_err(|e| refused(&e, "unseal from the key source, and see the log"))
+/// The public names of the recovery keys of a set.
+fn recovery_names(set: &SlotSet) -> impl Iterator<Item = String> {
+    set.slots_of(SourceKind::Recovery).filter_map(|slot| slot.public().recovery_name())
 }
 
 /// Gives the new key to its keeper, durably, under the name that waits.
 fn deliver(plan: &Plan, env: &Environment, waiting: &Path, key: &RecoveryKey) -> Result<(), Halt> {
     match &plan.recovery {
-        Some(RecoverySpec::Age(texts)) => {
-            let hint = "see [recovery] in edgekeep.toml";
-            let recipients = AgeRecipients::parse(texts.iter().map(String::as_str)).map_err(|e| refused(&e, hint))?;
-            let sealed = seal_to_recipients(key, &recipients).map_err(|e| refused(&e, hint))?;
+        Some(RecoverySpec::Age(recipients)) => {
+            let sealed =
+                seal_to_recipients(key, recipients).map_err(|e| refused(&e, "see [recovery] in edgekeep.toml"))?;
             env.disk.replace(waiting, &sealed, 0o600, None).map_err(|e| refused(&e, FULL))
         }
         _ => write_recovery_file(&*env.disk, waiting, &plan.data_dir, key).map_err(|e| refused(&e, e.hint())),
@@ -302,13 +272,14 @@ fn into_place(disk: &dyn Disk, waiting: &Path, place: &Path) -> io::Result<()> {
 }
 
 fn settle(disk: &dyn Disk, plan: &Plan, set: &SlotSet, place: &Path) -> io::Result<()> {
-    for name in set.slots_of(SourceKind::Recovery).filter_map(|s| s.public().recovery_name()) {
+    for name in recovery_names(set) {
         let waiting = waiting(place, &name);
         if disk.meta(&waiting)?.is_some() {
             into_place(disk, &waiting, place)?;
         }
     }
-    // In our own directory what waits for a slot that never came is cleared away; elsewhere nothing is removed by a pattern.
+    // In our own directory what waits for a slot that never came is cleared away; elsewhere nothing is removed by a
+    // pattern.
     let state = plan.state_dir();
     if place.parent() == Some(&*state) {
         let stale = format!("{RECOVERY}.");

@@ -1,27 +1,27 @@
-//! What is asked of the key sources: one release, and their end for this boot.
+//! What is asked of the key sources: one release.
 
-use std::sync::Arc;
+use seal::{Remedy, SlotFiles};
 
-use seal::{Remedy, SlotFiles, SlotId};
-
-use super::asking::{self, End, Given, Round};
+use super::asking::{End, Given, Round};
 use super::backoff::Came;
+use super::keys;
 use super::running::Running;
-use super::work::told;
-use super::{keys, source};
 use crate::machine::Event;
 
 impl Running {
     /// Asks the sources for the slots that they made.
     pub(super) async fn release(&mut self) -> Event {
-        if let Some(released) = self.ask_keeper() {
+        if let Some(released) = self.ask_keeper().await {
+            return released;
+        }
+        if let Some(released) = self.released_when_made() {
             return released;
         }
         // After the keeper, whose key costs nothing.
         if let Some(rest) = self.rest_first() {
             return rest;
         }
-        if let Err(e) = self.post_guard() {
+        if let Err(e) = self.post_guard().await {
             let hint = "start edgekeep again; without a guard nothing is released while [release] after_close is set";
             return Event::Failed(keys::refused(&e, hint));
         }
@@ -30,6 +30,9 @@ impl Running {
         }
         let mut asking = std::mem::take(&mut self.hands.asking);
         let Round { end, told } = asking.round(&self.plan, &self.env).await;
+        if !matches!(end, End::Given(_)) && !asking.gave_what_fits_no_slot() {
+            self.rest_guard();
+        }
         self.used_up = asking.ends_with_the_boot();
         self.note_outcome(match &end {
             End::Given(_) => Came::Given,
@@ -38,13 +41,14 @@ impl Running {
             End::Never(_) if self.used_up => Came::Exhausted,
             End::Never(_) => Came::Refused,
         });
+        self.pins_refused.extend(asking.pins_refused(&self.plan).cloned());
         self.hands.asking = asking;
         for (remedy, text) in told {
             if remedy == Remedy::Alarm { self.alarm(text) } else { self.warn(text) }
         }
         match end {
             End::Given(given) => {
-                let Given { found, kind, ikm, last } = *given;
+                let Given { found, kind, ikm, last, evidence } = *given;
                 if last {
                     let text = "the source gives nothing more in this boot: after a seal or a crash the device must be restarted";
                     self.warn(text.into());
@@ -52,6 +56,7 @@ impl Running {
                 self.hands.found = Some(found);
                 self.hands.ikm = Some((kind, ikm));
                 self.hands.last_release = last;
+                self.hands.evidence = evidence;
                 self.see_to_guard().await;
                 self.phase("released");
                 Event::Released
@@ -61,21 +66,11 @@ impl Running {
         }
     }
 
-    /// Ends this boot's releases of every slot but `kept`, of those that a source of the plan can open: what they might still give
-    /// is then for nobody.
-    pub(super) async fn close_sources(&mut self, kept: Option<SlotId>) {
-        let Ok(found) = SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read() else { return };
-        let (plan, env) = (Arc::clone(&self.plan), self.env.clone());
-        for pair in asking::pairs(&plan, &env, &found.set).into_iter().filter(|p| Some(p.slot) != kept) {
-            let slot = found.set.slots().iter().find(|s| s.id() == pair.slot).map(|s| s.public().clone());
-            let (Some(spec), Some(slot)) = (plan.sources.get(pair.source), slot) else { continue };
-            match source::close(spec, &plan, &env, slot).await {
-                Ok(closed) if closed.is_until_reboot() => {
-                    tracing::info!(slot = %pair.slot, "the source gives nothing more in this boot");
-                }
-                Ok(_) => {}
-                Err(e) => self.warn(told(&format!("{spec} was not closed for this boot"), &e)),
-            }
-        }
+    /// On a first boot: what a source has given to make its slot with, if that was a release. It may have no second
+    /// one.
+    fn released_when_made(&mut self) -> Option<Event> {
+        let kek = self.hands.released_when_made.take()?;
+        let found = SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read().ok()?;
+        self.released_by(found, kek)
     }
 }

@@ -1,6 +1,6 @@
 //! A boot under way, and the device that it becomes.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -9,15 +9,16 @@ use host::BootTime;
 use pipeline::Core;
 use pipeline::audit::AuditDevice;
 use pki::{Ca, ServerCertificate};
-use seal::{FoundSlots, Ikm, RecoveryKey, SlotKek, Unlocked};
+use seal::{Evidence, FoundSlots, FreshKek, Ikm, RecoveryKey, SlotKek, Unkept, Unlocked};
 use store::Store;
-use tokio::sync::{mpsc, watch};
+use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::JoinHandle;
 
 use super::asking::Asking;
 use super::backoff::Brake;
 use super::certificates::Certificates;
-use super::closing::OnGuard;
+use super::closing::{OnGuard, not_closed};
+use super::door::Door;
 use super::environment::{Environment, Note, Observer};
 use super::front::{Front, Serving};
 use super::keys::refused;
@@ -29,7 +30,7 @@ use super::steps::undelayed;
 use super::upkeep::Watched;
 use crate::gate::{Board, Hints};
 use crate::machine::{Action, Event, Halt, Machine, State};
-use crate::plan::{AfterClose, GateName, Plan, ServiceName};
+use crate::plan::{AfterClose, GateName, Plan, ServiceName, SourceSpec};
 use crate::provision::Ground;
 
 /// The device: its machine, and what the machine's state is made of.
@@ -41,10 +42,14 @@ pub struct Running {
     pub(super) hands: Hands,
     pub(super) channel: FileChannel,
     pub(super) board: watch::Sender<Board>,
+    /// The gates whose opening was told.
+    pub(super) told_open: BTreeSet<GateName>,
+    /// Rings when a request has sealed the store.
+    pub(super) sealed: Arc<Notify>,
     pub(super) hints: Hints,
     pub(super) probes: (mpsc::Sender<Probed>, mpsc::Receiver<Probed>),
     pub(super) probing: Vec<JoinHandle<()>>,
-    pub(super) gate_socket: JoinHandle<()>,
+    pub(super) door: Door,
     pub(super) later: Vec<(BootTime, Action)>,
     pub(super) started: BootTime,
     pub(super) front: Option<Arc<dyn Front>>,
@@ -53,6 +58,8 @@ pub struct Running {
     pub(super) at_once: bool,
     /// The sources that were last asked give nothing more in this boot.
     pub(super) used_up: bool,
+    /// Sources that have refused a PIN since this process started, as the configuration had them then.
+    pub(super) pins_refused: Vec<SourceSpec>,
     pub(super) ticked: Option<BootTime>,
     /// Something has happened that should not wait for the next turn of the upkeep.
     pub(super) look_again: bool,
@@ -60,8 +67,8 @@ pub struct Running {
     pub(super) line: Option<Line>,
     /// How it stood when it was last told.
     pub(super) away: Option<String>,
-    /// Held for as long as the process works on this data directory.
-    pub(super) _lock: Box<dyn Send>,
+    /// Held for as long as the process works on this data directory, and in this run directory.
+    pub(super) _locks: [Box<dyn Send>; 2],
 }
 
 /// News of a probe: of which gate, which of its needs, and what.
@@ -86,12 +93,26 @@ pub(super) struct Hands {
     pub(super) by_source: bool,
     /// What the keeper of this boot had.
     pub(super) kept: Option<SlotKek>,
+    /// Of a slot that was made just now, and took a release of this boot.
+    pub(super) released_when_made: Option<SlotKek>,
+    /// What a first boot has made in hardware, until its store is there.
+    pub(super) unkept: Unkept<SourceSpec>,
     /// Closes the sources should this process not come to it.
     pub(super) on_guard: Option<Box<dyn OnGuard>>,
+    /// Nothing was released since it was posted.
+    pub(super) guard_rests: bool,
+    /// Sources are not closed that should be: when it is tried again, after which pause.
+    pub(super) unclosed: Option<(BootTime, Duration)>,
     pub(super) found: Option<FoundSlots>,
     pub(super) ikm: Option<(seal::SourceKind, Ikm)>,
     /// The source that gave it gives nothing more in this boot.
     pub(super) last_release: bool,
+    /// What it said with that.
+    pub(super) evidence: Evidence,
+    /// Another KEK for the slot that is being opened, should it be due.
+    pub(super) fresh: Option<FreshKek>,
+    /// The slot's KEK in the set of before.
+    pub(super) kek_before: Option<SlotKek>,
     pub(super) unlocked: Option<Unlocked>,
     pub(super) store: Option<Store>,
     pub(super) audit: Option<Arc<AuditDevice>>,
@@ -162,8 +183,8 @@ impl Running {
         self.plan.run_dir.join("secrets").join(service.as_str())
     }
 
-    /// Whether the device is to be restarted: the plan says so, its sources give nothing more in this boot, and the boot is old enough
-    /// for a device that restarts again and again to be reached in between.
+    /// Whether the device is to be restarted: the plan says so, its sources give nothing more in this boot, and the
+    /// boot is old enough for a device that restarts again and again to be reached in between.
     pub fn restart_is_due(&self) -> bool {
         let wanted = self.plan.release.after_close == Some(AfterClose::Reboot);
         let stopped = matches!(self.state(), State::Halted(_)) && self.used_up;
@@ -176,16 +197,23 @@ impl Running {
         let next = self.later.iter().map(|(at, _)| at.since(now)).min().unwrap_or(TICK);
         let longest = if self.look_again { SOON } else { TICK };
         let pause = tokio::time::sleep(next.clamp(Duration::from_millis(10), longest));
-        let Some(reached) = &self.hands.reached else { return pause.await };
+        let hung_up = async {
+            match &self.hands.reached {
+                // A store that dies is noticed when the kernel closes its connection, not a second later.
+                Some(reached) => client::Wired::hung_up(&**reached.vault.anonymous()).await,
+                None => std::future::pending().await,
+            }
+        };
         tokio::select! {
             () = pause => {}
-            // A store that dies is noticed when the kernel closes its connection, not a second later.
-            () = client::Wired::hung_up(&**reached.vault.anonymous()) => self.look_again = true,
+            // Its gates are shut by now; the rest is to follow at once.
+            () = self.sealed.notified() => {}
+            () = hung_up => self.look_again = true,
         }
     }
 
-    /// Does what is due by now: retries, ended probes, renewals, upkeep of the store, a seal that was asked for through the API. To be
-    /// run to its end.
+    /// Does what is due by now: retries, ended probes, renewals, upkeep of the store, a seal that was asked for through
+    /// the API. To be run to its end.
     pub async fn tick(&mut self) {
         while let Ok((gate, at, news)) = self.probes.1.try_recv() {
             match news {
@@ -209,6 +237,7 @@ impl Running {
         }
         if std::mem::take(&mut self.look_again) || self.ticked.is_none_or(|t| now.since(t) >= TICK) {
             self.ticked = Some(now);
+            self.close_again(now).await;
             if let Some(lost) = self.watch(now).await {
                 return self.feed(lost).await;
             }
@@ -218,7 +247,8 @@ impl Running {
 
     /// Seals: gates shut, then every key dropped.
     pub async fn seal(&mut self) {
-        self.keeper_forgets();
+        let _ = self.keeper_forgets(); // it was told
+        self.drop_kept_token();
         self.feed(Event::SealAsked).await;
     }
 
@@ -227,17 +257,18 @@ impl Running {
         self.feed(Event::UnsealAsked).await;
     }
 
-    /// Opens the store by the recovery key, when the source gives nothing or a slot of it is lost. Everything after that goes its
-    /// ordinary way. The use is recorded, and the key replaced: see [`Rotation`].
+    /// Opens the store by the recovery key, when the source gives nothing or a slot of it is lost. Everything after
+    /// that goes its ordinary way. The use is recorded, and the key replaced: see [`Rotation`].
     ///
     /// # Errors
-    /// The machine's [`Halt`], if the key opens nothing or its use cannot be recorded.
+    /// A [`Halt`]: the key is not this store's, and the device does what it did; or, and then it is the machine's, the
+    /// store does not open by it, or its use cannot be recorded.
     pub async fn recover(&mut self, key: &RecoveryKey, by: api::PeerAddress) -> Result<Rotation, Halt> {
         self.recover_and(key, by, false).await.map(|(rotation, _)| rotation)
     }
 
-    /// As [`Running::recover`]; with `reseal` the sources of the plan whose slots do not open here any more, or that have none, get
-    /// new ones: for another board, a TPM that was cleared, a disk that was moved, another system on it.
+    /// As [`Running::recover`]; with `reseal` the sources of the plan whose slots do not open here any more, or that
+    /// have none, get new ones: for another board, a TPM that was cleared, a disk that was moved, another system on it.
     ///
     /// # Errors
     /// As above. What could not be made anew is told in the [`SlotChange`].
@@ -251,21 +282,37 @@ impl Running {
             let fact = "the store is somebody else's: it has no slots here, and no recovery key".to_owned();
             return Err(Halt::Refused { fact, hint: "whoever keeps its key shares unseals it".into() });
         }
-        if self.hands.store.is_some() {
+        // Another's store that we keep is open without being in our hands.
+        if self.hands.store.is_some() || matches!(self.state(), State::Serving(_)) {
             let fact = "the store is open already".to_owned();
             return Err(Halt::Refused { fact, hint: "nothing is to be recovered".into() });
         }
         let ikm = key.ikm().map_err(|e| refused(&e, "give the key as it was given out"))?;
+        // Before anything is given up for it: a device that waits for its source waits on after a slip of the hand.
+        if host::in_force("recovery-key-tried-first") {
+            self.fits_a_recovery_slot(key)?;
+        }
         self.later.clear();
+        // Until slots are made anew: it closes the sources should this process end in between.
+        if let Err(e) = self.post_guard().await {
+            self.alarm(format!("nobody stands guard over the key sources while the store is recovered: {e}"));
+        }
         let on_guard = self.hands.on_guard.take();
-        self.hands = Hands { ikm: Some((seal::SourceKind::Recovery, ikm)), on_guard, ..Hands::default() };
+        self.hands = Hands { ikm: Some((seal::SourceKind::Recovery, ikm)), ..Hands::default() };
         let machine = Machine::new(Arc::clone(&self.plan));
         self.machine = Some(machine.recovering());
         self.feed(Event::Released).await;
-        match self.halted() {
-            Some(halt) => Err(halt.clone()),
+        self.hands.on_guard = on_guard;
+        match self.halted().cloned() {
+            Some(halt) => {
+                self.rest_guard();
+                Err(halt)
+            }
             None => {
                 if self.plan.store.external().is_some() {
+                    if self.plan.release.after_close.is_some() {
+                        self.close_all().await;
+                    }
                     let why =
                         "it opens the key shares of a store that is not ours: nothing of that store changes with it";
                     return Ok((Rotation::Kept(why.into()), None));
@@ -273,16 +320,22 @@ impl Running {
                 let rotation = self.spend(key, by.clone()).await?;
                 // Before the sources are closed: a slot is made in the state in which it is to open.
                 let resealed = if reseal { Some(self.reseal_lost(by).await) } else { None };
-                self.close_sources(None).await;
+                if self.plan.release.after_close.is_some() {
+                    self.close_all().await;
+                } else {
+                    let open = self.close_sources(None).await;
+                    open.into_iter().for_each(|fault| self.warn(not_closed(&fault)));
+                }
                 Ok((rotation, resealed))
             }
         }
     }
 
-    /// Ends cleanly: gates shut, what was gathered written down, keys dropped. Tokens stay alive for the next start in this boot.
+    /// Ends cleanly: gates shut, what was gathered written down, keys dropped. Tokens stay alive for the next start in
+    /// this boot.
     pub async fn shutdown(mut self) {
         self.feed(Event::SealAsked).await;
-        self.gate_socket.abort();
+        self.relieve_guard();
     }
 
     /// Another plan for what is yet to come.
@@ -351,9 +404,9 @@ impl std::fmt::Debug for Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.gate_socket.abort();
         self.probing.iter().for_each(JoinHandle::abort);
-        // Dropped without a shutdown: as after a crash nothing is written down, but the file is let go for the next one.
+        // Dropped without a shutdown: as after a crash nothing is written down, but the file is let go for the next
+        // one.
         if let Some(store) = &self.hands.store {
             store.close();
         }

@@ -1,4 +1,5 @@
-//! The key source at work, on a thread of its own: hardware takes as long as it likes, and the device's sockets answer meanwhile.
+//! The key source at work, on a thread of its own: hardware takes as long as it likes, and the device's sockets answer
+//! meanwhile.
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -7,9 +8,9 @@ use std::time::Duration;
 
 use host::{Clock, Disk, Entropy};
 use seal::{
-    Auth, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource, Left,
-    NoAuth, Part, PcrValues, PinFile, Pkcs11Source, Provisioned, Released, ShortIkmAllowed, SlotPublic, SoftwareSource,
-    SourceError, TangSource, TpmNvSource, TpmSource, slot_and_parts,
+    Auth, Board, Closed, CombinedSource, CredentialSource, Deadline, EscrowSource, Evidence, ExecSource, KeySource,
+    Left, NoAuth, Part, PcrValues, PinFile, Pkcs11Source, Provisioned, ReleaseLatch, Released, ShortIkmAllowed, Slot,
+    SlotPublic, SoftwareSource, SourceError, TangSource, TpmNvSource, TpmSource, Unkept, Wanted, slot_and_parts,
 };
 use tokio::sync::oneshot;
 
@@ -28,6 +29,10 @@ pub struct SourceGround {
     pub short_ikm: Option<ShortIkmAllowed>,
     /// Held by whoever releases from a TPM.
     pub tpm_lock: PathBuf,
+    /// Says whether one of them may have released.
+    pub latch: ReleaseLatch,
+    /// The slots of the store and their parts, where one is released: what they have of a boot together is no more.
+    pub others: Vec<SlotPublic>,
 }
 
 impl SourceGround {
@@ -38,6 +43,8 @@ impl SourceGround {
             entropy: Arc::clone(&env.entropy),
             short_ikm: plan.dangers.short_ikm.then(ShortIkmAllowed::danger_short_ikm),
             tpm_lock: plan.data_dir.join(TPM_LOCK),
+            latch: env.latch.clone(),
+            others: Vec::new(),
         }
     }
 
@@ -54,7 +61,9 @@ impl SourceGround {
             SourceSpec::Tpm(tpm) => match tpm.keeping {
                 TpmKeeping::Index => Box::new(
                     TpmNvSource::new(&tpm.device, self.tpm_lock.clone(), disk(), clock(), entropy())
-                        .signing(tpm.signing.clone()),
+                        .signing(tpm.signing.clone())
+                        .latched(self.latch.clone())
+                        .among(&self.others),
                 ),
                 TpmKeeping::Sealed => Box::new(self.sealed_by_tpm(tpm)),
             },
@@ -85,6 +94,7 @@ impl SourceGround {
         TpmSource::new(&tpm.device, Some(tpm.gate_pcr), self.tpm_lock.clone(), disk, clock, entropy)
             .counting(tpm.counting)
             .signing(tpm.signing.clone())
+            .latched(self.latch.clone())
     }
 
     /// Who has the PIN.
@@ -106,12 +116,17 @@ fn auth(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Box<dyn Auth> {
     SourceGround::of(plan, env).auth(spec)
 }
 
+/// What the source's files say of what is wanted of it; it is not asked.
+pub(super) fn look(spec: &SourceSpec, plan: &Plan, env: &Environment, wish: Wanted) -> Result<(), SourceError> {
+    source(spec, plan, env).look(wish, &*auth(spec, plan, env))
+}
+
 /// Makes key material under the policy of `spec`.
 pub(super) async fn provision(spec: &SourceSpec, plan: &Plan, env: &Environment) -> Result<Provisioned, SourceError> {
     let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, plan, env), spec.policy());
-    // It is made, and asked for to see that it comes back.
-    let limit = spec.deadline() * 2;
-    let deadline = Deadline::after(&*env.clock, limit);
+    // It is made, asked for to see that it comes back, and taken back if it does not.
+    let limit = spec.deadline() * 3;
+    let deadline = Deadline::after_each(&*env.clock, spec.deadline(), 2);
     beside(limit, move || source.provision(&policy, &*auth, deadline)).await
 }
 
@@ -121,11 +136,12 @@ pub(super) async fn provision_beside(
     plan: &Plan,
     env: &Environment,
     beside_slot: SlotPublic,
+    board: Board,
 ) -> Result<Provisioned, SourceError> {
     let (mut source, auth, policy) = (source(spec, plan, env), auth(spec, plan, env), spec.policy());
-    let limit = spec.deadline() * 2;
-    let deadline = Deadline::after(&*env.clock, limit);
-    beside(limit, move || source.provision_beside(&beside_slot, &policy, &*auth, deadline)).await
+    let limit = spec.deadline() * 3;
+    let deadline = Deadline::after_each(&*env.clock, spec.deadline(), 2);
+    beside(limit, move || source.provision_beside(&beside_slot, board, &policy, &*auth, deadline)).await
 }
 
 /// Makes key material that is released as that of `slot` is, when registers have `values`.
@@ -136,12 +152,10 @@ pub(super) async fn predict(
     slot: SlotPublic,
     values: PcrValues,
 ) -> Result<Provisioned, SourceError> {
-    let SourceSpec::Tpm(tpm) = spec else {
-        return Err(SourceError::PolicyUnenforceable { kind: spec.kind(), what: "register values" });
-    };
-    let (mut source, auth, limit) =
-        (SourceGround::of(plan, env).sealed_by_tpm(tpm), auth(spec, plan, env), spec.deadline());
-    let deadline = Deadline::after(&*env.clock, limit);
+    let (mut source, auth) = (source(spec, plan, env), auth(spec, plan, env));
+    // What cannot be made for other values is asked for, and what was made in vain is taken back.
+    let limit = spec.deadline() * 2;
+    let deadline = Deadline::after_each(&*env.clock, spec.deadline(), 2);
     beside(limit, move || source.predict(&slot, &values, &*auth, deadline)).await
 }
 
@@ -153,11 +167,29 @@ pub(super) async fn discard(
     slot: SlotPublic,
     kept: Vec<SlotPublic>,
 ) -> Result<(), SourceError> {
-    let (mut source, limit) = (source(spec, plan, env), spec.deadline());
+    let (mut source, auth, limit) = (source(spec, plan, env), auth(spec, plan, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
     // Also what is a part of another slot.
     let kept: Vec<SlotPublic> = kept.iter().flat_map(slot_and_parts).collect();
-    beside(limit, move || source.discard(&slot, &kept.iter().collect::<Vec<_>>(), deadline)).await
+    beside(limit, move || source.discard(&slot, &kept.iter().collect::<Vec<_>>(), &*auth, deadline)).await
+}
+
+/// Has sources destroy what they have made for slots that did not come about, unless one of `kept` needs it; what
+/// stays.
+pub(super) async fn take_back(
+    mut unkept: Unkept<SourceSpec>,
+    plan: &Plan,
+    env: &Environment,
+    kept: Vec<SlotPublic>,
+) -> Vec<String> {
+    let mut stays = Vec::new();
+    while let Some((spec, public)) = unkept.pop() {
+        match discard(&spec, plan, env, public.clone(), kept.clone()).await {
+            Ok(()) => tracing::info!("{spec}: what was made for a slot that did not come about is taken back"),
+            Err(e) => stays.push(seal::left_behind(&public, &e)),
+        }
+    }
+    stays
 }
 
 /// Asks what is left of a slot that was discarded.
@@ -167,19 +199,22 @@ pub(super) async fn left_of(
     env: &Environment,
     slot: SlotPublic,
 ) -> Result<Left, SourceError> {
-    let (mut source, limit) = (source(spec, plan, env), spec.deadline());
+    let (mut source, auth, limit) = (source(spec, plan, env), auth(spec, plan, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
-    beside(limit, move || source.left_of(&slot, deadline)).await
+    beside(limit, move || source.left_of(&slot, &*auth, deadline)).await
 }
 
-/// Asks for the key material of a slot.
+/// Asks for the key material of a slot, which is one of `all`.
 pub(super) async fn release(
     spec: &SourceSpec,
     plan: &Plan,
     env: &Environment,
     slot: SlotPublic,
+    all: &[Slot],
 ) -> Result<Released, SourceError> {
-    let (mut source, auth, limit) = (source(spec, plan, env), auth(spec, plan, env), spec.deadline());
+    let others = all.iter().flat_map(|slot| slot_and_parts(slot.public())).collect();
+    let mut source = SourceGround { others, ..SourceGround::of(plan, env) }.source(spec);
+    let (auth, limit) = (auth(spec, plan, env), spec.deadline());
     let deadline = Deadline::after(&*env.clock, limit);
     beside(limit, move || source.release(&slot, &*auth, deadline)).await
 }
@@ -208,8 +243,8 @@ pub(super) async fn close(
     beside(limit, move || source.close(&slot, deadline)).await
 }
 
-/// Runs a source's call beside the executor. The call keeps its deadline by itself; should it hang in the kernel, where nothing
-/// ends it, it is left to hang there, and what it gives in the end is wiped.
+/// Runs a source's call beside the executor. The call keeps its deadline by itself; should it hang in the kernel, where
+/// nothing ends it, it is left to hang there, and what it gives in the end is wiped.
 async fn beside<T, F>(limit: Duration, call: F) -> Result<T, SourceError>
 where
     T: Send + 'static,

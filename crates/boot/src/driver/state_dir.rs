@@ -24,6 +24,9 @@ pub(super) const RECOVERY: &str = "recovery.age";
 /// What a first boot makes outside of `data.new`, so that one that was cut short can be cleared away.
 const MAKING: &str = "making";
 
+/// What to do where [`look`] fails.
+pub(super) const UNREADABLE: &str = "data_dir must be readable for the user that runs edgekeep";
+
 /// Looks what is there, changing nothing.
 pub(super) fn look(disk: &dyn Disk, plan: &Plan) -> io::Result<Remains> {
     let state = plan.state_dir();
@@ -63,8 +66,8 @@ pub(super) fn look(disk: &dyn Disk, plan: &Plan) -> io::Result<Remains> {
     Ok(Remains { parts, leftover, ending })
 }
 
-/// Files outside of the state directory that a first boot is about to make; none of them is there yet. Below the data directory
-/// they are named from there.
+/// Files outside of the state directory that a first boot is about to make; none of them is there yet. Below the data
+/// directory they are named from there.
 #[derive(Debug, Default, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Making {
@@ -99,10 +102,10 @@ pub(super) fn begin(disk: &dyn Disk, plan: &Plan, making: &Making) -> io::Result
 }
 
 /// Removes what a first boot that was cut short has left. `data` is not touched.
-pub(super) fn clear_leftover(disk: &dyn Disk, plan: &Plan, published: bool) -> io::Result<()> {
+pub(super) fn clear_leftover(disk: &dyn Disk, plan: &Plan) -> io::Result<()> {
     let new = plan.data_dir.join(NEW);
     // When `data` is there, the files outside belong to it.
-    if !published {
+    if !is_published(disk, plan)? {
         let noted = disk.read(&new.join(MAKING), 64 * 1024).ok();
         let making: Making = noted.and_then(|text| serde_json::from_slice(&text).ok()).unwrap_or_default();
         // Only what the plan would make today: a note cannot name just any file for removal.
@@ -115,6 +118,16 @@ pub(super) fn clear_leftover(disk: &dyn Disk, plan: &Plan, published: bool) -> i
     }
     disk.remove_tree(&new)?;
     disk.sync_dir(&plan.data_dir)
+}
+
+/// Whether `data` holds a state: a store, or the slots of one that is in another process.
+fn is_published(disk: &dyn Disk, plan: &Plan) -> io::Result<bool> {
+    for name in [STORE, "slots.a", "slots.b"] {
+        if disk.meta(&plan.state_dir().join(name))?.is_some() {
+            return Ok(true);
+        }
+    }
+    Ok(false)
 }
 
 /// Makes `data.new` seen as `data`. Durable on return.
@@ -175,7 +188,7 @@ mod unit {
         put(&key);
         put(&other);
         assert!(look(&OsDisk, &plan).unwrap().leftover);
-        clear_leftover(&OsDisk, &plan, false).unwrap();
+        clear_leftover(&OsDisk, &plan).unwrap();
         assert_eq!(OsDisk.list(dir.path()).unwrap(), ["other"]);
     }
 
@@ -186,7 +199,7 @@ mod unit {
         let victim = dir.path().join("victim");
         put(&victim);
         begin(&OsDisk, &plan, &Making::new(&plan, &[victim.clone(), "../victim".into()])).unwrap();
-        clear_leftover(&OsDisk, &plan, false).unwrap();
+        clear_leftover(&OsDisk, &plan).unwrap();
         assert!(OsDisk.meta(&victim).unwrap().is_some());
     }
 
@@ -199,10 +212,14 @@ mod unit {
         put(&key);
         publish(&OsDisk, &plan).unwrap();
         settle(&OsDisk, &plan).unwrap();
-        // Another attempt was begun and cut; its note names the same file.
-        begin(&OsDisk, &plan, &Making::new(&plan, std::slice::from_ref(&key))).unwrap();
-        clear_leftover(&OsDisk, &plan, true).unwrap();
-        assert!(OsDisk.meta(&key).unwrap().is_some());
+        // Another attempt was begun and cut; its note names the same file. One whose store is elsewhere has slots alone.
+        for (name, kept) in [("slots.b", true), (STORE, true), (RECOVERY, false)] {
+            put(&plan.state_dir().join(name));
+            begin(&OsDisk, &plan, &Making::new(&plan, std::slice::from_ref(&key))).unwrap();
+            clear_leftover(&OsDisk, &plan).unwrap();
+            assert_eq!(OsDisk.meta(&key).unwrap().is_some(), kept, "beside {name}");
+            OsDisk.remove_file(&plan.state_dir().join(name)).unwrap();
+        }
     }
 
     #[test]

@@ -20,136 +20,32 @@ use super::*;
 use crate::machine::{Halt, State};
 use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
 use crate::testing::demo_plan;
+use device::{BOTH, Device, Ears, ask, lives, open, recorded};
+use ends::{By, cuts, ends, unrecorded};
 
 mod backoff;
+mod bus;
 mod clones;
 mod closing;
 mod cuts;
 mod destroy;
+mod device;
+mod door;
+mod ends;
 mod erase;
 mod factory;
 mod month;
+mod old_copies;
 mod predict;
+mod predict_index;
 mod recovery;
 mod reseal;
+mod reseal_counted;
+mod sealing;
 mod slots;
 mod sources;
-
-struct Memory;
-impl Medium for Memory {
-    fn backing(&self, _: &Path) -> io::Result<Backing> {
-        Ok(Backing::Memory)
-    }
-}
-
-/// Hears everything, and keeps the recovery key as a person would.
-#[derive(Clone, Default)]
-struct Ears {
-    notes: Arc<Mutex<Vec<Note>>>,
-    key: Arc<Mutex<Option<Zeroizing<String>>>>,
-}
-
-impl Observer for Ears {
-    fn note(&mut self, note: Note) {
-        self.notes.lock().unwrap().push(note);
-    }
-
-    fn show_recovery_key(&mut self, key: &RecoveryKey) -> io::Result<()> {
-        *self.key.lock().unwrap() = Some(key.format());
-        Ok(())
-    }
-}
-
-impl Ears {
-    fn heard(&self, what: impl Fn(&Note) -> bool) -> usize {
-        self.notes.lock().unwrap().iter().filter(|n| what(n)).count()
-    }
-}
-
-pub(super) fn engines() -> Assemble {
-    let pool = Arc::new(engines::ThreadPool::new(1, 8).unwrap());
-    Arc::new(move |services| {
-        let facts = engines::Facts {
-            version: "test".into(),
-            build_date: "1970-01-01T00:00:00Z".into(),
-            cluster_name: "test".into(),
-            cluster_id: "test".into(),
-            shares: None,
-        };
-        engines::all(services, facts, Arc::clone(&pool) as Arc<dyn engines::HashPool>)
-    })
-}
-
-/// A device with two services and a shared credential.
-struct Device {
-    dir: TempDir,
-    clock: Arc<FakeClock>,
-    entropy: Arc<SeededEntropy>,
-    plan: Plan,
-    ears: Ears,
-}
-
-impl Device {
-    fn new() -> Self {
-        let dir = testkit::scratch_dir();
-        let mut plan = demo_plan(&dir.path().join("device"), &dir.path().join("run"));
-        plan.audit = AuditPlan { segments: 2, segment_bytes: 64 * 1024, ..AuditPlan::default() };
-        let all = plan.services.iter().map(|s| s.name.clone()).collect();
-        plan.credentials = vec![CredentialPlan::redis(all)];
-        let (clock, entropy) = (Arc::new(FakeClock::at(0)), Arc::new(SeededEntropy::new(7)));
-        Self { dir, clock, entropy, plan, ears: Ears::default() }
-    }
-
-    fn environment(&self) -> Environment {
-        Environment {
-            clock: Arc::clone(&self.clock) as Arc<dyn host::Clock>,
-            entropy: Arc::clone(&self.entropy) as Arc<dyn host::Entropy>,
-            disk: Arc::new(OsDisk),
-            medium: Arc::new(Memory),
-            us: rustix::process::geteuid().as_raw(),
-            vfs: None,
-            keeper: None,
-            guard: None,
-            key_wear: store::KeyWear::default(),
-            machine: "/".into(),
-            build_date: WallTime(0),
-            engines: engines(),
-        }
-    }
-
-    async fn up(&mut self) -> Running {
-        self.ears = Ears::default();
-        up(self.plan.clone(), self.environment(), Box::new(self.ears.clone())).await.unwrap()
-    }
-
-    fn state(&self, name: &str) -> PathBuf {
-        self.plan.state_dir().join(name)
-    }
-
-    fn token(&self, service: &str) -> Token {
-        let path = self.plan.run_dir.join("secrets").join(service).join("secrets-token.json");
-        let text = OsDisk.read(&path, 10_000).unwrap();
-        let file: serde_json::Value = serde_json::from_slice(&text).unwrap();
-        Token::parse(file["auth"]["client_token"].as_str().unwrap()).unwrap()
-    }
-}
-
-async fn ask(running: &Running, token: &Token, operation: Operation, path: &str, body: &str) -> Status {
-    let request = Request::new(operation, ApiPath::parse(path).unwrap())
-        .with_token(Token::parse(token.expose()).unwrap())
-        .with_body(Body::new(Zeroizing::new(body.as_bytes().to_vec())));
-    running.core().unwrap().handle(request).await.into_reply().status
-}
-
-async fn lives(running: &Running, token: &Token) -> bool {
-    ask(running, token, Operation::Read, "auth/token/lookup-self", "").await == Status::OK
-}
-
-fn open(running: &Running) -> Vec<String> {
-    running.gates().borrow().open().iter().map(ToString::to_string).collect()
-}
-
-const BOTH: [&str; 2] = ["ready-to-run", "tokens-ready"];
+mod taken_back;
+mod wrong_pin;
 
 #[tokio::test]
 async fn a_bare_device_becomes_one_with_open_gates() {
@@ -447,14 +343,13 @@ async fn another_key_a_foreign_store_and_an_old_slot_set_are_told_apart() {
     assert!(fact.contains("is not the one that the slot was made with"), "{fact}");
     // The slots of before a change: both copies whole, and their key is the device's own.
     let mut three = Device::new();
-    three.plan.recovery = Some(RecoverySpec::Terminal);
     let mut running = three.up().await;
-    let key = RecoveryKey::parse(&three.ears.key.lock().unwrap().take().unwrap()).unwrap();
     let slots =
         ["slots.a", "slots.b"].map(|name| (three.state(name), OsDisk.read(&three.state(name), 10_000).unwrap()));
-    running.seal().await;
-    running.recover(&key, api::PeerAddress::Internal).await.unwrap();
-    running.confirm_recovery(&key, api::PeerAddress::Internal).await.unwrap();
+    let mut plan = running.plan().clone();
+    plan.sources.push(crate::plan::SourceSpec::Software { file: plan.data_dir.join("second.key") });
+    running.adopt_sources(&plan);
+    running.add_slots(None, api::PeerAddress::Internal).await.unwrap();
     running.shutdown().await;
     for (path, bytes) in &slots {
         OsDisk.replace(path, bytes, 0o600, None).unwrap();
@@ -463,6 +358,21 @@ async fn another_key_a_foreign_store_and_an_old_slot_set_are_told_apart() {
     let fact = running.halted().unwrap().to_string();
     assert!(fact.contains("have generation 1, and the store expects generation 2"), "{fact}");
     assert!(running.store().is_none() && open(&running).is_empty(), "refused before anything is served");
+}
+
+#[tokio::test]
+async fn what_was_unsealed_is_let_go_when_it_is_sealed() {
+    let mut device = Device::new();
+    let mut running = device.up().await;
+    let services = Arc::downgrade(running.core().unwrap().services());
+    assert!(services.upgrade().is_some());
+    running.seal().await;
+    assert!(services.upgrade().is_none(), "tables and engines of a sealed store are in memory");
+    running.unseal().await;
+    assert_eq!(open(&running), BOTH);
+    let services = Arc::downgrade(running.core().unwrap().services());
+    running.shutdown().await;
+    assert!(services.upgrade().is_none());
 }
 
 #[tokio::test]
@@ -488,32 +398,4 @@ async fn no_terminal_no_store() {
     let running = up(device.plan.clone(), device.environment(), Box::new(Quiet)).await.unwrap();
     assert!(matches!(running.halted(), Some(Halt::Refused { .. })));
     assert_eq!(OsDisk.list(&device.plan.data_dir).unwrap(), ["lock"], "nothing else is there");
-}
-
-/// A device on a disk that records; everything of it lies in the recorded directory, the tokens' tmpfs too.
-fn recorded(disk: &testkit::CrashDisk, clock: &Arc<FakeClock>, seed: u64) -> (Plan, Environment) {
-    let mut plan = demo_plan(&disk.path("device"), &disk.path("run"));
-    plan.audit = AuditPlan { segments: 2, segment_bytes: 64 * 1024, ..AuditPlan::default() };
-    plan.credentials = vec![CredentialPlan::redis(plan.services.iter().map(|s| s.name.clone()).collect())];
-    let env = Environment {
-        clock: Arc::clone(clock) as Arc<dyn host::Clock>,
-        entropy: Arc::new(SeededEntropy::new(seed)),
-        disk: Arc::new(disk.clone()),
-        medium: Arc::new(Memory),
-        us: rustix::process::geteuid().as_raw(),
-        vfs: Some(disk.vfs().into()),
-        keeper: None,
-        guard: None,
-        key_wear: store::KeyWear::default(),
-        machine: "/".into(),
-        build_date: WallTime(0),
-        engines: engines(),
-    };
-    (plan, env)
-}
-
-/// Both ends after an event: what a power cut leaves, one way of losing what was not synced at each moment, and what a kill leaves.
-fn ends(disk: &testkit::CrashDisk, at: usize) -> [(bool, testkit::Image); 2] {
-    let (unsynced, names) = (testkit::Unsynced::ALL[at % 4], testkit::NameRule::ALL[at / 4 % 2]);
-    [(false, disk.image(&testkit::Cut { at, unsynced, names, seed: at as u64 })), (true, disk.killed(at))]
 }

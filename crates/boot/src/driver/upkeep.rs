@@ -1,7 +1,7 @@
 //! What time brings: tokens renewed on behalf of their services, files looked at, the store's own upkeep.
 //!
-//! A service that was off for a week finds a live token when it starts, because the boot has kept it alive meanwhile; a token whose
-//! file was removed or changed is issued anew, and the gates that need it are shut until then.
+//! A service that was off for a week finds a live token when it starts, because the boot has kept it alive meanwhile; a
+//! token whose file was removed or changed is issued anew, and the gates that need it are shut until then.
 
 use std::time::Duration;
 
@@ -35,6 +35,7 @@ enum Verdict {
 
 impl Running {
     pub(super) async fn upkeep(&mut self, now: BootTime) {
+        self.keep_door();
         if let Some(core) = self.hands.core.clone()
             && let Err(e) = core.tick().await
         {
@@ -60,13 +61,15 @@ impl Running {
                     self.warn(format!("the token of {service} is issued anew: {why}"));
                     self.feed(Event::Lapsed { service }).await;
                 }
-                // Not known is not lapsed: a busy store must not shut the gates. The token has two thirds of its period left.
+                // Not known is not lapsed: a busy store must not shut the gates. The token has two thirds of its period
+                // left.
                 Verdict::Unknown(text) => self.warn(text),
             }
         }
     }
 
-    /// A device that runs so long without a start is told in time: the root key, which alone can replace the data key, is long gone.
+    /// A device that runs so long without a start is told in time: the root key, which alone can replace the data key,
+    /// is long gone.
     fn watch_key(&mut self) {
         let Some(head) = self.hands.store.as_ref().and_then(|store| store.head().ok()) else { return };
         if head.sealed_values >= self.env.key_wear.end / 2 && !self.hands.wear_told {

@@ -1,13 +1,17 @@
 //! Each action, carried out: by the file of its subject, or here where it is small.
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
+
+use pipeline::Core;
+use seal::{SlotPublic, Unkept};
 
 use super::environment::Note;
 use super::running::{Hands, ProbeNews, Running};
-use super::{keys, state_dir};
-use crate::gate::{Evidence, ProbeFailure, lapse_of, probe_until};
+use super::{keys, source, state_dir};
+use crate::gate::{Board, Evidence, ProbeFailure, lapse_of, probe_until};
 use crate::machine::{Action, Event, Halt};
-use crate::plan::{GateName, Need};
+use crate::plan::{GateName, Need, SourceSpec};
 
 impl Running {
     /// Carries out one action, or several `Provide` together; the events in order.
@@ -24,7 +28,7 @@ impl Running {
                 Action::FinishErasing => Some(self.finish_erasing().await),
                 Action::ClearLeftover => self.clear_leftover(),
                 Action::Make => Some(self.make().await),
-                Action::Publish => Some(self.publish()),
+                Action::Publish => Some(self.publish().await),
                 Action::Release { .. } => Some(self.release().await),
                 Action::Unlock => Some(self.unlock()),
                 Action::Reach { .. } => Some(self.reach().await),
@@ -43,7 +47,7 @@ impl Running {
                     None
                 }
                 Action::ShutGates => {
-                    self.set_gates(&std::collections::BTreeSet::new(), None).await;
+                    self.set_gates(&BTreeSet::new(), None).await;
                     None
                 }
                 Action::CloseStore => {
@@ -67,13 +71,12 @@ impl Running {
     fn look(&mut self) -> Event {
         match state_dir::look(&*self.env.disk, &self.plan) {
             Ok(remains) => Event::Looked(remains),
-            Err(e) => Event::Failed(keys::refused(&e, "data_dir must be readable for the user that runs edgekeep")),
+            Err(e) => Event::Failed(keys::refused(&e, state_dir::UNREADABLE)),
         }
     }
 
     fn clear_leftover(&mut self) -> Option<Event> {
-        let published = self.env.disk.meta(&self.plan.state_dir().join(state_dir::STORE)).is_ok_and(|m| m.is_some());
-        match state_dir::clear_leftover(&*self.env.disk, &self.plan, published) {
+        match state_dir::clear_leftover(&*self.env.disk, &self.plan) {
             Ok(()) => {
                 self.warn("a first boot that was cut short was cleared away".into());
                 None
@@ -84,13 +87,15 @@ impl Running {
 
     async fn make(&mut self) -> Event {
         match keys::make(&self.plan, &self.env, &mut *self.observer).await {
-            Ok(()) => {
+            Ok(keys::Made { released, unkept }) => {
+                self.hands.released_when_made = released;
+                self.hands.unkept = unkept;
                 self.phase("made");
                 Event::Made
             }
             Err(halt) => {
                 // Nothing of it was ever seen: what was begun goes, so that the next attempt finds nothing.
-                if let Err(e) = state_dir::clear_leftover(&*self.env.disk, &self.plan, false) {
+                if let Err(e) = state_dir::clear_leftover(&*self.env.disk, &self.plan) {
                     self.warn(format!("{} is left behind: {e}", self.plan.data_dir.join(state_dir::NEW).display()));
                 }
                 Event::Failed(halt)
@@ -98,13 +103,30 @@ impl Running {
         }
     }
 
-    fn publish(&mut self) -> Event {
+    async fn publish(&mut self) -> Event {
+        let unkept = std::mem::take(&mut self.hands.unkept);
         match state_dir::publish(&*self.env.disk, &self.plan) {
             Ok(()) => {
+                unkept.kept();
                 self.phase("published");
                 Event::Published
             }
-            Err(e) => Event::Failed(keys::refused(&e, "data_dir must be writable; start again")),
+            Err(e) => {
+                // It may be there under its final name all the same: then it is a store, and its slots are in use.
+                match self.env.disk.meta(&self.plan.state_dir().join(state_dir::STORE)) {
+                    Ok(None) => self.take_back(unkept, Vec::new()).await,
+                    _ => unkept.kept(),
+                }
+                Event::Failed(keys::refused(&e, "data_dir must be writable; start again"))
+            }
+        }
+    }
+
+    /// Takes back what sources have made for slots that did not come about; `kept` are those that stay.
+    pub(super) async fn take_back(&mut self, unkept: Unkept<SourceSpec>, kept: Vec<SlotPublic>) {
+        let plan = Arc::clone(&self.plan);
+        for stays in source::take_back(unkept, &plan, &self.env, kept).await {
+            self.warn(stays);
         }
     }
 
@@ -118,6 +140,8 @@ impl Running {
             self.serving = front.open(core, &certificates.server).await?;
         }
         self.forget_tries();
+        // What a source refused on the way here is no reason to restart the device for a later halt.
+        self.used_up = false;
         self.publish_endpoint();
         self.phase("serving");
         Ok(())
@@ -150,21 +174,38 @@ impl Running {
         }));
     }
 
-    async fn set_gates(&mut self, open: &std::collections::BTreeSet<GateName>, evidence: Option<Evidence>) {
-        let before = self.board.borrow().open();
+    /// The gates of a core that requests can seal: shut before the reply to one that has, and the rest of the sealing
+    /// follows at once.
+    pub(super) fn gates_follow(&self, core: &Core) {
+        if host::in_force("gates-shut-at-the-seal") {
+            let (board, sealed) = (self.board.clone(), Arc::clone(&self.sealed));
+            core.on_seal(move || {
+                board.send_modify(Board::shut_all);
+                sealed.notify_one();
+            });
+        }
+    }
+
+    pub(super) async fn set_gates(&mut self, open: &BTreeSet<GateName>, evidence: Option<Evidence>) {
+        let core = self.hands.core.as_deref();
         self.board.send_modify(|board| match evidence {
-            Some(evidence) => board.set(open, evidence),
-            None => board.shut_all(),
+            // A request may have sealed the store meanwhile: what it has shut stays shut.
+            Some(evidence) if !core.is_some_and(Core::is_sealing) || !host::in_force("gates-shut-at-the-seal") => {
+                board.set(open, evidence);
+            }
+            _ => board.shut_all(),
         });
         let board = self.board.borrow().clone();
         for alarm in self.hints.follow(&board).await {
             self.alarm(told("a hint port is not ours", &alarm));
         }
         let at_ms = self.at_ms();
-        for gate in open.difference(&before) {
+        let now = board.open();
+        let before = std::mem::replace(&mut self.told_open, now.clone());
+        for gate in now.difference(&before) {
             self.observer.note(Note::GateOpen { gate: gate.clone(), at_ms });
         }
-        for gate in before.difference(open) {
+        for gate in before.difference(&now) {
             self.observer.note(Note::GateShut { gate: gate.clone() });
         }
     }
@@ -176,7 +217,11 @@ impl Running {
             front.close().await;
         }
         let hands = std::mem::take(&mut self.hands);
-        let Hands { core, audit, store, .. } = hands;
+        let Hands { core, audit, store, on_guard, guard_rests, .. } = hands;
+        if guard_rests {
+            // Nothing was released: whoever has the recovery key may make slots anew before the sources are closed.
+            (self.hands.on_guard, self.hands.guard_rests) = (on_guard, true);
+        }
         if let Some(core) = core
             && let Err(e) = core.close().await
         {

@@ -11,8 +11,11 @@
 //! < receipts <64 hexadecimal digits>
 //! < end
 //! ```
-//! Both readers are total: they take these bytes and no others. The order is fixed and nothing may be left out, so that two
-//! readers cannot understand one text in two ways.
+//! Where the asker's user has its share of places already there is one line instead, which nothing is read of or
+//! believed on: `edgekeep-gate/1 busy`.
+//!
+//! Both readers are total: they take these bytes and no others. The order is fixed and nothing may be left out, so that
+//! two readers cannot understand one text in two ways.
 
 use host::BootId;
 
@@ -25,6 +28,8 @@ pub const MAX_QUESTION_BYTES: usize = 128;
 pub const MAX_ANSWER_BYTES: usize = 512;
 
 const MAGIC: &str = "edgekeep-gate/1";
+/// In the place of an answer: no place is free for this user.
+pub(super) const BUSY: &str = "edgekeep-gate/1 busy\n";
 
 /// What is asked.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -31,7 +31,8 @@ impl Board {
         Self { boot, profile: plan.profile, gates }
     }
 
-    /// Opens exactly these gates by this evidence; all others are shut. A gate that stays open keeps the newest evidence.
+    /// Opens exactly these gates by this evidence; all others are shut. A gate that stays open keeps the newest
+    /// evidence.
     pub fn set(&mut self, open: &BTreeSet<GateName>, evidence: Evidence) {
         for (name, state) in &mut self.gates {
             *state = open.contains(name).then_some(evidence);

@@ -8,6 +8,7 @@ use host::BootId;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::UnixStream;
 
+use crate::gate::answer::BUSY;
 use crate::gate::{Answer, AnswerError, Evidence, GateState, MAX_ANSWER_BYTES, Question, Verb};
 use crate::plan::GateName;
 
@@ -33,7 +34,8 @@ pub async fn ask(socket: &Path, gate: &GateName, trust: &Trust) -> Result<Answer
 /// Waits until the gate is open. A socket that is not there yet, or an edgekeep that restarts, is waited for too.
 ///
 /// # Errors
-/// [`WaitError::TimedOut`] after `deadline`; at once for a gate that does not exist and for anybody who cannot be believed.
+/// [`WaitError::TimedOut`] after `deadline`, or [`WaitError::Absent`] if nobody was there at the end; at once for a
+/// gate that does not exist and for anybody who cannot be believed.
 pub async fn wait_for(
     socket: &Path,
     gate: &GateName,
@@ -41,34 +43,52 @@ pub async fn wait_for(
     deadline: Duration,
 ) -> Result<Evidence, WaitError> {
     let end = tokio::time::Instant::now() + deadline;
-    // Looked at once however short the deadline: with none at all it would hang on who is quicker, the socket or the clock.
+    let timed_out = || WaitError::TimedOut { gate: gate.clone(), seconds: deadline.as_secs() };
+    // Looked at once however short the deadline: with none at all it would hang on who is quicker, the socket or the
+    // clock.
     if let Ok(found) = tokio::time::timeout(deadline.max(ONE_LOOK), ask(socket, gate, trust)).await
-        && let Some(settled) = settled(found, gate)
+        && let Look::Settled(outcome) = Look::of(found, gate)
     {
-        return settled;
+        return outcome;
     }
     let question = Question { verb: Verb::Wait, gate: gate.clone() };
-    let opened = async {
-        loop {
-            if let Some(settled) = settled(converse(socket, &question, trust).await, gate) {
-                return settled;
-            }
-            tokio::time::sleep(RETRY).await;
+    loop {
+        let Ok(found) = tokio::time::timeout_at(end, converse(socket, &question, trust)).await else {
+            // Somebody listens to the question still.
+            return Err(timed_out());
+        };
+        let away = match Look::of(found, gate) {
+            Look::Settled(outcome) => return outcome,
+            Look::Shut => None,
+            Look::Away(e) => Some(e),
+        };
+        if tokio::time::timeout_at(end, tokio::time::sleep(RETRY)).await.is_err() {
+            return Err(away.unwrap_or_else(timed_out));
         }
-    };
-    match tokio::time::timeout_at(end, opened).await {
-        Ok(outcome) => outcome,
-        Err(_) => Err(WaitError::TimedOut { gate: gate.clone(), seconds: deadline.as_secs() }),
     }
 }
 
-/// `None` while there is something to wait for: the gate is shut, or nobody is there because the process starts or restarts.
-fn settled(answer: Result<Answer, WaitError>, gate: &GateName) -> Option<Result<Evidence, WaitError>> {
-    match answer {
-        Ok(Answer { state: GateState::Open(evidence), .. }) => Some(Ok(evidence)),
-        Ok(Answer { state: GateState::Unknown, .. }) => Some(Err(WaitError::NoSuchGate { gate: gate.clone() })),
-        Ok(_) | Err(WaitError::Absent { .. }) => None,
-        Err(e) => Some(Err(e)),
+/// What one look at the gate says to somebody who waits.
+enum Look {
+    /// There is nothing more to wait for.
+    Settled(Result<Evidence, WaitError>),
+    /// Somebody answers, and the gate is shut.
+    Shut,
+    /// Nobody is there, because the process starts or restarts, or because it does not run; or all places are taken.
+    Away(WaitError),
+}
+
+impl Look {
+    fn of(answer: Result<Answer, WaitError>, gate: &GateName) -> Self {
+        match answer {
+            Ok(Answer { state: GateState::Open(evidence), .. }) => Self::Settled(Ok(evidence)),
+            Ok(Answer { state: GateState::Unknown, .. }) => {
+                Self::Settled(Err(WaitError::NoSuchGate { gate: gate.clone() }))
+            }
+            Ok(_) => Self::Shut,
+            Err(e @ (WaitError::Absent { .. } | WaitError::Busy { .. })) => Self::Away(e),
+            Err(e) => Self::Settled(Err(e)),
+        }
     }
 }
 
@@ -80,10 +100,15 @@ async fn converse(socket: &Path, question: &Question, trust: &Trust) -> Result<A
     if uid != 0 && uid != trust.uid && host::in_force("gate-peer-checked") {
         return Err(WaitError::Stranger { socket: socket.into(), uid });
     }
-    stream.write_all(question.encode().as_bytes()).await.map_err(absent)?;
+    let asked = stream.write_all(question.encode().as_bytes()).await;
     let mut bytes = Vec::with_capacity(MAX_ANSWER_BYTES);
     let mut limited = stream.take(MAX_ANSWER_BYTES as u64 + 1);
-    limited.read_to_end(&mut bytes).await.map_err(absent)?;
+    let read = limited.read_to_end(&mut bytes).await;
+    // Said before the question was read, so that the socket may have been closed under it.
+    if bytes == BUSY.as_bytes() {
+        return Err(WaitError::Busy { socket: socket.into() });
+    }
+    asked.and(read.map(drop)).map_err(absent)?;
     if bytes.is_empty() {
         return Err(absent(io::ErrorKind::UnexpectedEof.into()));
     }
@@ -113,6 +138,12 @@ pub enum WaitError {
         /// What the system said.
         #[source]
         cause: io::Error,
+    },
+    /// This user has as many questions there as it may.
+    #[error("{} has no place free for this user", socket.display())]
+    Busy {
+        /// The socket.
+        socket: PathBuf,
     },
     /// Somebody answers who is neither root nor edgekeep's user.
     #[error("{} is held by uid {uid}, which is not edgekeep", socket.display())]
@@ -170,6 +201,7 @@ impl WaitError {
     pub fn hint(&self) -> &'static str {
         match self {
             Self::Absent { .. } => "start edgekeep, or give the socket that it was told to use",
+            Self::Busy { .. } => "see which processes of this user wait for gates; each user has a share of the places",
             Self::Stranger { .. } => {
                 "somebody else answers for edgekeep; find out who and stop it before any service starts"
             }
@@ -238,8 +270,8 @@ mod tests {
         });
     }
 
-    /// A listener that another user put there: the kernel notes who calls listen(2). Only a thread that ends here becomes
-    /// that user.
+    /// A listener that another user put there: the kernel notes who calls listen(2). Only a thread that ends here
+    /// becomes that user.
     fn listen_as(path: &Path, uid: u32) -> UnixListener {
         use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType, bind, listen, socket_with};
         let address = SocketAddrUnix::new(path).unwrap();
@@ -281,6 +313,52 @@ mod tests {
         server.await.unwrap();
     }
 
+    /// Connects as another user, `n` times. Only a thread that ends here becomes that user.
+    async fn connected_as(path: &Path, uid: u32, n: usize) -> Vec<std::os::unix::net::UnixStream> {
+        let path = path.to_owned();
+        let connect = move || {
+            rustix::thread::set_thread_uid(rustix::process::Uid::from_raw(uid)).unwrap();
+            (0..n).map(|_| std::os::unix::net::UnixStream::connect(&path).unwrap()).collect()
+        };
+        tokio::task::spawn_blocking(|| std::thread::spawn(connect).join().unwrap()).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_user_who_takes_all_that_he_may_is_told_so_and_stops_nobody_else() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        host::Disk::set_mode(&OsDisk, dir.path(), 0o755).unwrap();
+        let (_send, receive) = watch::channel(board());
+        tokio::spawn(GateSocket::bind(&OsDisk, &path, us()).unwrap().serve(receive));
+        let crowd = connected_as(&path, 65534, 300).await;
+        for user in [0, 65533] {
+            let [stream] = connected_as(&path, user, 1).await.try_into().unwrap();
+            stream.set_nonblocking(true).unwrap();
+            let mut stream = UnixStream::from_std(stream).unwrap();
+            let question = Question { verb: Verb::Ask, gate: gate() };
+            stream.write_all(question.encode().as_bytes()).await.unwrap();
+            let mut answer = Vec::new();
+            stream.read_to_end(&mut answer).await.unwrap();
+            assert_eq!(Answer::parse(&answer).unwrap().state, GateState::Shut, "user {user}");
+        }
+        let told = crowd.iter().filter(|stream| {
+            let mut said = Vec::new();
+            stream.set_nonblocking(true).unwrap();
+            let _ = std::io::Read::read_to_end(&mut &**stream, &mut said);
+            said == BUSY.as_bytes()
+        });
+        assert_eq!(told.count(), 300 - 64);
+    }
+
+    #[tokio::test]
+    async fn who_is_told_that_there_is_no_place_tries_again_until_the_deadline() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        impostor(&path, BUSY.into()).await;
+        let answer = wait_for(&path, &gate(), &trust(), Duration::from_millis(10)).await;
+        assert!(matches!(answer, Err(WaitError::Busy { .. })), "{answer:?}");
+    }
+
     #[tokio::test]
     async fn an_unknown_gate_is_no_endless_wait() {
         let dir = tempfile::tempdir().unwrap();
@@ -309,7 +387,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gate.sock");
         let answer = wait_for(&path, &gate(), &trust(), Duration::from_millis(10)).await;
-        assert!(matches!(answer, Err(WaitError::TimedOut { .. })), "{answer:?}");
+        assert!(matches!(answer, Err(WaitError::Absent { .. })), "{answer:?}");
     }
 
     #[tokio::test]

@@ -1,5 +1,5 @@
-//! Whether a database takes queries, asked in its own language. An open port says less: PostgreSQL's is open while it recovers,
-//! Redis's while it loads its file, and that of a first boot may be another program's.
+//! Whether a database takes queries, asked in its own language. An open port says less: PostgreSQL's is open while it
+//! recovers, Redis's while it loads its file, and that of a first boot may be another program's.
 
 use std::io;
 use std::path::Path;
@@ -75,8 +75,8 @@ impl Database {
 }
 
 impl NotReady {
-    /// Whether it is certain that nobody takes queries there: nobody listens, or who does says so. Anything else may be a full
-    /// queue, or a name that is looked up again in a moment.
+    /// Whether it is certain that nobody takes queries there: nobody listens, or who does says so. Anything else may be
+    /// a full queue, or a name that is looked up again in a moment.
     pub fn is_certain(&self) -> bool {
         match self {
             Self::Io(e) => e.kind() == io::ErrorKind::ConnectionRefused,
@@ -151,8 +151,8 @@ fn starting(code: &[u8]) -> NotReady {
     NotReady::Starting { code: String::from_utf8_lossy(code).into_owned() }
 }
 
-/// Protocol 3.0 (196608), user and database, each name and value ended by NUL, and NUL at the end (53.2.1). No such user has to
-/// exist: the refusal is an answer.
+/// Protocol 3.0 (196608), user and database, each name and value ended by NUL, and NUL at the end (53.2.1). No such
+/// user has to exist: the refusal is an answer.
 const STARTUP: &[u8] = b"\0\0\0\x29\0\x03\0\0user\0edgekeep\0database\0postgres\0\0";
 /// SQLSTATE of "the database system is starting up" and its like.
 const CANNOT_CONNECT_NOW: &[u8] = b"57P03";

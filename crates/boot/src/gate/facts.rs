@@ -33,7 +33,8 @@ impl Facts {
         open
     }
 
-    /// What the gate waits for, the first of its needs that does not hold; `None` if it is open, or is no gate of the plan.
+    /// What the gate waits for, the first of its needs that does not hold; `None` if it is open, or is no gate of the
+    /// plan.
     pub fn lacking(&self, plan: &Plan, gate: &GateName) -> Option<String> {
         let gate = plan.gates.iter().find(|g| g.name == *gate)?;
         if !self.store {

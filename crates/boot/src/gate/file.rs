@@ -6,8 +6,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use host::{Disk, FileKind};
 
-/// One file, looked at again and again. It is complete when it has bytes, and as many as at the look before: a writer that is
-/// not done makes it longer, and one that was killed at the start leaves it empty.
+/// One file, looked at again and again. It is complete when it has bytes, and as many as at the look before: a writer
+/// that is not done makes it longer, and one that was killed at the start leaves it empty.
 #[derive(Debug)]
 pub struct FileWatch {
     path: PathBuf,

@@ -84,7 +84,8 @@ mod tests {
     #[tokio::test]
     async fn a_port_is_open_with_its_gate_alone_and_a_taken_one_is_an_alarm() {
         let mut plan = demo_plan("/d".as_ref(), "/r".as_ref());
-        let holder = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        // An address of its own: the port is given back, and taken again, and nobody may come in between.
+        let holder = TcpListener::bind((testkit::loopback(), 0)).await.unwrap();
         let address = holder.local_addr().unwrap();
         plan.gates[0].hint = Some(address);
         let mut board = Board::shut(&plan, BootId([0; 16]));

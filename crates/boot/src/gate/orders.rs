@@ -1,10 +1,10 @@
-//! Twenty services, a database and edgekeep itself start in 200 orders, and some are killed half-way: nobody is let go before what
-//! it waits for is there, and the end is always the same. The gates are the real ones, on real sockets; time is not.
+//! Twenty services, a database and edgekeep itself start in 200 orders, and some are killed half-way: nobody is let go
+//! before what it waits for is there, and the end is always the same. The gates are the real ones, on real sockets;
+//! time is not.
 
 use std::collections::BTreeSet;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::SocketAddr;
 use std::path::PathBuf;
-use std::sync::atomic::{AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
@@ -48,10 +48,7 @@ struct Device {
 
 impl Device {
     fn new(dir: &std::path::Path) -> Self {
-        static NEXT: AtomicU8 = AtomicU8::new(1);
-        // No two tests of any process share an address.
-        let [high, low] = [(std::process::id() >> 8) as u8, std::process::id() as u8];
-        let ip = Ipv4Addr::new(127, 1 + high % 250, low, 1 + NEXT.fetch_add(1, Ordering::Relaxed) % 250);
+        let ip = testkit::loopback();
         let at = |port: u16| SocketAddr::from((ip, port));
         let gate = |name: &str, needs, port| GatePlan {
             name: name.parse().unwrap(),
@@ -176,7 +173,8 @@ async fn service(device: Arc<Device>, n: u8) {
     device.truth().started.insert(n);
 }
 
-/// Starts after a while, and as often as the dice say is killed in the middle and started again; `spared` tells when no more.
+/// Starts after a while, and as often as the dice say is killed in the middle and started again; `spared` tells when no
+/// more.
 async fn life<F: Future<Output = ()>>(
     mut dice: Dice,
     start: impl Fn(Dice) -> F,

@@ -1,7 +1,7 @@
 //! A TCP port that is open and says nothing: EdgeX's `listenTcp`, a gate for those who know no other.
 //!
-//! It proves nothing (anybody may hold a port), so it is opened only where it was asked for: on the addresses of the host that
-//! was named, and on no other.
+//! It proves nothing (anybody may hold a port), so it is opened only where it was asked for: on the addresses of the
+//! host that was named, and on no other.
 
 use std::collections::BTreeSet;
 use std::io;
@@ -21,8 +21,8 @@ impl OpenPort {
     /// Binds every address of `host`. An empty host is every address of this machine.
     ///
     /// # Errors
-    /// [`PortError`] if the name has no address, or if any of them cannot be bound: a port that is open on half of them would be
-    /// a gate for half of those who wait.
+    /// [`PortError`] if the name has no address, or if any of them cannot be bound: a port that is open on half of them
+    /// would be a gate for half of those who wait.
     pub async fn bind(host: &str, port: u16) -> Result<Self, PortError> {
         let failed = |cause| PortError { host: host.to_owned(), port, cause };
         if host.is_empty() || !host::in_force("gate-port-binds-its-host") {

@@ -1,4 +1,5 @@
-//! Looking whether something outside is ready: never longer than an attempt's deadline, never a byte more than is needed.
+//! Looking whether something outside is ready: never longer than an attempt's deadline, never a byte more than is
+//! needed.
 
 use std::io;
 use std::time::Duration;
@@ -143,7 +144,7 @@ mod tests {
         let _listener = UnixListener::bind(at("s")).unwrap();
         probe_once(&OsDisk, &unix).await.unwrap();
 
-        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let listener = TcpListener::bind((testkit::loopback(), 0)).await.unwrap();
         let tcp: Probe = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
         probe_once(&OsDisk, &tcp).await.unwrap();
         drop(listener);

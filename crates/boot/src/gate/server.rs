@@ -1,50 +1,65 @@
 //! The gates' socket.
 
 use std::io;
+use std::os::fd::{AsFd, OwnedFd};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 use std::time::Duration;
 
 use delivery::PathError;
-use host::{Disk, FileKind};
+use host::{Disk, ListenFault};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
+use crate::gate::answer::BUSY;
+use crate::gate::places::Places;
 use crate::gate::{Board, GateState, MAX_QUESTION_BYTES, Question, Verb};
 
 /// A bound socket that answers when it is run.
 #[derive(Debug)]
 pub struct GateSocket {
     listener: UnixListener,
+    us: u32,
 }
 
 impl GateSocket {
-    /// Binds `path`. Its directory must be safe by [`delivery::check_parents`], so that nobody can have put a socket there before
-    /// us; what a crash of ours left there is removed. Anybody on the device may ask: what is answered is no secret.
+    /// Binds `path`. Its directory must be safe by [`delivery::check_parents`], so that nobody can have put a socket
+    /// there before us; what a crash of ours left there is removed, and what somebody answers at is not. Anybody on the
+    /// device may ask: what is answered is no secret.
     ///
     /// # Errors
     /// [`BindError`].
     pub fn bind(disk: &dyn Disk, path: &Path, us: u32) -> Result<Self, BindError> {
         let failed = |what, cause| BindError::Io(PathError::new(what, path, cause));
-        let dir = path.parent().unwrap_or(Path::new("/"));
-        delivery::check_parents(disk, dir, us)?;
-        match disk.meta(path).map_err(|e| failed("look at", e))? {
-            None => {}
-            Some(m) if m.kind == FileKind::Other && m.owner.uid == us => {
-                disk.remove_file(path).map_err(|e| failed("remove the old socket", e))?;
-            }
-            Some(m) => return Err(BindError::Squatted { path: path.into(), uid: m.owner.uid }),
+        Self::check_place(disk, path, us)?;
+        let listener = host::listen_at(path, 0o666).map_err(|fault| match fault {
+            ListenFault::Io(cause) => failed("bind", cause),
+            ListenFault::NotASocket { path, uid } => BindError::Squatted { path, uid },
+            taken => BindError::Taken(taken),
+        })?;
+        Ok(Self { listener: UnixListener::from_std(listener).map_err(|e| failed("bind", e))?, us })
+    }
+
+    /// Whether `path` is a place for the socket; whether somebody answers there is not asked.
+    ///
+    /// # Errors
+    /// [`BindError`].
+    pub fn check_place(disk: &dyn Disk, path: &Path, us: u32) -> Result<(), BindError> {
+        delivery::check_parents(disk, path.parent().unwrap_or(Path::new("/")), us)?;
+        match disk.meta(path).map_err(|e| BindError::Io(PathError::new("look at", path, e)))? {
+            Some(m) if m.owner.uid != us => Err(BindError::Squatted { path: path.into(), uid: m.owner.uid }),
+            _ => Ok(()),
         }
-        let listener = UnixListener::bind(path).map_err(|e| failed("bind", e))?;
-        let everybody = std::os::unix::fs::PermissionsExt::from_mode(0o666);
-        std::fs::set_permissions(path, everybody).map_err(|e| failed("open to others", e))?;
-        Ok(Self { listener })
+    }
+
+    /// What ends the listening at once, while a task that serves is yet to notice.
+    pub(crate) fn handle(&self) -> io::Result<OwnedFd> {
+        self.listener.as_fd().try_clone_to_owned()
     }
 
     /// Answers until the board's sender is gone.
     pub async fn serve(self, board: watch::Receiver<Board>) {
-        let places = Arc::new(Semaphore::new(MAX_WAITING));
+        let places = Places::new(self.us);
         let mut gone = board.clone();
         loop {
             let stream = tokio::select! {
@@ -52,17 +67,21 @@ impl GateSocket {
                 () = sender_gone(&mut gone) => return,
             };
             match stream {
-                // No place: closed at once. Who waits for a gate tries again; who floods gains nothing.
                 Ok(stream) => {
-                    if let Ok(place) = Arc::clone(&places).try_acquire_owned() {
-                        let board = board.clone();
-                        tokio::spawn(async move {
-                            if let Err(e) = converse(stream, board).await {
-                                tracing::debug!(error = %e, "a question about a gate was not answered");
-                            }
-                            drop(place);
-                        });
-                    }
+                    let Ok(uid) = stream.peer_cred().map(|peer| peer.uid()) else { continue };
+                    let Some(place) = places.enter(uid) else {
+                        // Told and closed at once: whoever waits for a gate tries again. A fresh socket has room for a
+                        // line; one that has none is a peer's own affair.
+                        let _ = stream.try_write(BUSY.as_bytes());
+                        continue;
+                    };
+                    let board = board.clone();
+                    tokio::spawn(async move {
+                        if let Err(e) = converse(stream, board).await {
+                            tracing::debug!(error = %e, "a question about a gate was not answered");
+                        }
+                        drop(place);
+                    });
                 }
                 Err(e) => {
                     // Out of descriptors, for example. Not a reason to stop, but one not to spin.
@@ -126,11 +145,12 @@ pub enum BindError {
         /// Its owner.
         uid: u32,
     },
+    /// Somebody answers there, or the path is too long.
+    #[error(transparent)]
+    Taken(ListenFault),
     /// The system refused.
     #[error(transparent)]
     Io(#[from] PathError),
 }
 
-/// More than the services of any device; a place costs a descriptor and a few hundred bytes.
-const MAX_WAITING: usize = 256;
 const QUESTION_DEADLINE: Duration = Duration::from_secs(5);

@@ -1,5 +1,5 @@
-//! Watching what a gate was opened for: a gate that stays open behind a database that has stopped lets its services run into
-//! nothing.
+//! Watching what a gate was opened for: a gate that stays open behind a database that has stopped lets its services run
+//! into nothing.
 //!
 //! ```text
 //! it answers, and the connection is kept -> that ends, or it is time: asked again -> it answers
@@ -12,8 +12,8 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt};
 use tokio::time::{sleep, timeout};
 
-/// That something has answered, and the connection at which it did, where there is one: its end is seen sooner than the next
-/// question is due, and costs nothing to wait for.
+/// That something has answered, and the connection at which it did, where there is one: its end is seen sooner than the
+/// next question is due, and costs nothing to wait for.
 pub struct Standing(Option<Box<dyn AsyncRead + Send + Unpin>>);
 
 impl std::fmt::Debug for Standing {
@@ -56,8 +56,8 @@ pub struct Watch {
     pub calm: Duration,
 }
 
-/// Returns when what stood no longer does, with what was seen last; `None` is no answer at all. An error that is `certain` counts
-/// at once, any other when it comes twice.
+/// Returns when what stood no longer does, with what was seen last; `None` is no answer at all. An error that is
+/// `certain` counts at once, any other when it comes twice.
 pub async fn until_lapsed<E, F>(
     watch: Watch,
     mut standing: Standing,

@@ -23,14 +23,17 @@ pub enum Action {
     Look,
     /// Go on with an erasure that was cut short. [`Erased`](crate::machine::Event::Erased).
     FinishErasing,
-    /// Remove `data.new` and what its making left outside. No answer; a failure is [`Failed`](crate::machine::Event::Failed).
+    /// Remove `data.new` and what its making left outside. No answer; a failure is
+    /// [`Failed`](crate::machine::Event::Failed).
     ClearLeftover,
     /// Make recovery, slots and store in `data.new`, all of it synced. [`Made`](crate::machine::Event::Made).
     Make,
-    /// Rename `data.new` to `data` without displacing anything, and sync. [`Published`](crate::machine::Event::Published).
+    /// Rename `data.new` to `data` without displacing anything, and sync.
+    /// [`Published`](crate::machine::Event::Published).
     Publish,
     /// Ask the source, after a pause. [`Released`](crate::machine::Event::Released),
-    /// [`SourceBusy`](crate::machine::Event::SourceBusy), or [`Rested`](crate::machine::Event::Rested) to be told again.
+    /// [`SourceBusy`](crate::machine::Event::SourceBusy), or [`Rested`](crate::machine::Event::Rested) to be told
+    /// again.
     Release {
         /// The pause.
         after: Duration,
@@ -43,9 +46,9 @@ pub enum Action {
     },
     /// Open a slot. [`Unlocked`](crate::machine::Event::Unlocked).
     Unlock,
-    /// Open the store, check the slot set against its head, note the boot. [`Opened`](crate::machine::Event::Opened). For a store in
-    /// another process: have it made, unseal it, get our token there. [`Unsealed`](crate::machine::Event::Unsealed) or
-    /// [`NotReached`](crate::machine::Event::NotReached).
+    /// Open the store, check the slot set against its head, note the boot. [`Opened`](crate::machine::Event::Opened).
+    /// For a store in another process: have it made, unseal it, get our token there.
+    /// [`Unsealed`](crate::machine::Event::Unsealed) or [`NotReached`](crate::machine::Event::NotReached).
     OpenStore,
     /// Write the damaged or missing slot copy from the other. No answer.
     HealSlots,
@@ -59,8 +62,8 @@ pub enum Action {
         /// The pause before.
         after: Duration,
     },
-    /// See that all credentials and their copies are there. [`CredentialsKept`](crate::machine::Event::CredentialsKept) or
-    /// [`CredentialsLacking`](crate::machine::Event::CredentialsLacking).
+    /// See that all credentials and their copies are there. [`CredentialsKept`](crate::machine::Event::CredentialsKept)
+    /// or [`CredentialsLacking`](crate::machine::Event::CredentialsLacking).
     KeepCredentials {
         /// The pause before.
         after: Duration,
@@ -75,8 +78,8 @@ pub enum Action {
         /// The pause before.
         after: Duration,
     },
-    /// Begin to probe for a gate, and go on for as long as the store is open. [`ProbePassed`](crate::machine::Event::ProbePassed),
-    /// [`ProbeLapsed`](crate::machine::Event::ProbeLapsed).
+    /// Begin to probe for a gate, and go on for as long as the store is open.
+    /// [`ProbePassed`](crate::machine::Event::ProbePassed), [`ProbeLapsed`](crate::machine::Event::ProbeLapsed).
     Probe {
         /// The gate.
         gate: GateName,

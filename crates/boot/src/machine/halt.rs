@@ -77,9 +77,8 @@ impl Halt {
                 "set [recovery] in edgekeep.toml: age recipients, out = a file on another disk, terminal, or none"
                     .into()
             }
-            Self::SlotsMissing => format!(
-                "put slots.a and slots.b back from a backup, or use the recovery key: edgekeep recover{destroys}"
-            ),
+            // The recovery key opens a slot too: without one it opens nothing.
+            Self::SlotsMissing => format!("put slots.a and slots.b back from a backup of the same device{destroys}"),
             Self::SharesMissing => "put resp-init.json and kdf-salt.dat back from a backup of the same device".into(),
             Self::SharesSlotsMissing => "put slots.a and slots.b back from a backup of the same device".into(),
             Self::OtherKind { .. } => "give another data_dir, or put [store] in edgekeep.toml back as it was".into(),

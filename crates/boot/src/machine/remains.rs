@@ -1,7 +1,7 @@
 //! What is left on the disk, and what may be concluded from it.
 //!
-//! A first boot is only when *nothing* is there. A wiped part is never made anew: whoever can delete a file would otherwise turn
-//! the device into an empty one that trusts him.
+//! A first boot is only when *nothing* is there. A wiped part is never made anew: whoever can delete a file would
+//! otherwise turn the device into an empty one that trusts him.
 
 use std::fmt;
 use std::path::PathBuf;

@@ -249,7 +249,8 @@ fn any_event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// What has been proven since the store was last opened, kept by other rules than the machine's: straight from the events.
+/// What has been proven since the store was last opened, kept by other rules than the machine's: straight from the
+/// events.
 #[derive(Default)]
 struct Proven {
     certified: bool,
@@ -282,8 +283,8 @@ impl Proven {
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(600))]
 
-    /// Whatever happens in whatever order: no gate is open ahead of its evidence, nothing is made over something that exists,
-    /// and no step is taken before the one that it stands on.
+    /// Whatever happens in whatever order: no gate is open ahead of its evidence, nothing is made over something that
+    /// exists, and no step is taken before the one that it stands on.
     #[test]
     fn no_order_of_events_opens_a_gate_early_or_makes_a_store_twice(
         begin in prop::option::weighted(0.7, Just(())),
@@ -441,4 +442,27 @@ fn an_owners_state_in_parts_is_refused_by_name() {
     let shares =
         Remains { parts: vec![Part::SlotsA, Part::Store, Part::Audit, Part::Shares], leftover: false, ending: None };
     assert_eq!(shares.fault(&crate::plan::StoreSpec::Ours), Some(Halt::OtherKind { found: Part::Shares }));
+}
+
+#[test]
+fn a_seal_is_heard_in_every_state_and_nothing_that_was_under_way_opens_the_store_after_it() {
+    let serving = until_serving(Epoch::Same);
+    let making = [Event::Started, Event::Looked(Remains::default()), Event::Made];
+    let shares = Remains { parts: vec![Part::SlotsA, Part::SlotsB, Part::Shares], leftover: false, ending: None };
+    let reaching = [Event::Started, Event::Looked(shares), Event::NotReached, Event::FoundShut];
+    for (plan, way, since) in [(plan(), &serving[..], 0), (plan(), &making, 2), (owner(), &reaching, 2)] {
+        for steps in since..=way.len() {
+            let (before, after) = way.split_at(steps);
+            let (machine, _) = run(Machine::new(Arc::clone(&plan)), before.to_vec());
+            let when = format!("{:?}", machine.state());
+            let (machine, actions) = run(machine, [Event::SealAsked]);
+            assert_eq!(actions, [Action::ShutGates, Action::CloseStore], "{when}");
+            let later = after.iter().cloned().chain([Event::SourceBusy, Event::Released, Event::NotReached, reached()]);
+            let (machine, actions) = run(machine, later);
+            assert!(matches!(machine.state(), State::Sealed) && actions.is_empty(), "{when}: {actions:?}");
+        }
+    }
+    let (machine, actions) = run(Machine::new(plan()), [Event::Failed(Halt::NoRecovery), Event::SealAsked]);
+    assert!(matches!(machine.state(), State::Halted(Halt::NoRecovery)), "why it stands still is not forgotten");
+    assert_eq!(actions.iter().filter(|a| **a == Action::CloseStore).count(), 1);
 }

@@ -13,7 +13,8 @@ pub struct CredentialPlan {
     pub name: String,
     /// The user that goes with the password.
     pub user: String,
-    /// Path below `secret/` of the copy from which all others are made, such as `edgex/security-bootstrapper-redis/redisdb`.
+    /// Path below `secret/` of the copy from which all others are made, such as
+    /// `edgex/security-bootstrapper-redis/redisdb`.
     pub source: String,
     /// Services that get a copy at `edgex/<service>/<name>`.
     pub copies: Vec<ServiceName>,

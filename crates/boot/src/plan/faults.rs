@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use super::{
-    CredentialPlanError, GateName, MountKind, Need, Plan, Profile, RecoverySpec, ServiceName, SourceSpec, StoreSpec,
-};
+use super::{CredentialPlanError, GateName, MountKind, Need, Plan, Profile, ServiceName, SourceSpec, StoreSpec};
 
 /// One fault; its text says what, with values. A plan with faults is not carried out.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -67,9 +65,6 @@ pub enum PlanFault {
     /// No recovery was chosen.
     #[error("nobody has chosen who holds the recovery key")]
     NoRecovery,
-    /// An empty list of recipients.
-    #[error("the recovery key has no age recipient")]
-    NoRecipient,
     /// Nothing to make a key with.
     #[error("the plan has no key source")]
     NoSource,
@@ -135,7 +130,6 @@ impl Plan {
         match &self.recovery {
             _ if !self.store.has_slots() => {}
             None => faults.push(PlanFault::NoRecovery),
-            Some(RecoverySpec::Age(recipients)) if recipients.is_empty() => faults.push(PlanFault::NoRecipient),
             Some(_) => {}
         }
         self.check_sources(faults);
@@ -156,8 +150,7 @@ impl Plan {
         if self.sources.len() > MAX_SOURCES {
             faults.push(PlanFault::TooManySources { count: self.sources.len() });
         }
-        let counts = |s: &SourceSpec| s.policy().releases_per_boot.is_some();
-        if let Some(after) = self.release.after_close.filter(|_| !self.sources.iter().any(counts)) {
+        if let Some(after) = self.release.after_close.filter(|_| !self.sources.iter().any(SourceSpec::can_be_closed)) {
             faults.push(PlanFault::NothingCloses(after.as_str()));
         }
         for (i, source) in self.sources.iter().enumerate() {
@@ -238,7 +231,8 @@ impl Plan {
     }
 }
 
-/// What a slot set has room for: one place is the recovery key's, one is free so that a slot can come before another goes.
+/// What a slot set has room for: one place is the recovery key's, one is free so that a slot can come before another
+/// goes.
 const MAX_SOURCES: usize = seal::MAX_SLOTS - 2;
 
 #[cfg(test)]
@@ -251,6 +245,27 @@ mod tests {
     #[test]
     fn the_demo_has_none() {
         assert_eq!(demo_plan("/d".as_ref(), "/r".as_ref()).faults(), []);
+    }
+
+    /// What a combination gives ends when too few of its parts go on.
+    #[test]
+    fn a_combination_is_closed_by_its_parts() {
+        let tpm = || crate::testing::counted_tpm("/dev/tpmrm0".as_ref(), 2);
+        let hook =
+            || SourceSpec::Exec { path: "/hook".into(), env: Default::default(), deadline: std::time::Duration::ZERO };
+        for (threshold, parts, closes) in [
+            (None, vec![tpm(), hook()], true),
+            (None, vec![hook(), hook()], false),
+            (Some(2), vec![tpm(), hook()], true),
+            (Some(1), vec![tpm(), hook()], false),
+            (Some(2), vec![tpm(), hook(), hook()], false),
+        ] {
+            let mut plan = demo_plan("/d".as_ref(), "/r".as_ref());
+            plan.release.after_close = Some(crate::plan::AfterClose::StaySealed);
+            plan.sources = vec![SourceSpec::Combined { threshold, parts }];
+            let refused = plan.faults().iter().any(|fault| matches!(fault, PlanFault::NothingCloses(_)));
+            assert_eq!(refused, !closes, "{:?}", plan.sources);
+        }
     }
 
     #[test]

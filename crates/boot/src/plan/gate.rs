@@ -14,7 +14,8 @@ pub struct GatePlan {
     pub name: GateName,
     /// All of these must hold. None at all means: as soon as edgekeep runs.
     pub needs: Vec<Need>,
-    /// When its probes are given up and an alarm is raised; the gate stays shut. `None` is for ever, with an attempt a second.
+    /// When its probes are given up and an alarm is raised; the gate stays shut. `None` is for ever, with an attempt a
+    /// second.
     pub deadline: Option<Duration>,
     /// A TCP address that is opened with the gate, as a hint for those who know only that (EdgeX's `listenTcp`).
     pub hint: Option<SocketAddr>,

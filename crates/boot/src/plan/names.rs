@@ -38,7 +38,8 @@ macro_rules! name {
 name! {
     /// A service: 1 to 64 of `[A-Za-z0-9_.-]`, beginning with a letter or digit, without `..`.
     ///
-    /// It is a directory below the run directory, a segment of `secret/edgex/<service>/`, a userpass user and an OIDC role.
+    /// It is a directory below the run directory, a segment of `secret/edgex/<service>/`, a userpass user and an OIDC
+    /// role.
     ServiceName
 }
 name! {

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-/// `[release]`: whether the sources are closed when the store is open, and how the next start in the same boot goes then.
+/// `[release]`: whether the sources are closed when the store is open, and how the next start in the same boot goes
+/// then.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReleasePlan {
     /// `None`: they are not closed; each start asks them, as often as they allow.
     pub after_close: Option<AfterClose>,
-    /// Time after the first release of a start within which the sources are closed, whatever becomes of edgekeep.
+    /// Time, from when a source may have released, within which they are closed, whatever becomes of edgekeep.
     pub guard: Duration,
 }
 
@@ -24,7 +25,8 @@ pub enum AfterClose {
     StaySealed,
     /// edgekeep restarts the device; not in its first ten minutes, so that it does not restart for ever.
     Reboot,
-    /// A process that outlives edgekeep has kept the KEK. Weaker: root of this boot can have it from there, as it could from edgekeep.
+    /// A process that outlives edgekeep has kept the KEK. Weaker: root of this boot can have it from there, as it could
+    /// from edgekeep.
     Keeper,
 }
 

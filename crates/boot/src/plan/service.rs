@@ -158,7 +158,8 @@ impl FileMode {
     /// From a number such as `0o600`.
     ///
     /// # Errors
-    /// [`FileModeError`] for execute, set-id or sticky bits, for a file its owner cannot read, and for one that others can write.
+    /// [`FileModeError`] for execute, set-id or sticky bits, for a file its owner cannot read, and for one that others
+    /// can write.
     pub fn new(mode: u32) -> Result<Self, FileModeError> {
         if mode & !0o666 != 0 {
             return Err(FileModeError::Bits { mode });

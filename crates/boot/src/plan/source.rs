@@ -6,9 +6,10 @@ use std::num::NonZeroU8;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
+use host::Clock;
 use seal::{
     Counting, CredentialForm, CredentialName, Escrow, HOOK_LIMIT, HandedPin, PcrSet, PcrSigning, Pkcs11Setup,
-    PolicyRequest, SourceKind, TangServers,
+    PolicyRequest, SlotPublic, SourceKind, TangServers, counted_by_gate_alone, slot_and_parts,
 };
 
 /// A key source by its settings.
@@ -185,6 +186,18 @@ impl SourceSpec {
         }
     }
 
+    /// Whether it gives nothing more in a boot in which it was closed: it counts its releases, or too few of its parts
+    /// are left without those that do.
+    pub fn can_be_closed(&self) -> bool {
+        match self {
+            Self::Combined { threshold, parts } => {
+                let open = parts.iter().filter(|part| !part.can_be_closed()).count();
+                open < threshold.map_or(parts.len(), usize::from)
+            }
+            single => single.policy().releases_per_boot.is_some(),
+        }
+    }
+
     /// Where its PIN is, if it asks for one; that of a combination's part is the part's.
     pub fn pin(&self) -> Option<&PinPlace> {
         match self {
@@ -200,10 +213,26 @@ impl SourceSpec {
     }
 
     /// Takes what was handed over to the process for it: before anything is started that would inherit it.
-    pub fn take_pins(&self) {
+    pub fn take_pins(&self, clock: &dyn Clock) {
         for part in self.parts() {
             if let Some(PinPlace::Descriptor(handed)) = part.pin() {
-                handed.take();
+                handed.take(clock);
+            }
+        }
+    }
+
+    /// Takes over the PINs that `before` has taken, for a configuration that was read anew: a descriptor is read once.
+    pub fn keep_pins_of(&mut self, before: &[Self]) {
+        let parts = match self {
+            Self::Combined { parts, .. } => parts.as_mut_slice(),
+            one => std::slice::from_mut(one),
+        };
+        for part in parts {
+            let (Self::Tpm(TpmSpec { pin, .. }) | Self::Pkcs11 { pin, .. }) = part else { continue };
+            // Two are equal that have the same number.
+            let mut taken = before.iter().flat_map(Self::parts).filter_map(Self::pin);
+            if let Some(had) = taken.find(|had| pin.as_ref() == Some(had)) {
+                *pin = Some(had.clone());
             }
         }
     }
@@ -232,8 +261,8 @@ impl SourceSpec {
         }
     }
 
-    /// The pause after a release that may go better the next time, and the longest that it grows to: hardware is busy for
-    /// moments; servers are away for hours, and have other devices to answer.
+    /// The pause after a release that may go better the next time, and the longest that it grows to: hardware is busy
+    /// for moments; servers are away for hours, and have other devices to answer.
     pub fn pauses(&self) -> (Duration, Duration) {
         match self {
             Self::Software { .. }
@@ -265,8 +294,8 @@ impl SourceSpec {
         }
     }
 
-    /// Whether two settings lead to one and the same thing, however it is to be asked: the loss of it would be the loss of both.
-    /// One TPM may be there twice, with another policy each.
+    /// Whether two settings lead to one and the same thing, however it is to be asked: the loss of it would be the loss
+    /// of both. One TPM may be there twice, with another policy each.
     pub fn is_same_device(&self, other: &Self) -> bool {
         match (self, other) {
             (Self::Software { file: a }, Self::Software { file: b }) => a == b,
@@ -289,14 +318,42 @@ impl SourceSpec {
         }
     }
 
-    /// The register by which both count their releases, of one TPM. What one of them extends shuts the other out until the next boot
-    /// of the kernel.
+    /// Whether a wrong PIN of one is counted against the other: both are tried by one TPM, or by one token.
+    pub fn shares_tries(&self, other: &Self) -> bool {
+        let mut pairs = self.parts().iter().flat_map(|a| other.parts().iter().map(move |b| (a, b)));
+        pairs.any(|pair| match pair {
+            (Self::Tpm(a), Self::Tpm(b)) => a.pin.is_some() && b.pin.is_some() && a.device == b.device,
+            (Self::Pkcs11 { setup: a, pin: Some(_), .. }, Self::Pkcs11 { setup: b, pin: Some(_), .. }) => {
+                a.token == b.token
+            }
+            _ => false,
+        })
+    }
+
+    /// The register by which both count their releases, of one TPM. What one of them extends shuts the other out until
+    /// the next boot of the kernel.
     pub fn shared_gate(&self, other: &Self) -> Option<u8> {
         let mut pairs = self.parts().iter().flat_map(|a| other.parts().iter().map(move |b| (a, b)));
         pairs.find_map(|(a, b)| match (a, b) {
             (Self::Tpm(a), Self::Tpm(b)) if a.device == b.device && a.gate() == b.gate() => a.gate(),
             _ => None,
         })
+    }
+
+    /// What is to be said of a slot that it has made, whose releases a TPM counts in a weaker way than was possible with
+    /// another: nobody has asked for that by name.
+    pub fn counts_weakly(&self, made: &SlotPublic) -> Option<String> {
+        let parts = slot_and_parts(made);
+        let weak = |(spec, made): (&Self, &SlotPublic)| match spec {
+            Self::Tpm(tpm) if tpm.counting == Counting::Best && counted_by_gate_alone(made) => Some(tpm.gate_pcr),
+            _ => None,
+        };
+        // The combination itself stands before its parts.
+        let gate = self.parts().iter().rev().zip(parts.iter().rev()).find_map(weak)?;
+        Some(format!(
+            "{self}: this TPM has no index that counts, so that PCR {gate} alone counts the releases: whoever asks the TPM by another \
+             tool is not counted; count_in = \"index\" refuses such a TPM, count_in = \"gate\" says that it is meant"
+        ))
     }
 
     /// The source itself, or the parts of a combination.
@@ -312,5 +369,40 @@ impl SourceSpec {
         self.parts()
             .iter()
             .filter_map(|part| if let Self::Software { file } = part { Some(file.as_path()) } else { None })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use seal::{Auth as _, AuthRequest};
+
+    use super::*;
+
+    fn combined(pin: u16) -> SourceSpec {
+        let mut tpm = crate::testing::counted_tpm("/dev/tpmrm0".as_ref(), 1);
+        if let SourceSpec::Tpm(spec) = &mut tpm {
+            spec.pin = Some(PinPlace::Descriptor(HandedPin::new(pin)));
+        }
+        let file = SourceSpec::Software { file: "/key".into() };
+        SourceSpec::Combined { threshold: None, parts: vec![file, tpm] }
+    }
+
+    /// What is said of the PIN, of which nothing was handed over to this process.
+    fn told(spec: &SourceSpec) -> String {
+        let Some(PinPlace::Descriptor(pin)) = spec.parts()[1].pin() else { panic!("{spec:?}") };
+        pin.pin(&AuthRequest { what: "a TPM", tries_left: None }).map(drop).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn a_pin_that_was_taken_at_the_start_is_not_lost_when_the_configuration_is_read_anew() {
+        let before = combined(999);
+        before.take_pins(&testkit::FakeClock::at(0));
+        let (mut same, mut another) = (combined(999), combined(998));
+        for newer in [&mut same, &mut another] {
+            assert!(told(newer).contains("was not named then"), "{}", told(newer));
+            newer.keep_pins_of(std::slice::from_ref(&before));
+        }
+        assert!(told(&same).contains("nothing was handed over under this number"), "{}", told(&same));
+        assert!(told(&another).contains("was not named then"), "a number that the start did not know");
     }
 }

@@ -71,8 +71,8 @@ impl ExternalStore {
         matches!(self.terms, Terms::Owner { .. })
     }
 
-    /// The first pause between two looks at it while it is away, and the longest: one that waits for us is opened within a
-    /// tenth of a second of its answering; one that somebody else opens is not pressed.
+    /// The first pause between two looks at it while it is away, and the longest: one that waits for us is opened
+    /// within a tenth of a second of its answering; one that somebody else opens is not pressed.
     pub fn pauses(&self) -> (Duration, Duration) {
         match self.terms {
             Terms::Owner { .. } => (Duration::from_millis(25), Duration::from_millis(25)),

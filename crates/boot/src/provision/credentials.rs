@@ -1,7 +1,8 @@
 //! Generated credentials: one password, at its source first and at its copies after.
 //!
-//! The seam has no transaction over several paths. So the order makes a cut harmless: the source is written before any copy, and each
-//! run compares the copies with it. A password that is there is never changed: the database behind it knows it by now.
+//! The seam has no transaction over several paths. So the order makes a cut harmless: the source is written before any
+//! copy, and each run compares the copies with it. A password that is there is never changed: the database behind it
+//! knows it by now.
 
 use client::{Calls, Vault};
 use host::Entropy;
@@ -56,7 +57,8 @@ impl Passwords for &dyn Entropy {
     }
 }
 
-/// Sees that every credential of the plan stands at its source and at all its copies. Returns how many paths were written.
+/// Sees that every credential of the plan stands at its source and at all its copies. Returns how many paths were
+/// written.
 ///
 /// # Errors
 /// [`ProvisionError`]; what was written until then stays, and the next run goes on from there.
@@ -106,8 +108,8 @@ async fn keep<V: Vault>(
             pair
         }
     };
-    // A cut here leaves copies that are missing or old: the next run finds them so (`a_cut_between_copies_is_mended`). Among
-    // themselves they have no order, and together they share the store's turns.
+    // A cut here leaves copies that are missing or old: the next run finds them so (`a_cut_between_copies_is_mended`).
+    // Among themselves they have no order, and together they share the store's turns.
     let (source, at) = (&source, &at);
     let copies = join_all(credential.copies.iter().map(|service| async move {
         let path = at(&credential.copy_path(service));

@@ -110,7 +110,8 @@ async fn keep_user<V: Vault>(
         let mut password = Zeroizing::new(String::with_capacity(44));
         STANDARD.encode_string(&random[..], &mut password);
         let body = Zeroizing::new(
-            // The last field lets our own store keep the password as an HMAC: bcrypt is for passwords that people chose.
+            // The last field lets our own store keep the password as an HMAC: bcrypt is for passwords that people
+            // chose.
             format!(
                 r#"{{"password":"{}","token_period":{period},"token_policies":[],"edgekeep_generated":true}}"#,
                 *password

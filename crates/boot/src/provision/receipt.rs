@@ -1,12 +1,13 @@
-//! Receipts: what was delivered to whom in which boot, kept under the barrier; or, where the store is somebody else's, as files in the
-//! data directory.
+//! Receipts: what was delivered to whom in which boot, kept under the barrier; or, where the store is somebody else's,
+//! as files in the data directory.
 //!
-//! A receipt in a file is as good as it must be. It counts only with the boot id of the running kernel and for a token file that lies
-//! unchanged on the tmpfs of this boot: who can make both is root. From an older boot only the accessor is used, to end the token: who
-//! changes it while the device is off ends another token whose accessor he knows, and gets none.
+//! A receipt in a file is as good as it must be. It counts only with the boot id of the running kernel and for a token
+//! file that lies unchanged on the tmpfs of this boot: who can make both is root. From an older boot only the accessor
+//! is used, to end the token: who changes it while the device is off ends another token whose accessor he knows, and
+//! gets none.
 //!
-//! A receipt is committed after the delivery and before the gate. Without one a service counts as not provided for, whatever
-//! lies in its directory.
+//! A receipt is committed after the delivery and before the gate. Without one a service counts as not provided for,
+//! whatever lies in its directory.
 
 use std::io;
 use std::path::{Path, PathBuf};

@@ -1,8 +1,8 @@
 //! A service's token: issued, delivered, receipted; and then kept alive.
 //!
-//! The order is the point. The new token is durable and delivered before its receipt is kept, and the old one dies only after
-//! that: a cut at any line leaves the service with a live token in its file, or without a receipt, and then the next run
-//! issues one.
+//! The order is the point. The new token is durable and delivered before its receipt is kept, and the old one dies only
+//! after that: a cut at any line leaves the service with a live token in its file, or without a receipt, and then the
+//! next run issues one.
 
 use api::Auth;
 use client::{AskError, Calls, Vault};
@@ -32,10 +32,11 @@ pub struct TokenKeeper<'a> {
 /// How a service's token is made, and who ends those of an older boot.
 #[derive(Clone, Copy)]
 pub enum Minting<'a> {
-    /// In our own store: by the boot, for the service's entity. Tokens of an older boot are refused there by themselves.
+    /// In our own store: by the boot, for the service's entity. Tokens of an older boot are refused there by
+    /// themselves.
     ByBoot,
-    /// In another's: by a login as the service, with a password that is made for it and thrown away, so that the token is the
-    /// entity's and nobody's child. Tokens of an older boot live there, and end when the new ones are receipted.
+    /// In another's: by a login as the service, with a password that is made for it and thrown away, so that the token
+    /// is the entity's and nobody's child. Tokens of an older boot live there, and end when the new ones are receipted.
     ByLogin {
         /// Path of the userpass mount below `auth/`.
         userpass: &'a str,
@@ -96,8 +97,8 @@ impl TokenKeeper<'_> {
                 return Err(e.into());
             }
         };
-        // A cut here leaves two live tokens, of which the service has the newer; without its receipt the next run issues a
-        // third, and the second ends by itself.
+        // A cut here leaves two live tokens, of which the service has the newer; without its receipt the next run
+        // issues a third, and the second ends by itself.
         let receipt = self.receipts.keep(&service.name, &accessor, self.boot, &delivered).await?;
         let lives_on = |old: &Receipt| old.is_of(self.boot) || matches!(self.minting, Minting::ByLogin { .. });
         if let Some(old) = old.filter(|old| lives_on(old) && old.accessor != accessor) {
@@ -106,8 +107,8 @@ impl TokenKeeper<'_> {
         Ok(Kept { receipt, issued: true })
     }
 
-    /// Whether a receipt is of this boot, what it names lies there unchanged, and the token lives. A token that lives is renewed
-    /// by this, so that a service which was off for days finds a live one.
+    /// Whether a receipt is of this boot, what it names lies there unchanged, and the token lives. A token that lives
+    /// is renewed by this, so that a service which was off for days finds a live one.
     ///
     /// # Errors
     /// [`ProvisionError`] when it cannot be seen.

@@ -144,6 +144,8 @@ impl Device {
             build_date: WallTime(0),
             keeper: None,
             guard: None,
+            latch: seal::ReleaseLatch::default(),
+            maker: None,
             key_wear: store::KeyWear::default(),
             machine: "/".into(),
             engines: Arc::new(|_| unreachable!("a guest has no engines of its own")),
@@ -183,7 +185,8 @@ pub(crate) fn open(running: &Running) -> Vec<String> {
     running.gates().borrow().open().iter().map(ToString::to_string).collect()
 }
 
-/// What the store's operator does once: the policy, and a role whose tokens have it and nothing else. Role id and secret id.
+/// What the store's operator does once: the policy, and a role whose tokens have it and nothing else. Role id and
+/// secret id.
 pub(crate) async fn let_in(bao: &OpenBao, policy: &str) -> (String, String) {
     bao.as_root(Operation::Write, "sys/policies/acl/edgekeep", json!({ "policy": policy })).await;
     let mounted = bao.as_root(Operation::Read, "sys/auth", Value::Null).await;

@@ -1,4 +1,5 @@
-//! A device that is a guest in a store: provisioned, restarted, booted, kept; and what it does when the store is not there.
+//! A device that is a guest in a store: provisioned, restarted, booted, kept; and what it does when the store is not
+//! there.
 
 use std::time::Duration;
 
@@ -11,20 +12,21 @@ use testkit::OpenBao;
 
 use crate::device::{BOTH, Device, POLICY, let_in, open};
 
-async fn made() -> (OpenBao, Device) {
+/// A store that was made, with a way in for this device; none where `clients` is skipped.
+async fn made() -> Option<(OpenBao, Device)> {
+    if testkit::is_skipped("clients") {
+        return None;
+    }
     let mut bao = OpenBao::start();
     bao.make().await;
     let (role_id, secret_id) = let_in(&bao, POLICY).await;
     let device = Device::of(&bao, &role_id, &secret_id);
-    (bao, device)
+    Some((bao, device))
 }
 
 #[tokio::test]
 async fn the_same_plan_is_provisioned_in_openbao() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (bao, mut device) = made().await;
+    let Some((bao, mut device)) = made().await else { return };
     let running = device.up().await;
     assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
     assert_eq!(device.complaints(), [""; 0]);
@@ -51,10 +53,7 @@ async fn the_same_plan_is_provisioned_in_openbao() {
 
 #[tokio::test]
 async fn a_restart_within_a_boot_keeps_every_token() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (bao, mut device) = made().await;
+    let Some((bao, mut device)) = made().await else { return };
     let running = device.up().await;
     let before = device.token("sensor");
     // As after a crash: dropped as it stands.
@@ -66,13 +65,11 @@ async fn a_restart_within_a_boot_keeps_every_token() {
     assert!(bao.knows(&before).await);
 }
 
-/// The store outlives the boot, and with it every token of before: each ends when the new one is receipted, none before.
+/// The store outlives the boot, and with it every token of before: each ends when the new one is receipted, none
+/// before.
 #[tokio::test]
 async fn a_new_boot_issues_new_tokens_before_the_old_ones_end() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (bao, mut device) = made().await;
+    let Some((bao, mut device)) = made().await else { return };
     device.up().await.shutdown().await;
     let old = [device.token("sensor"), device.token("uploader")];
     device.clock.reboot();
@@ -99,10 +96,7 @@ async fn a_new_boot_issues_new_tokens_before_the_old_ones_end() {
 
 #[tokio::test]
 async fn a_service_that_was_off_for_200_hours_finds_a_live_token() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (bao, mut device) = made().await;
+    let Some((bao, mut device)) = made().await else { return };
     let mut running = device.up().await;
     let token = device.token("uploader");
     for _ in 0..200 * 3 {
@@ -118,10 +112,7 @@ async fn a_service_that_was_off_for_200_hours_finds_a_live_token() {
 
 #[tokio::test]
 async fn a_token_that_was_revoked_or_whose_file_is_gone_is_issued_anew() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (bao, mut device) = made().await;
+    let Some((bao, mut device)) = made().await else { return };
     let mut running = device.up().await;
     let revoked = device.token("sensor");
     bao.as_root(Operation::Write, "auth/token/revoke", json!({ "token": revoked })).await;
@@ -141,10 +132,7 @@ async fn a_token_that_was_revoked_or_whose_file_is_gone_is_issued_anew() {
 /// What a root token may do cannot be written down: it is not taken, and the device waits for a better one.
 #[tokio::test]
 async fn a_root_token_is_not_taken() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (bao, mut device) = made().await;
+    let Some((bao, mut device)) = made().await else { return };
     device.comes_by(bao.root());
     let running = device.up().await;
     assert_eq!(open(&running), [""; 0]);
@@ -156,10 +144,7 @@ async fn a_root_token_is_not_taken() {
 /// Our own token ends: a login gives another, and no service's token is taken for dead meanwhile.
 #[tokio::test]
 async fn when_our_token_is_revoked_we_log_in_again_and_no_service_notices() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (bao, mut device) = made().await;
+    let Some((bao, mut device)) = made().await else { return };
     let mut running = device.up().await;
     let before = [device.token("sensor"), device.token("uploader")];
     let ours = bao.as_root(Operation::List, "auth/token/accessors", Value::Null).await;
@@ -176,13 +161,11 @@ async fn when_our_token_is_revoked_we_log_in_again_and_no_service_notices() {
     assert_eq!(device.heard(|n| matches!(n, Note::Token { issued: true, .. })), 2, "those of the start alone");
 }
 
-/// EdgeX issue 1944: the store is sealed, or dies and comes back sealed. The gates say so, and open again by what is found there.
+/// EdgeX issue 1944: the store is sealed, or dies and comes back sealed. The gates say so, and open again by what is
+/// found there.
 #[tokio::test]
 async fn gates_shut_while_the_store_is_sealed_or_away_and_open_again() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (mut bao, mut device) = made().await;
+    let Some((mut bao, mut device)) = made().await else { return };
     let mut running = device.up().await;
     let before = device.token("sensor");
     bao.as_root(Operation::Write, "sys/seal", Value::Null).await;
@@ -200,9 +183,7 @@ async fn gates_shut_while_the_store_is_sealed_or_away_and_open_again() {
     device.after(&mut running, Duration::from_secs(1)).await;
     assert_eq!(open(&running), [""; 0]);
     bao.start_again();
-    while bao.health().await.is_none() {
-        tokio::task::yield_now().await;
-    }
+    bao.until(&[503]).await;
     bao.unseal().await;
     device.after(&mut running, Duration::from_secs(5)).await;
     assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
@@ -213,10 +194,7 @@ async fn gates_shut_while_the_store_is_sealed_or_away_and_open_again() {
 /// The store is there before us, after us, or not yet unsealed: the device waits, and says for what.
 #[tokio::test]
 async fn a_store_that_comes_later_is_waited_for() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let (mut bao, mut device) = made().await;
+    let Some((mut bao, mut device)) = made().await else { return };
     bao.kill();
     let mut running = device.up().await;
     assert!(matches!(running.state(), State::Reaching(_)));
@@ -225,9 +203,7 @@ async fn a_store_that_comes_later_is_waited_for() {
     device.after(&mut running, Duration::from_secs(5)).await;
     assert_eq!(device.complaints().len(), 1, "told when it changes, not at each look");
     bao.start_again();
-    while bao.health().await != Some(503) {
-        tokio::task::yield_now().await;
-    }
+    bao.until(&[503]).await;
     device.after(&mut running, Duration::from_secs(5)).await;
     assert!(running.away().is_some_and(|why| why.contains("it is sealed")), "{:?}", running.away());
     bao.unseal().await;

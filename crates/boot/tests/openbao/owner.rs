@@ -21,6 +21,18 @@ async fn settled(device: &Device, running: &mut Running) {
     }
 }
 
+/// A store that was made and serves, and the device that keeps it; none where `clients` is skipped.
+async fn served(reunseal: Reunseal) -> Option<(OpenBao, Device, Running)> {
+    if testkit::is_skipped("clients") {
+        return None;
+    }
+    let bao = OpenBao::start();
+    let mut device = Device::keeping(&bao, reunseal);
+    let mut running = device.up().await;
+    settled(&device, &mut running).await;
+    Some((bao, device, running))
+}
+
 /// Killed and started again, as after a crash; on return it answers, and is sealed.
 async fn crashed(bao: &mut OpenBao, device: &Device, running: &mut Running) {
     bao.kill();
@@ -29,20 +41,12 @@ async fn crashed(bao: &mut OpenBao, device: &Device, running: &mut Running) {
     }
     assert_eq!(open(running), [""; 0]);
     bao.start_again();
-    while bao.health().await.is_none() {
-        tokio::task::yield_now().await;
-    }
+    bao.until(&[503]).await;
 }
 
 #[tokio::test]
 async fn a_store_is_made_unsealed_and_provisioned_by_nobody_else() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let bao = OpenBao::start();
-    let mut device = Device::keeping(&bao, Reunseal::Always);
-    let mut running = device.up().await;
-    settled(&device, &mut running).await;
+    let Some((bao, device, running)) = served(Reunseal::Always).await else { return };
     assert_eq!(open(&running), BOTH, "{:?}", device.complaints());
     let token = device.token("sensor");
     assert!(bao.knows(&token).await);
@@ -56,8 +60,15 @@ async fn a_store_is_made_unsealed_and_provisioned_by_nobody_else() {
 
     let mut kept = OsDisk.list(&device.plan.state_dir()).unwrap();
     kept.sort();
-    let files =
-        [".edgekeep-custody.lock", ".edgekeep-unsealed", "kdf-salt.dat", "resp-init.json", "slots.a", "slots.b"];
+    let files = [
+        ".edgekeep-custody.lock",
+        ".edgekeep-init.lock",
+        ".edgekeep-unsealed",
+        "kdf-salt.dat",
+        "resp-init.json",
+        "slots.a",
+        "slots.b",
+    ];
     assert_eq!(kept, files);
     let shares = OsDisk.read(&device.plan.state_dir().join("resp-init.json"), 1 << 20).unwrap();
     let shares: Value = serde_json::from_slice(&shares).unwrap();
@@ -68,13 +79,7 @@ async fn a_store_is_made_unsealed_and_provisioned_by_nobody_else() {
 /// EdgeX issue 1944: a store that crashes is unsealed again, by itself; nobody's token changes.
 #[tokio::test]
 async fn a_store_that_crashes_or_is_sealed_is_unsealed_again() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let mut bao = OpenBao::start();
-    let mut device = Device::keeping(&bao, Reunseal::Always);
-    let mut running = device.up().await;
-    settled(&device, &mut running).await;
+    let Some((mut bao, device, mut running)) = served(Reunseal::Always).await else { return };
     let token = device.token("sensor");
     for _ in 0..2 {
         crashed(&mut bao, &device, &mut running).await;
@@ -87,13 +92,7 @@ async fn a_store_that_crashes_or_is_sealed_is_unsealed_again() {
 
 #[tokio::test]
 async fn once_per_boot_a_store_that_crashes_stays_sealed_until_the_next_boot() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let mut bao = OpenBao::start();
-    let mut device = Device::keeping(&bao, Reunseal::OncePerBoot);
-    let mut running = device.up().await;
-    settled(&device, &mut running).await;
+    let Some((mut bao, mut device, mut running)) = served(Reunseal::OncePerBoot).await else { return };
     crashed(&mut bao, &device, &mut running).await;
     settled(&device, &mut running).await;
     assert!(running.halted().is_some_and(|h| h.to_string().contains("once in this boot")), "{:?}", running.halted());
@@ -114,13 +113,7 @@ async fn once_per_boot_a_store_that_crashes_stays_sealed_until_the_next_boot() {
 /// Within a boot a restart needs neither shares nor the key source, which may count what it gives.
 #[tokio::test]
 async fn a_restart_beside_an_open_store_asks_for_no_key() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let bao = OpenBao::start();
-    let mut device = Device::keeping(&bao, Reunseal::Always);
-    let mut running = device.up().await;
-    settled(&device, &mut running).await;
+    let Some((_bao, mut device, running)) = served(Reunseal::Always).await else { return };
     let token = device.token("sensor");
     drop(running);
     OsDisk.remove_file(&device.path("device.key")).unwrap();
@@ -139,22 +132,14 @@ async fn a_restart_beside_an_open_store_asks_for_no_key() {
 
 #[tokio::test]
 async fn shares_that_are_gone_and_a_store_that_was_replaced_are_refused() {
-    if testkit::is_skipped("clients") {
-        return;
-    }
-    let mut bao = OpenBao::start();
-    let mut device = Device::keeping(&bao, Reunseal::Always);
-    let mut running = device.up().await;
-    settled(&device, &mut running).await;
+    let Some((mut bao, mut device, running)) = served(Reunseal::Always).await else { return };
     running.shutdown().await;
     OsDisk.remove_tree(&device.plan.run_dir).unwrap();
 
     // An empty store in the place of ours: it is not made anew, for it would be another's.
     bao.wipe();
     bao.start_again();
-    while bao.health().await != Some(501) {
-        tokio::task::yield_now().await;
-    }
+    bao.until(&[501]).await;
     let mut running = device.up().await;
     settled(&device, &mut running).await;
     assert!(

@@ -1,4 +1,5 @@
-//! docs/external-policy.hcl is enough, and no more: each of its capabilities is taken away in turn, and each time something breaks.
+//! docs/external-policy.hcl is enough, and no more: each of its capabilities is taken away in turn, and each time
+//! something breaks.
 
 use std::time::Duration;
 

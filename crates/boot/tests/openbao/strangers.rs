@@ -1,5 +1,5 @@
-//! Threat a1: a name that leads elsewhere, by a poisoned hosts file or DNS answer. Who answers there is told from the store by the
-//! pinned CA and the name in the certificate, before anything is sent.
+//! Threat a1: a name that leads elsewhere, by a poisoned hosts file or DNS answer. Who answers there is told from the
+//! store by the pinned CA and the name in the certificate, before anything is sent.
 
 use std::time::Duration;
 

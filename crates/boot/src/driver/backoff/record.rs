@@ -5,10 +5,10 @@
 //! record    magic "EKTRIES\0" 8 | version u16, 1 | outcome u8 | zero u8 | starts u16 | rounds u16 | sequence u64
 //!           boot id 16 | CLOCK_BOOTTIME in ms u64 | rest in ms u32 | SHA-256 of all before 32
 //! ```
-//! The record with the higher sequence counts, and the other one is written next: a cut in the midst of a write leaves the one
-//! before, and what a write stands for was not begun then. Nothing can be authenticated here, for there is no key yet: whoever
-//! writes to the file can make a device wait, for the longest rest and no longer, and whoever removes it could as well ask the
-//! sources himself.
+//! The record with the higher sequence counts, and the other one is written next: a cut in the midst of a write leaves
+//! the one before, and what a write stands for was not begun then. Nothing can be authenticated here, for there is no
+//! key yet: whoever writes to the file can make a device wait, for the longest rest and no longer, and whoever removes
+//! it could as well ask the sources himself.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -349,8 +349,8 @@ mod tests {
         }
     }
 
-    /// A cut at each event, in each way of losing what was not synced: once a write was durable it is there; before, the one
-    /// before it or the new one is.
+    /// A cut at each event, in each way of losing what was not synced: once a write was durable it is there; before,
+    /// the one before it or the new one is.
     #[test]
     fn a_cut_at_any_moment_leaves_the_try_before_or_the_new_one() {
         let disk = CrashDisk::new();

@@ -5,14 +5,14 @@
 //! erasing       what was begun, signed by the device CA; the public halves of the slots, for sources that keep something for them
 //! erased.json   the receipt: all of it is done
 //! ```
-//! Beside the state directory, in this order. While a slot copy can be read the journal counts for nothing: the device lives, whoever has
-//! put it there.
+//! Beside the state directory, in this order. While a slot copy can be read the journal counts for nothing: the device
+//! lives, whoever has put it there.
 
 use std::io;
 
 use host::Disk;
 use pki::Ca;
-use seal::{SlotFiles, SlotPublic, SlotSet};
+use seal::{CopyFault, ReadSlotsError, SlotFiles, SlotPublic, SlotSet};
 use secret::SecretBytes;
 use secret::crypto::{Curve, SigningKey};
 use serde::{Deserialize, Serialize};
@@ -95,7 +95,19 @@ impl Journal {
 /// How far a device is on the way to its end.
 pub(in crate::driver) fn stage(disk: &dyn Disk, plan: &Plan) -> io::Result<Stage> {
     let there = |name: &str| Ok::<bool, io::Error>(disk.meta(&plan.data_dir.join(name))?.is_some());
-    if SlotFiles::new(disk, plan.state_dir()).read().is_ok() {
+    let slots_stand = match SlotFiles::new(disk, plan.state_dir()).read() {
+        Ok(_) | Err(ReadSlotsError::Disagree { .. }) => true,
+        // A copy that cannot be read today may be whole: an erasure must not be taken for begun because a disk fails.
+        Err(
+            ReadSlotsError::Corrupt { a: CopyFault::Disk(e), .. }
+            | ReadSlotsError::Corrupt { b: CopyFault::Disk(e), .. },
+        ) if there(JOURNAL)? && host::in_force("erasure-needs-destroyed-slots") => {
+            let what = format!("an erasure was begun, and whether it has destroyed the slots cannot be seen: {e}");
+            return Err(io::Error::new(e.kind(), what));
+        }
+        Err(ReadSlotsError::Corrupt { .. } | ReadSlotsError::Absent { .. }) => false,
+    };
+    if slots_stand {
         return Ok(if there(JOURNAL)? || there(KEY)? { Stage::GivenUp } else { Stage::None });
     }
     Ok(match (there(JOURNAL)?, there(RECEIPT)?) {

@@ -4,9 +4,10 @@
 //! audit -> gates shut, store closed -> journal -> slots.a, slots.b and key files: zeros, then gone -> what sources keep (NV indices)
 //!       -> sources are asked again -> the rest -> there is no slot file to unseal by -> receipt -> the journal goes
 //! ```
-//! Until the last slot copy is touched a cut leaves a device that lives, and nobody was told anything else. After it the next start goes
-//! on by itself, with what the [`journal`] remembers, and ends with a receipt as well. There is none while a source has not answered: a
-//! receipt is for what was done to its end. `driver::tests::erase` cuts the power at each step.
+//! Until the last slot copy is touched a cut leaves a device that lives, and nobody was told anything else. After it
+//! the next start goes on by itself, with what the [`journal`] remembers, and ends with a receipt as well. There is
+//! none while a source has not answered: a receipt is for what was done to its end. `driver::tests::erase` cuts the
+//! power at each step.
 
 mod journal;
 mod receipt;
@@ -28,15 +29,15 @@ use journal::Journal;
 use receipt::sign;
 
 pub(super) use journal::{RECEIPT, Stage, forget, stage};
-pub use receipt::{Beginning, Receipt, SignedBeginning, SignedReceipt};
+pub use receipt::{Beginning, ErasedDevice, Receipt, SignedBeginning, SignedReceipt};
 
 impl Running {
-    /// Destroys everything that could open this store, goes on with that, or gives the receipt of what was done. Afterwards the device is
-    /// erased for good.
+    /// Destroys everything that could open this store, goes on with that, or gives the receipt of what was done.
+    /// Afterwards the device is erased for good.
     ///
     /// # Errors
-    /// A [`Halt`] if the store is sealed, if it cannot be recorded, or if something could not be destroyed: then there is no receipt, and
-    /// asking again goes on.
+    /// A [`Halt`] if the store is sealed, if it cannot be recorded, or if something could not be destroyed: then there
+    /// is no receipt, and asking again goes on.
     pub async fn erase(&mut self, by: PeerAddress) -> Result<SignedReceipt, Halt> {
         let (disk, plan) = (Arc::clone(&self.env.disk), Arc::clone(&self.plan));
         match stage(&*disk, &plan).map_err(|e| refused(&e, AGAIN))? {
@@ -60,14 +61,14 @@ impl Running {
             return Err(halt);
         };
         drop(act);
-        self.keeper_forgets();
+        let kept = self.keeper_forgets().err();
         self.feed(Event::Failed(Halt::Erasing)).await;
         let (machine, at) = (MachineId::read(&*disk, &self.env.machine), self.env.clock.wall().to_rfc3339());
         let begun = Journal::begin(&*disk, &plan, &set, &ca, |key| Beginning::of(&set, machine, at, key));
         let journal = begun.map_err(|e| {
             refused(&e, "nothing was destroyed: see whether the disk is full, start edgekeep again, and ask again")
         })?;
-        let signed = self.destroy(&journal, Some(&ca)).await?;
+        let signed = self.destroy(&journal, Some(&ca), kept).await?;
         self.feed(Event::Erased { receipt: plan.data_dir.join(RECEIPT) }).await;
         Ok(signed)
     }
@@ -99,16 +100,25 @@ impl Running {
         let journal = Journal::read(&*self.env.disk, &self.plan).map_err(|e| refused(&e, SPOILT))?;
         let journal = journal.ok_or_else(|| super::work::out_of_order("erase"))?;
         // The process that was killed may have left a keeper, and a power cut has not.
-        self.keeper_forgets();
-        self.destroy(&journal, None).await
+        let kept = self.keeper_forgets().err();
+        self.destroy(&journal, None, kept).await
     }
 
-    /// From the journal to the receipt; each step may have been done before.
-    async fn destroy(&mut self, journal: &Journal, ca: Option<&Ca>) -> Result<SignedReceipt, Halt> {
+    /// From the journal to the receipt; each step may have been done before. `kept` is what the keeper would not give
+    /// up: no reason to let a device live, and none to be silent in its receipt.
+    async fn destroy(
+        &mut self,
+        journal: &Journal,
+        ca: Option<&Ca>,
+        kept: Option<String>,
+    ) -> Result<SignedReceipt, Halt> {
         let (disk, plan) = (Arc::clone(&self.env.disk), Arc::clone(&self.plan));
         destroy::slots(&*disk, &plan).map_err(|e| refused(&e, AGAIN))?;
         let (sources, mut remains) = self.ask_again(&journal.slots().map_err(|e| refused(&e, SPOILT))?).await?;
         destroy::rest(&*disk, &plan).map_err(|e| refused(&e, AGAIN))?;
+        let opens =
+            |fault| format!("{fault}; it opens copies of the slot files, kept elsewhere, until the device restarts");
+        remains.extend(kept.map(opens));
         remains.extend(NOT_OURS.map(str::to_owned));
         let unseal = match SlotFiles::new(&*disk, plan.state_dir()).read() {
             Err(e @ ReadSlotsError::Absent { .. }) => e.to_string(),
@@ -117,10 +127,9 @@ impl Running {
                 return Err(Halt::Refused { fact, hint: AGAIN.into() });
             }
         };
-        let Beginning { format, store, generation, slots, machine, .. } =
-            journal.beginning().map_err(|e| refused(&e, SPOILT))?;
+        let erased = journal.beginning().map_err(|e| refused(&e, SPOILT))?.erased;
         let at = self.env.clock.wall().to_rfc3339();
-        let receipt = Receipt { format, store, generation, slots, machine, at, unseal, sources, remains };
+        let receipt = Receipt { erased, at, unseal, sources, remains };
         let text = serde_json::to_string(&receipt).map_err(|e| refused(&e, "please report this"))?;
         let signature = match ca {
             Some(ca) => sign(ca.key().expose_pkcs8(), &text),
@@ -136,8 +145,8 @@ impl Running {
         Ok(signed)
     }
 
-    /// Has each source destroy what it keeps for the slots, and asks it for the key that it must not have any more. What was said, and
-    /// what a copy of a slot would still open.
+    /// Has each source destroy what it keeps for the slots, and asks it for the key that it must not have any more.
+    /// What was said, and what a copy of a slot would still open.
     async fn ask_again(&mut self, slots: &[(u16, SlotPublic)]) -> Result<(Vec<String>, Vec<String>), Halt> {
         let (plan, env) = (Arc::clone(&self.plan), self.env.clone());
         let (mut said, mut remains) = (Vec::new(), Vec::new());
@@ -157,7 +166,7 @@ impl Running {
                         remains.push(format!("a copy of slot {id}, kept elsewhere, may open: {what}"))
                     }
                     Left::Nothing(how) if host::in_force("erased-sources-asked") => {
-                        match source::release(spec, &plan, &env, slot.clone()).await {
+                        match source::release(spec, &plan, &env, slot.clone(), &[]).await {
                             Err(e) => said.push(format!("{how}; asked for its key: {}", host::with_causes(&e))),
                             Ok(_) => {
                                 let fact = format!("{spec} gives the key of slot {id}, though {how}");

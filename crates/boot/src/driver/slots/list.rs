@@ -1,8 +1,10 @@
 //! Looking at slots, and trying them. Neither uses a release up.
 
 use api::PeerAddress;
-use seal::{Slot, SlotId, SlotSet, SourceKind};
+use seal::{Released, Slot, SlotId, SlotSet, SourceKind, may_count};
 
+use super::super::asking;
+use super::super::kept_keks;
 use super::super::running::Running;
 use super::super::source;
 use super::{SlotList, SlotReport, SlotTest, Verdict, find};
@@ -16,11 +18,15 @@ impl Running {
     /// A [`Halt`] if the store is sealed, or the slot files are not those that it has recorded.
     pub async fn slots(&mut self) -> Result<SlotList, Halt> {
         let set = self.vouched()?;
-        let owned = self.owned(&set);
+        let due = kept_keks::due(&self.hands.store.clone().ok_or_else(super::not_open)?).await?;
         let mut slots = Vec::new();
         for slot in set.slots() {
-            let spec = self.source_of(&owned, slot.id());
-            slots.push(self.report(slot, spec.as_ref()).await);
+            let spec = self.source_of(&set, slot.id());
+            let mut report = self.report(slot, spec.as_ref()).await;
+            if due.contains(&slot.id()) {
+                report.facts.push(("older copies".into(), known(slot).into()));
+            }
+            slots.push(report);
         }
         let without = self.without_slot(&set).into_iter();
         let without_slot = without.filter_map(|i| Some(format!("{}: {}", i + 1, self.plan.sources.get(i)?))).collect();
@@ -50,15 +56,14 @@ impl Running {
     pub(super) async fn try_slot(&mut self, set: &SlotSet, slot: &Slot) -> SlotTest {
         let (id, kind) = (slot.id().0, slot.public().kind());
         let test = |verdict, told: String| SlotTest { id, kind: kind.to_string(), verdict, told };
-        let owned = self.owned(set);
-        let Some(spec) = self.source_of(&owned, slot.id()) else {
+        let Some(spec) = self.source_of(set, slot.id()) else {
             let told = match kind {
                 SourceKind::Recovery => "its key is with its keeper; edgekeep recover uses it, and replaces it",
                 _ => "no source of the configuration goes with it",
             };
             return test(Verdict::NoSource, told.into());
         };
-        if slot.public().release_limit().is_some() {
+        if may_count(slot.public()) && host::in_force("tests-spend-nothing") {
             return match self.foresee(&spec, slot.public()).await {
                 Ok(_) => test(
                     Verdict::NotAsked,
@@ -67,14 +72,14 @@ impl Running {
                 Err(e) => test(Verdict::Refuses, host::with_causes(&e)),
             };
         }
-        match source::release(&spec, &self.plan, &self.env, slot.public().clone()).await {
+        match source::release(&spec, &self.plan, &self.env, slot.public().clone(), set.slots()).await {
             // The wrap too: only that shows that nobody has changed the slot.
             Ok(released) if !set.fits(slot.id(), &released.ikm) => {
                 test(Verdict::Refuses, "its source gives other key material than it was made with".into())
             }
-            Ok(released) => match set.unlock(kind, released.ikm) {
+            Ok(Released { ikm, evidence, .. }) => match set.unlock(kind, ikm) {
                 Ok(_) => {
-                    self.hands.seen.opened(slot.id());
+                    self.hands.seen.opened(slot.id(), &evidence);
                     test(Verdict::Opens, "its source has released, and it opens".into())
                 }
                 Err(e) => test(Verdict::Refuses, e.to_string()),
@@ -108,8 +113,23 @@ impl Running {
         report
     }
 
-    fn source_of(&self, owned: &[(usize, SlotId)], slot: SlotId) -> Option<SourceSpec> {
-        let (source, _) = owned.iter().find(|(_, s)| *s == slot)?;
-        self.plan.sources.get(*source).cloned()
+    /// The source whose slot it is; or one that opens it besides its own, as for another image.
+    pub(super) fn source_of(&self, set: &SlotSet, slot: SlotId) -> Option<SourceSpec> {
+        let own = self.owned(set).into_iter().find(|(_, s)| *s == slot).map(|(source, _)| source);
+        let besides =
+            || asking::pairs(&self.plan, &self.env, set).into_iter().find(|p| p.slot == slot).map(|p| p.source);
+        self.plan.sources.get(own.or_else(besides)?).cloned()
+    }
+}
+
+/// What is to be said of a slot that is due to have another KEK.
+fn known(slot: &Slot) -> &'static str {
+    match slot.public().kind() {
+        SourceKind::Recovery => {
+            "a copy of the data directory tells its key to whoever could open the store then: edgekeep operator rekey"
+        }
+        _ => {
+            "a copy of the data directory tells its key to whoever could open the store then, until its source opens the store again"
+        }
     }
 }

@@ -5,9 +5,10 @@
 //! remove   another slot has opened? -> slots.a -> keyring and head in one commit -> slots.b                root key and term new
 //! reseal   add, then remove                            predict, commit: the same, with a restart between them
 //! ```
-//! At each moment the slot files hold a set that the store opens with; a power cut steps back or forward (`change`). A slot goes only
-//! when another one is *known* to open ([`Tested`]): it has opened the store at this start, or has been tried since. Copies of the
-//! data directory from before a removal open as they did: with the slot that is gone now here.
+//! At each moment the slot files hold a set that the store opens with; a power cut steps back or forward (`change`). A
+//! slot goes only when another one is *known* to open ([`Tested`]): it has opened the store at this start, or has been
+//! tried since. Copies of the data directory from before a removal open as they did: with the slot that is gone now
+//! here.
 
 mod change;
 mod list;
@@ -15,10 +16,13 @@ mod predict;
 mod recovered;
 mod report;
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 
 use api::PeerAddress;
-use seal::{NewSlot, Provisioned, Slot, SlotId, SlotPublic, SlotSet, SourceKind};
+use seal::{
+    Board, Evidence, NewSlot, Provisioned, Slot, SlotFiles, SlotId, SlotPublic, SlotSet, SourceKind, Unkept, Wanted,
+    may_count,
+};
 
 use super::keys::{of_source, refused};
 use super::running::Running;
@@ -39,34 +43,39 @@ impl Tested {
     }
 }
 
-/// Slots that have been seen to open since the store was opened.
+/// Slots that have been seen to open since the store was opened, and what their sources said at the last time.
 #[derive(Debug, Default)]
-pub(super) struct Seen(BTreeSet<SlotId>);
+pub(super) struct Seen(BTreeMap<SlotId, Evidence>);
 
 impl Seen {
     /// `slot` has opened: the store itself, or its own wrap after its source gave what fits.
-    pub(super) fn opened(&mut self, slot: SlotId) -> Tested {
-        self.0.insert(slot);
-        Tested(slot)
+    pub(super) fn opened(&mut self, slot: SlotId, evidence: &Evidence) {
+        self.0.insert(slot, evidence.clone());
     }
 
     fn has(&self, slot: SlotId) -> Option<Tested> {
-        self.0.contains(&slot).then_some(Tested(slot))
+        self.0.contains_key(&slot).then_some(Tested(slot))
+    }
+
+    /// Which TPM a slot has opened without, if it did.
+    fn left_out(&self, slot: SlotId) -> Option<&str> {
+        self.0.get(&slot).and_then(Evidence::left_out)
     }
 }
 
 impl Running {
-    /// Takes the key sources of a configuration that was read anew: so that a source is added without a restart, which would use a
-    /// release up. Everything else of a plan stays as it was at the start.
+    /// Takes the key sources of a configuration that was read anew: so that a source is added without a restart, which
+    /// would use a release up. Everything else of a plan stays as it was at the start.
     pub fn adopt_sources(&mut self, newer: &Plan) {
         let mut plan = (*self.plan).clone();
         plan.sources.clone_from(&newer.sources);
+        plan.sources.iter_mut().for_each(|spec| spec.keep_pins_of(&self.plan.sources));
         plan.dangers.short_ikm = newer.dangers.short_ikm;
         self.set_plan(plan);
     }
 
-    /// Makes a slot for each source of the plan that has none; for the one that is `named` (its number in the configuration, from 1,
-    /// or its kind) alone.
+    /// Makes a slot for each source of the plan that has none; for the one that is `named` (its number in the
+    /// configuration, from 1, or its kind) alone.
     ///
     /// # Errors
     /// A [`Halt`] that says why; nothing was changed, or the slot is there and could not be recorded.
@@ -126,8 +135,9 @@ impl Running {
         Ok(SlotChange { removed: vec![id.0], ..SlotChange::default() })
     }
 
-    /// Makes a slot anew with its own source, under the policy of the configuration and the state that the device is in now; the old
-    /// one goes when the new one has opened. Without an id, every slot that has a source in the configuration.
+    /// Makes a slot anew with its own source, under the policy of the configuration and the state that the device is in
+    /// now; the old one goes when the new one has opened. Without an id, every slot that has a source in the
+    /// configuration.
     ///
     /// # Errors
     /// A [`Halt`]; the old slot is there still.
@@ -148,11 +158,14 @@ impl Running {
                 hint: "write its [[source]] into edgekeep.toml; see edgekeep seal slots list".into(),
             });
         }
+        for (_, old) in &wanted {
+            self.is_no_update_waiting(&set, *old)?;
+        }
         let act = self.announce("admin/slots/reseal", by).await?;
         let mut change = SlotChange::default();
         let mut outcome = Ok(None);
         for (index, old) in wanted {
-            match self.replace_slots(index, &[old], &mut change).await {
+            match self.replace_slots(index, &[old], Board::Same, &mut change).await {
                 Ok(sequence) => outcome = Ok(sequence),
                 Err(halt) => {
                     outcome = Err(halt);
@@ -169,12 +182,17 @@ impl Running {
         &mut self,
         index: usize,
         old: &[SlotId],
+        board: Board,
         change: &mut SlotChange,
     ) -> Result<Option<u64>, Halt> {
         let set = self.vouched()?;
         let beside = old.first().and_then(|id| find(&set, *id).ok()).map(|slot| slot.public().clone());
-        let (slot, sequence) = self.add(index, beside).await?;
+        let (slot, sequence) = self.add(index, beside.clone().map(|slot| (slot, board))).await?;
         change.added.push(slot.0);
+        if let Some(moved) = beside.and_then(|old| report::moved(&old, find(&self.vouched().ok()?, slot).ok()?)) {
+            self.alarm(moved.clone());
+            change.moved.push(moved);
+        }
         match self.hands.seen.has(slot) {
             Some(tested) => {
                 let sequence = self.remove(old, tested).await?;
@@ -188,45 +206,85 @@ impl Running {
         }
     }
 
-    /// Provisions a source of the plan, tries what it gave, and puts the slot into the set. What it shares with a slot `beside`,
-    /// such as the count of its releases, is taken from there.
-    async fn add(&mut self, index: usize, beside: Option<SlotPublic>) -> Result<(SlotId, Option<u64>), Halt> {
+    /// Provisions a source of the plan, tries what it gave, and puts the slot into the set. What it shares with a slot
+    /// `beside`, such as the count of its releases, is taken from there.
+    async fn add(&mut self, index: usize, beside: Option<(SlotPublic, Board)>) -> Result<(SlotId, Option<u64>), Halt> {
         let plan = std::sync::Arc::clone(&self.plan);
         let spec = plan.sources.get(index).ok_or_else(|| internal("a source that is not in the plan"))?;
         let made = match beside {
-            Some(slot) => source::provision_beside(spec, &plan, &self.env, slot).await,
+            Some((slot, board)) => source::provision_beside(spec, &plan, &self.env, slot, board).await,
             None => source::provision(spec, &plan, &self.env).await,
         };
-        let made = made.map_err(|e| of_source(spec, &plan, &e, e.hint()))?;
+        let made = made.map_err(|e| of_source(spec, &plan, &e, e.hint_for(Wanted::Provision)))?;
         self.add_provisioned(spec, made).await
     }
 
-    /// Puts a slot into the set for what a source has made, and notes whether it was seen to open.
+    /// Puts a slot into the set for what a source has made, and notes whether it was seen to open. If it cannot be put
+    /// there, it is taken back.
     pub(super) async fn add_provisioned(
         &mut self,
         spec: &SourceSpec,
         made: Provisioned,
     ) -> Result<(SlotId, Option<u64>), Halt> {
+        if let Some(weakly) = spec.counts_weakly(&made.public) {
+            self.warn(weakly);
+        }
+        let unkept = noted(spec, &made.public);
+        let public = made.public.clone();
+        let added = self.try_to_add(spec, made).await;
+        self.kept_or_taken_back(added, unkept, &public).await
+    }
+
+    /// What a source has made for a slot goes with the slot; where that did not come about, it is taken back.
+    async fn kept_or_taken_back<T>(
+        &mut self,
+        added: Result<T, Halt>,
+        unkept: Unkept<SourceSpec>,
+        public: &SlotPublic,
+    ) -> Result<T, Halt> {
+        if added.is_ok() {
+            unkept.kept();
+            return added;
+        }
+        match self.slots_without(public) {
+            Some(others) => self.take_back(unkept, others).await,
+            None => {
+                self.warn("what was made for a slot stays in its source: the slot may be on the disk".into());
+                unkept.kept();
+            }
+        }
+        added
+    }
+
+    /// The slots that the disk has, if it is certain that this one is not among them.
+    fn slots_without(&self, public: &SlotPublic) -> Option<Vec<SlotPublic>> {
+        let found = SlotFiles::new(&*self.env.disk, self.plan.state_dir()).read().ok()?;
+        let sets = std::iter::once(&found.set).chain(&found.older);
+        let all: Vec<SlotPublic> = sets.flat_map(SlotSet::slots).map(|slot| slot.public().clone()).collect();
+        (found.heal.is_none() && !all.contains(public)).then_some(all)
+    }
+
+    async fn try_to_add(&mut self, spec: &SourceSpec, made: Provisioned) -> Result<(SlotId, Option<u64>), Halt> {
         let Provisioned { public, ikm } = made;
         let ground = self.ground().await?;
         let (next, added) = ground.with(NewSlot { public: public.clone(), ikm }, &*self.env.entropy)?;
         let id = added.slot;
-        // Before anything is written: a slot that does not come back is none. A source that counts has shown it at provisioning,
-        // and is not asked to count one now.
-        let opens = if public.release_limit().is_some() {
-            next.opens(id, &added.kek) && self.foresee(spec, &public).await.is_ok()
+        // Before anything is written: a slot that does not come back is none. A source that counts has shown it at
+        // provisioning, and is not asked to count one now.
+        let seen = if may_count(&public) {
+            self.foresee(spec, &public).await.ok().filter(|_| next.opens(id, &added.kek))
         } else {
-            let released = source::release(spec, &self.plan, &self.env, public).await;
-            let ikm = released.map_err(|e| of_source(spec, &self.plan, &e, e.hint()))?.ikm;
-            if !next.fits(id, &ikm) {
+            let released = source::release(spec, &self.plan, &self.env, public, next.slots()).await;
+            let released = released.map_err(|e| of_source(spec, &self.plan, &e, e.hint()))?;
+            if !next.fits(id, &released.ikm) {
                 let fact = format!("{spec} gives other key material than it was provisioned with");
                 return Err(Halt::Refused { fact, hint: "nothing was changed; see docs/hardware.md".into() });
             }
-            true
+            Some(released.evidence)
         };
         let sequence = self.put(&ground, &next, &added).await?;
-        if opens {
-            self.hands.seen.opened(id);
+        if let Some(evidence) = seen {
+            self.hands.seen.opened(id, &evidence);
         }
         Ok((id, sequence))
     }
@@ -307,6 +365,12 @@ fn find(set: &SlotSet, id: SlotId) -> Result<&Slot, Halt> {
     })
 }
 
+fn noted(spec: &SourceSpec, made: &SlotPublic) -> Unkept<SourceSpec> {
+    let mut unkept = Unkept::default();
+    unkept.note(spec.clone(), made);
+    unkept
+}
+
 fn internal(what: &str) -> Halt {
     Halt::Refused { fact: format!("internal fault: {what}"), hint: "please report this".into() }
 }
@@ -315,6 +379,13 @@ fn internal(what: &str) -> Halt {
 type Foreseen = Result<seal::Evidence, seal::SourceError>;
 
 impl Running {
+    /// Whether to ask `spec` for `slot` would try a PIN once more that was refused since the start.
+    fn pin_was_refused(&self, spec: &SourceSpec, slot: &SlotPublic) -> bool {
+        self.pins_refused.iter().any(|before| before == spec || before.shares_tries(spec))
+            && source::source(spec, &self.plan, &self.env).tries_pin(slot)
+            && host::in_force("wrong-pin-tried-once")
+    }
+
     /// What a release would say, as far as it can be told without one.
     async fn foresee(&self, spec: &SourceSpec, slot: &SlotPublic) -> Foreseen {
         source::foresee(spec, &self.plan, &self.env, slot.clone()).await

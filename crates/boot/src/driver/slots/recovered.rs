@@ -1,7 +1,7 @@
 //! After a recovery: slots for the hardware that is there now.
 
 use api::PeerAddress;
-use seal::{Remedy, SlotId};
+use seal::{Board, Remedy, SlotId, may_count};
 
 use super::super::keys::of_source;
 use super::super::running::Running;
@@ -9,8 +9,8 @@ use super::super::source;
 use super::SlotChange;
 
 impl Running {
-    /// Makes slots anew for the sources that do not open theirs any more, and for those that have none. What cannot be made is told,
-    /// and its old slot stays.
+    /// Makes slots anew for the sources that do not open theirs any more, and for those that have none: also on another
+    /// board, which is told by name. What cannot be made is told, and its old slot stays.
     pub(crate) async fn reseal_lost(&mut self, by: PeerAddress) -> SlotChange {
         let mut change = SlotChange::default();
         let act = match self.announce("admin/slots/reseal", by).await {
@@ -36,7 +36,7 @@ impl Running {
                 continue;
             }
             let old: Vec<SlotId> = old.into_iter().collect();
-            match self.replace_slots(index, &old, &mut change).await {
+            match self.replace_slots(index, &old, Board::Any, &mut change).await {
                 Ok(sequence) => outcome = Ok(sequence),
                 Err(halt) => {
                     self.warn(format!("no new slot was made: {halt}"));
@@ -50,16 +50,25 @@ impl Running {
         change
     }
 
-    /// Whether a source opens its slot, or would at another time. A source that counts its releases is not asked for one.
+    /// Whether a source opens its slot, or would at another time. A source that counts its releases is not asked for
+    /// one.
     async fn still_opens(&mut self, index: usize, slot: SlotId) -> bool {
         let (plan, env) = (std::sync::Arc::clone(&self.plan), self.env.clone());
         let (Some(spec), Ok(set)) = (plan.sources.get(index), self.vouched()) else { return false };
         let Some(slot) = set.slots().iter().find(|s| s.id() == slot) else { return false };
         let public = slot.public().clone();
-        let outcome = if public.release_limit().is_some() {
+        let outcome = if may_count(&public) {
             source::foresee(spec, &plan, &env, public).await.map(|_| true)
+        } else if self.pin_was_refused(spec, &public) {
+            self.warn(format!(
+                "slot {} is made anew: its PIN was refused at this start, and is not tried again",
+                slot.id()
+            ));
+            return false;
         } else {
-            source::release(spec, &plan, &env, public).await.map(|released| set.fits(slot.id(), &released.ikm))
+            source::release(spec, &plan, &env, public, set.slots())
+                .await
+                .map(|released| set.fits(slot.id(), &released.ikm))
         };
         match outcome {
             Ok(opens) => opens,

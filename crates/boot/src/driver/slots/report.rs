@@ -1,5 +1,6 @@
 //! What is said of slots; as JSON it is the answer of the admin socket. Nothing of it is secret.
 
+use seal::{Slot, SlotPublic, slot_and_parts, storage_key};
 use serde::{Deserialize, Serialize};
 
 /// All slots of the store, and what the configuration has besides.
@@ -43,8 +44,21 @@ pub struct SlotChange {
     pub removed: Vec<u16>,
     /// Slots that should have gone, and stay because the new one cannot be tried in this boot.
     pub kept: Vec<u16>,
+    /// Slots that hang on another TPM than those that they took the place of, with the names of both.
+    #[serde(default)]
+    pub moved: Vec<String>,
     /// What did not go as it should.
     pub told: Vec<String>,
+}
+
+/// What to say of a slot that hangs on another TPM than the one it took the place of.
+pub(super) fn moved(old: &SlotPublic, new: &Slot) -> Option<String> {
+    let keys = |slot| slot_and_parts(slot).iter().filter_map(storage_key).collect::<Vec<_>>();
+    let (before, now) = (keys(old), keys(new.public()));
+    let differ = before.iter().zip(&now).find(|(before, now)| before != now);
+    differ.map(|(before, now)| {
+        format!("slot {} hangs on the TPM with storage key {now}; before it was {before}", new.id())
+    })
 }
 
 /// A slot that was tried.

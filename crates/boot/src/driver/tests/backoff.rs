@@ -221,8 +221,8 @@ async fn where_no_try_can_be_noted_the_source_is_asked_after_a_rest() {
     assert_eq!(open(&running), BOTH);
 }
 
-/// A key that was given and has opened nothing, in one process: a store of somebody else's that is there, sealed, and takes no shares
-/// is looked at many times a second.
+/// A key that was given and has opened nothing, in one process: a store of somebody else's that is there, sealed, and
+/// takes no shares is looked at many times a second.
 #[tokio::test]
 async fn a_key_that_opens_nothing_is_not_asked_for_again_at_once() {
     let hooks = testkit::scratch_dir();
@@ -257,7 +257,7 @@ async fn a_try_is_durable_before_it_is_made() {
     // What lies on the disk while it is asked.
     let record = plan.state_dir().join("tries");
     let text = format!("#!/bin/sh\ncat {record:?} > {seen:?} 2>&1\nprintf %064d 7\n");
-    OsDisk.write_new(&path, text.as_bytes(), 0o700, None).unwrap();
+    testkit::lay_program(&path, &text, 0o700);
     plan.sources = vec![SourceSpec::Exec { path, env: [].into(), deadline: Duration::from_secs(10) }];
     let released = Arc::new(Mutex::new(None));
     let watch = Moment { disk: disk.clone(), at: Arc::clone(&released) };

@@ -59,6 +59,44 @@ async fn the_recovery_key_says_that_a_moved_disk_is_meant_to_be_there() {
     assert!(device.up_on("one").await.halted().is_some(), "it is the other machine's now");
 }
 
+/// The disk of a board that broke, in another: another machine id, and another TPM. One command with the recovery key,
+/// and the board starts by itself; the one that it came from is another machine then, be its TPM well again.
+#[tokio::test]
+async fn a_disk_moved_to_another_machine_and_another_tpm_takes_one_command() {
+    if testkit::is_skipped("swtpm") {
+        return;
+    }
+    let (first, mut second) = (testkit::Swtpm::start(), testkit::Swtpm::start());
+    let sources = |tpm: &testkit::Swtpm| vec![crate::testing::counted_tpm(&tpm.socket(), 2)];
+    first.extend(7, 0x77);
+    second.extend(7, 0x77);
+    let mut device = Device::new();
+    device.plan.recovery = Some(RecoverySpec::Terminal);
+    device.plan.sources = sources(&first);
+    device.up_on("one").await.shutdown().await;
+    let key = RecoveryKey::parse(&device.ears.key.lock().unwrap().take().unwrap()).unwrap();
+
+    device.plan.sources = sources(&second);
+    let mut running = device.up_on("two").await;
+    assert!(running.halted().is_some() && open(&running).is_empty());
+    let (_, change) = running.recover_and(&key, BY, true).await.unwrap();
+    let change = change.unwrap();
+    assert_eq!((&change.added, &change.removed, &change.told), (&vec![3], &vec![1], &vec![]));
+    assert!(change.moved[0].starts_with("slot 3 hangs on the TPM with storage key "), "{change:?}");
+    assert_eq!(open(&running), BOTH);
+    running.shutdown().await;
+
+    second.reboot();
+    second.extend(7, 0x77);
+    device.clock.reboot();
+    let running = device.up_on("two").await;
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "with nobody there");
+    running.shutdown().await;
+    device.plan.sources = sources(&first);
+    let running = device.up_on("one").await;
+    assert!(running.halted().is_some() && open(&running).is_empty(), "it has moved");
+}
+
 #[tokio::test]
 async fn a_machine_that_says_nothing_is_warned_of_and_one_that_may_be_any_is_taken() {
     let mut device = Device::new();

@@ -1,5 +1,6 @@
 //! Sources that are closed when the store is open: a real TPM 2.0 in software, and the order of it all.
 
+use std::sync::atomic::Ordering;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -7,6 +8,7 @@ use seal::{SlotKek, StoreId};
 use secret::{Kek, Secret};
 use testkit::{Swtpm, is_skipped};
 
+use super::bus::Bus;
 use super::*;
 use crate::driver::{KekKeeper, OnGuard, ReleaseGuard, Watch};
 use crate::plan::AfterClose;
@@ -56,8 +58,9 @@ impl KekKeeper for Beside {
     }
 
     fn forget(&self) -> io::Result<()> {
-        self.note("forgotten");
-        *self.kept.lock().unwrap() = None;
+        if self.kept.lock().unwrap().take().is_some() {
+            self.note("forgotten");
+        }
         Ok(())
     }
 }
@@ -65,13 +68,26 @@ impl KekKeeper for Beside {
 impl ReleaseGuard for Beside {
     fn start(&self, _limit: Duration) -> io::Result<Box<dyn OnGuard>> {
         self.note("on guard");
-        Ok(Box::new(self.clone()))
+        Ok(Box::new(AtPost { beside: self.clone(), dismissed: false }))
     }
 }
 
-impl OnGuard for Beside {
+struct AtPost {
+    beside: Beside,
+    dismissed: bool,
+}
+
+impl Drop for AtPost {
+    fn drop(&mut self) {
+        if !self.dismissed {
+            self.beside.note("closes");
+        }
+    }
+}
+
+impl OnGuard for AtPost {
     fn watch(&mut self) -> Watch {
-        let mut killed = self.killed.lock().unwrap();
+        let mut killed = self.beside.killed.lock().unwrap();
         match *killed {
             None => Watch::Stands,
             // The next one is left alone.
@@ -83,8 +99,24 @@ impl OnGuard for Beside {
         }
     }
 
-    fn dismiss(self: Box<Self>) {
-        self.note("dismissed");
+    fn begin(&mut self) -> io::Result<()> {
+        self.beside.note("begun");
+        Ok(())
+    }
+
+    fn rest(&mut self) -> io::Result<()> {
+        self.beside.note("rests");
+        Ok(())
+    }
+
+    fn dismiss(mut self: Box<Self>) {
+        self.dismissed = true;
+        self.beside.note("dismissed");
+    }
+
+    fn relieve(mut self: Box<Self>) {
+        self.dismissed = true;
+        self.beside.note("relieved");
     }
 }
 
@@ -118,7 +150,7 @@ async fn sources_are_closed_behind_a_guard_once_the_key_is_kept() {
     let (mut device, beside) = (device(&tpm, AfterClose::Keeper), Beside::default());
     let running = start(&mut device, &beside).await;
     assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
-    assert_eq!(beside.told(), ["on guard", "kept", "dismissed"]);
+    assert_eq!(beside.told(), ["on guard", "begun", "kept", "dismissed"]);
     let token = device.token("sensor");
     running.shutdown().await;
     assert_eq!(beside.told(), [""; 0], "a restart is no seal");
@@ -132,7 +164,7 @@ async fn sources_are_closed_behind_a_guard_once_the_key_is_kept() {
     drop(running);
     let running = start(&mut device, &beside).await;
     assert!(is_used_up(&running), "{:?}", running.halted());
-    assert_eq!(beside.told(), ["on guard"], "and it is not dismissed while the store is shut");
+    assert_eq!(beside.told(), ["on guard", "begun", "rests"], "and it is not dismissed while the store is shut");
 }
 
 #[tokio::test]
@@ -154,7 +186,8 @@ async fn what_a_keeper_has_that_opens_nothing_is_no_way_in_and_no_way_out() {
     running.shutdown().await;
 }
 
-/// Somebody ends the guard while the TPM is asked, and the store does not open: the TPM is closed all the same, by whoever is left.
+/// Somebody ends the guard while the TPM is asked, and the store does not open: the TPM is closed all the same, by
+/// whoever is left.
 #[tokio::test]
 async fn sources_are_closed_before_a_release_is_used_when_the_guard_is_gone() {
     if is_skipped("swtpm") {
@@ -198,13 +231,91 @@ async fn a_guard_that_was_ended_is_replaced_before_anything_is_released() {
     let here = std::mem::replace(&mut device.plan, elsewhere);
     beside.told();
     let mut running = start(&mut device, &beside).await;
-    assert_eq!((running.halted(), beside.told()), (None, vec!["on guard"]));
+    assert_eq!((running.halted(), beside.told()), (None, vec!["on guard", "begun", "rests"]));
+    // Its time stands still for as long as nothing was released: the device waits, however long.
+    device.clock.advance(Duration::from_secs(7));
+    running.tick().await;
+    assert_eq!(beside.told(), ["begun", "rests"]);
     *beside.killed.lock().unwrap() = Some(Killed::Before);
     running.adopt_sources(&here);
     device.clock.advance(Duration::from_secs(10));
     running.tick().await;
     assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
-    assert_eq!(beside.told(), ["on guard", "dismissed"]);
+    assert_eq!(beside.told(), ["on guard", "closes", "begun", "dismissed"]);
+}
+
+/// A device that waits for its TPM is ended and started again: nothing was released, and the boot has its releases
+/// still. Only an orderly end says so.
+#[tokio::test]
+async fn an_orderly_end_before_anything_was_released_costs_the_boot_nothing() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::StaySealed), Beside::default());
+    start(&mut device, &beside).await.shutdown().await;
+    tpm.reboot();
+    tpm.extend(7, 0x77);
+    let here = device.plan.sources.clone();
+    device.plan.sources = vec![crate::testing::counted_tpm(Path::new("/nonexistent/sock"), 8)];
+    beside.told();
+    for (orderly, last) in [(true, "relieved"), (false, "closes")] {
+        let running = start(&mut device, &beside).await;
+        assert_eq!((running.halted(), beside.told()), (None, vec!["on guard", "begun", "rests"]));
+        if orderly {
+            running.shutdown().await
+        } else {
+            drop(running)
+        }
+        assert_eq!(beside.told(), [last]);
+        device.clock.advance(Duration::from_secs(60));
+    }
+    device.plan.sources = here;
+    let running = start(&mut device, &beside).await;
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()));
+    running.shutdown().await;
+    assert_eq!(beside.told(), ["on guard", "begun", "dismissed"], "the sources are closed already");
+}
+
+/// The answer to what may have been a release is lost: nobody knows, so it counts as one.
+#[tokio::test]
+async fn an_orderly_end_after_a_command_that_may_have_released_closes_the_sources() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::StaySealed), Beside::default());
+    start(&mut device, &beside).await.shutdown().await;
+    for (lost, last) in [(UNSEAL, "closes"), (LOAD, "relieved")] {
+        tpm.reboot();
+        tpm.extend(7, 0x77);
+        let bus = Bus::losing_the_answer_to(&tpm, lost);
+        device.plan.sources = vec![crate::testing::counted_tpm(&bus.socket(), 8)];
+        beside.told();
+        let running = start(&mut device, &beside).await;
+        assert_eq!((running.halted(), beside.told()), (None, vec!["on guard", "begun", "rests"]), "it may pass");
+        running.shutdown().await;
+        assert_eq!(beside.told(), [last], "{lost:#x}");
+        device.clock.advance(Duration::from_secs(3600));
+    }
+}
+
+#[tokio::test]
+async fn with_nobody_to_stand_guard_nothing_is_released() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::StaySealed), Beside::default());
+    let running = device.up().await;
+    let halt = running.halted().map(ToString::to_string).unwrap_or_default();
+    assert!(halt.contains("nobody is there to stand guard"), "{:?}", running.state());
+    running.shutdown().await;
+    let running = start(&mut device, &beside).await;
+    assert_eq!(open(&running), BOTH);
 }
 
 #[tokio::test]
@@ -227,4 +338,88 @@ async fn a_device_that_is_to_restart_does_so_where_that_helps_and_not_at_once() 
     device.plan.release.after_close = Some(AfterClose::StaySealed);
     let running = start(&mut device, &beside).await;
     assert!(is_used_up(&running) && !running.restart_is_due());
+}
+
+/// TPM2_Load and TPM2_Unseal (TPM 2.0 part 2, 6.5.2).
+const LOAD: u32 = 0x157;
+const UNSEAL: u32 = 0x15e;
+
+#[tokio::test]
+async fn what_could_not_be_closed_is_told_guarded_and_tried_again() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let bus = Bus::refusing_to_close(&tpm);
+    let (mut device, beside) = (device(&tpm, AfterClose::StaySealed), Beside::default());
+    device.plan.sources = vec![crate::testing::counted_tpm(&bus.socket(), 8)];
+    let mut running = start(&mut device, &beside).await;
+    assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "it serves all the same");
+    let open_still = |n: &Note| matches!(n, Note::Alarm(t) if t.starts_with("the key sources are not closed"));
+    // Once only: what a connection that was cut leaves behind is in the TPM's way, without a resource manager.
+    device.clock.advance(Duration::from_secs(6));
+    running.tick().await;
+    assert_eq!((device.ears.heard(open_still), beside.told()), (1, vec!["on guard", "begun"]), "the guard stays");
+    bus.cuts.store(false, Ordering::SeqCst);
+    device.clock.advance(Duration::from_secs(11));
+    running.tick().await;
+    assert_eq!(beside.told(), ["dismissed"]);
+    running.shutdown().await;
+    let running = start(&mut device, &beside).await;
+    assert!(is_used_up(&running), "{:?}", running.halted());
+}
+
+/// An update has changed what is measured. Who recovers and makes the slot anew has it tried before the TPM is closed:
+/// so the old one, which opens for the old image, goes, and the root key with it.
+#[tokio::test]
+async fn a_recovery_that_reseals_ends_the_slot_of_the_old_image_and_then_closes() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let mut tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::Keeper), Beside::default());
+    device.plan.recovery = Some(RecoverySpec::Terminal);
+    let running = start(&mut device, &beside).await;
+    let key = RecoveryKey::parse(&device.ears.key.lock().unwrap().take().unwrap()).unwrap();
+    running.shutdown().await;
+    *beside.kept.lock().unwrap() = None;
+    tpm.reboot();
+    tpm.extend(7, 0x78);
+    let mut running = start(&mut device, &beside).await;
+    assert!(running.halted().is_some() && !is_used_up(&running), "{:?}", running.halted());
+    beside.told();
+    let (_, change) = running.recover_and(&key, api::PeerAddress::Unix { uid: 0, pid: 77 }, true).await.unwrap();
+    let change = change.unwrap();
+    assert_eq!((change.added, change.removed, change.kept, change.told), (vec![3], vec![1], vec![], vec![]));
+    assert_eq!(beside.told(), ["begun", "dismissed"], "the key of a slot that is spent is kept by nobody");
+    running.shutdown().await;
+    let running = start(&mut device, &beside).await;
+    assert!(is_used_up(&running), "closed behind it: {:?}", running.halted());
+}
+
+#[tokio::test]
+async fn what_was_kept_under_a_plan_of_before_is_forgotten() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::Keeper), Beside::default());
+    start(&mut device, &beside).await.shutdown().await;
+    assert!(beside.kept.lock().unwrap().is_some());
+    device.plan.release.after_close = Some(AfterClose::StaySealed);
+    let running = start(&mut device, &beside).await;
+    assert!(is_used_up(&running) && beside.kept.lock().unwrap().is_none(), "{:?}", running.halted());
+}
+
+/// Whoever seals means it, whatever the plan says of a keeper.
+#[tokio::test]
+async fn a_seal_has_the_keeper_forget_whatever_the_plan_says() {
+    let (mut device, beside) = (Device::new(), Beside::default());
+    let mut running = start(&mut device, &beside).await;
+    *beside.kept.lock().unwrap() = Some(([7; 16], seal::SlotId(1), [1; 32]));
+    running.seal().await;
+    assert!(beside.kept.lock().unwrap().is_none());
 }

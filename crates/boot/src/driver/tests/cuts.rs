@@ -1,5 +1,5 @@
-//! The boot's crash model: a device is ended after each recorded event, of slot files, SQLite and token files alike, once by a
-//! power cut and once by a kill; it starts again, and must come to the same end.
+//! The boot's crash model: a device is ended after each recorded event, of slot files, SQLite and token files alike,
+//! once by a power cut and once by a kill; it starts again, and must come to the same end.
 //!
 //! ```text
 //! always      gates open, the CA and passwords that an open gate has shown, every write that was acknowledged, nothing left over
@@ -74,8 +74,8 @@ async fn an_end_at_any_moment_of_healing_slots_leaves_a_copy_that_opens() {
     story.every_end().await.unwrap();
 }
 
-/// Token files are removed and damaged, once while edgekeep is away and once under its eyes: gates shut, and what is lost is
-/// issued anew.
+/// Token files are removed and damaged, once while edgekeep is away and once under its eyes: gates shut, and what is
+/// lost is issued anew.
 #[tokio::test]
 async fn an_end_at_any_moment_of_healing_tokens_leaves_live_ones() {
     let mut story = Story::of_a_device().await;
@@ -90,7 +90,8 @@ async fn an_end_at_any_moment_of_healing_tokens_leaves_live_ones() {
     story.every_end().await.unwrap();
 }
 
-/// The store is put back from a copy of the same boot, so it is behind what was delivered: no file's token is known to it.
+/// The store is put back from a copy of the same boot, so it is behind what was delivered: no file's token is known to
+/// it.
 #[tokio::test]
 async fn an_end_at_any_moment_behind_the_receipts_issues_what_the_store_does_not_know() {
     let mut story = Story::of_a_device().await;

@@ -34,37 +34,32 @@ async fn every_end(command: fn(&dyn Disk, &Plan) -> Result<(), DestroyError>) ->
     command(&disk, &plan).unwrap();
 
     let mut found = Found::default();
-    for at in begun..=disk.events() {
-        for (kill, image) in ends(&disk, at) {
-            let when = format!("kill {kill}, event {at} of {begun}..={}", disk.events());
-            disk.restore(&image);
-            if !kill {
-                OsDisk.remove_tree(&plan.run_dir).unwrap();
+    for end in ends(&disk, begun..=disk.events()) {
+        let when = format!("{end} of {begun}..={}", disk.events());
+        end.restore(&disk, &plan);
+        let again = |seed| {
+            let (plan, env) = start(seed + end.at as u64);
+            up(plan, unrecorded(env), Box::new(Quiet))
+        };
+        let mut running = again(1000).await.unwrap();
+        match running.halted() {
+            Some(Halt::Destroying) => {
+                found.between += 1;
+                running.shutdown().await;
+                command(&OsDisk, &plan).unwrap();
+                running = again(2000).await.unwrap();
             }
-            let again = |seed| {
-                let (plan, env) = start(seed + at as u64);
-                up(plan, Environment { disk: Arc::new(OsDisk), vfs: None, ..env }, Box::new(Quiet))
-            };
-            let mut running = again(1000).await.unwrap();
-            match running.halted() {
-                Some(Halt::Destroying) => {
-                    found.between += 1;
-                    running.shutdown().await;
-                    command(&OsDisk, &plan).unwrap();
-                    running = again(2000).await.unwrap();
-                }
-                // What was begun is noted before anything is touched, and until all is done.
-                None if running.ca().is_some_and(|now| now.der() == ca) => {
-                    found.before += 1;
-                    assert_eq!(open(&running), BOTH, "{when}: whole, with nothing destroyed");
-                    continue;
-                }
-                None => found.nothing += 1,
-                Some(halt) => panic!("{when}: {halt}"),
+            // What was begun is noted before anything is touched, and until all is done.
+            None if running.ca().is_some_and(|now| now.der() == ca) => {
+                found.before += 1;
+                assert_eq!(open(&running), BOTH, "{when}: whole, with nothing destroyed");
+                continue;
             }
-            assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
-            assert_ne!(running.ca().unwrap().der(), ca, "{when}: another device");
+            None => found.nothing += 1,
+            Some(halt) => panic!("{when}: {halt}"),
         }
+        assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
+        assert_ne!(running.ca().unwrap().der(), ca, "{when}: another device");
     }
     assert!(disk.events() - begun > 20, "{found:?}");
     found

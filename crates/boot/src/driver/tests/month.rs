@@ -1,5 +1,5 @@
-//! Thirty days of a device with twenty services, by a clock that is held: no service that runs holds a dead token, whatever
-//! becomes of edgekeep meanwhile.
+//! Thirty days of a device with twenty services, by a clock that is held: no service that runs holds a dead token,
+//! whatever becomes of edgekeep meanwhile.
 
 use api::Ttl;
 

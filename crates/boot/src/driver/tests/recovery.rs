@@ -54,7 +54,7 @@ async fn a_recovery_key_is_spent_by_its_use_and_the_source_still_opens() {
         running.confirm_recovery(&key(&used), ROOT).await.unwrap_err();
         running.seal().await;
         let halt = running.recover(&key(&used), ROOT).await.unwrap_err();
-        assert!(halt.to_string().contains("was made with other key material"), "{halt}");
+        assert!(halt.to_string().contains("is not the recovery key of this store"), "{halt}");
         assert!(open(&running).is_empty());
         running.recover(&key(&new), ROOT).await.unwrap();
         assert_eq!(open(&running), BOTH);
@@ -189,8 +189,8 @@ async fn the_audit_has_who_used_the_recovery_key_and_what_came_of_it() {
     assert!(last > 0 && last <= sequence, "{last}");
 }
 
-/// The key lies in a file on a stick, a file system of its own. The device is ended after every event of the key's use: its
-/// source opens it afterwards, and so does the key in the file; once that is the new one, the old one does not.
+/// The key lies in a file on a stick, a file system of its own. The device is ended after every event of the key's use:
+/// its source opens it afterwards, and so does the key in the file; once that is the new one, the old one does not.
 #[tokio::test]
 async fn an_end_while_the_recovery_file_is_replaced_leaves_the_key_in_it_good() {
     let disk = testkit::CrashDisk::new();
@@ -213,39 +213,43 @@ async fn an_end_while_the_recovery_file_is_replaced_leaves_the_key_in_it_good() 
     let new = text();
 
     let mut found = [0, 0];
-    for at in begun..=disk.events() {
-        let (unsynced, names) = (testkit::Unsynced::ALL[at % 4], testkit::NameRule::ALL[at / 4 % 2]);
-        let cut = disk.image(&testkit::Cut { at, unsynced, names, seed: at as u64 });
-        for (power, image) in [(true, cut), (false, disk.killed(at))] {
-            let when = format!("{} after event {at}, {unsynced:?}, {names:?}", if power { "cut" } else { "killed" });
-            disk.restore(&image);
-            let clock = Arc::new(FakeClock::clone(&clock));
-            if power {
-                OsDisk.remove_tree(&plan.run_dir).unwrap();
-                clock.reboot();
-            }
-            // Not recorded, so the stick is no file system of its own here: a key opens, and is not replaced again.
-            let (_, env) = start(8);
-            let env = Environment { clock, disk: Arc::new(OsDisk), vfs: None, ..env };
-            let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
-            assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
-            let there = text();
-            assert!(there == old || there == new, "{when}: half a key");
-            running.seal().await;
-            if there == new {
-                assert!(running.recover(&key(&old), ROOT).await.is_err(), "{when}: the used key opens it still");
-            }
-            let opened = running.recover(&key(&there), ROOT).await;
-            assert!(opened.is_ok(), "{when}: the key in the file opens nothing: {opened:?}");
-            assert_eq!(open(&running), BOTH, "{when}");
-            found[usize::from(there == new)] += 1;
+    for end in ends(&disk, begun..=disk.events()) {
+        let when = end.to_string();
+        end.restore(&disk, &plan);
+        let clock = Arc::new(FakeClock::clone(&clock));
+        if end.by == By::PowerCut {
+            clock.reboot();
         }
+        // Not recorded, so the stick is no file system of its own here: a key opens, and is not replaced again.
+        let (_, env) = start(8);
+        let env = Environment { clock, ..unrecorded(env) };
+        let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+        assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
+        let there = text();
+        assert!(there == old || there == new, "{when}: half a key");
+        running.seal().await;
+        if there == new {
+            assert!(running.recover(&key(&old), ROOT).await.is_err(), "{when}: the used key opens it still");
+        }
+        let opened = running.recover(&key(&there), ROOT).await;
+        assert!(opened.is_ok(), "{when}: the key in the file opens nothing: {opened:?}");
+        assert_eq!(open(&running), BOTH, "{when}");
+        found[usize::from(there == new)] += 1;
     }
     assert!(found.iter().all(|n| *n > 3), "ends on both sides of the change were played: {found:?}");
 }
 
-/// Power is cut after every event of a use of the recovery key whose successor goes to `recovery.age`. Whatever the moment, the
-/// device's own source opens it afterwards, one of the two keys does, and the blob holds the one that does.
+/// The device on a disk that a cut has left, in the kernel's next boot.
+fn next_boot(disk: &testkit::CrashDisk) -> (Plan, Environment) {
+    OsDisk.remove_tree(&disk.path("run")).unwrap();
+    let clock = Arc::new(FakeClock::at(0));
+    clock.reboot();
+    recorded(disk, &clock, 8)
+}
+
+/// Power is cut after every event of a use of the recovery key whose successor goes to `recovery.age`. Whatever the
+/// moment, the device's own source opens it afterwards, its slots can be changed, one of the two keys opens it, and the
+/// blob holds the one that does; what the used one opens in an older copy is the root key no more.
 #[tokio::test]
 async fn a_power_cut_while_the_recovery_key_is_replaced_leaves_one_that_opens() {
     let first = testkit::CrashDisk::new();
@@ -256,33 +260,38 @@ async fn a_power_cut_while_the_recovery_key_is_replaced_leaves_one_that_opens() 
     up(plan.clone(), env, Box::new(ears.clone())).await.unwrap().shutdown().await;
     let old = ears.key.lock().unwrap().take().unwrap();
     let (_, env) = recorded(&first, &clock, 7);
-    plan.recovery = Some(RecoverySpec::Age(vec![RECIPIENT.into()]));
+    plan.recovery = Some(RecoverySpec::Age(seal::AgeRecipients::parse([RECIPIENT]).unwrap()));
     let mut running = up(plan, env, Box::new(Quiet)).await.unwrap();
     running.seal().await;
     let begun = first.events();
+    let before = seal::SlotFiles::new(&OsDisk, running.plan().state_dir()).read().unwrap().set;
     let rotation = running.recover(&key(&old), ROOT).await.unwrap();
     assert!(matches!(rotation, Rotation::Replaced(_)), "{rotation:?}");
     drop(running);
+    let once = before.unlock(seal::SourceKind::Recovery, key(&old).ikm().unwrap()).unwrap();
 
     let mut spent = [0, 0];
-    for at in begun..=first.events() {
-        let unsynced = testkit::Unsynced::ALL[at % 4];
-        let names = testkit::NameRule::ALL[at / 4 % 2];
-        let when = format!("cut after event {at}, {unsynced:?}, {names:?}");
-        let image = first.image(&testkit::Cut { at, unsynced, names, seed: at as u64 });
-        let second = testkit::CrashDisk::holding(&image);
-        OsDisk.remove_tree(&second.path("run")).unwrap();
-        let clock = Arc::new(FakeClock::at(0));
-        clock.reboot();
-        let (mut plan, env) = recorded(&second, &clock, 8);
-        plan.recovery = Some(RecoverySpec::Age(vec![RECIPIENT.into()]));
-        let mut running = up(plan.clone(), env, Box::new(Quiet)).await.unwrap();
+    for cut in cuts(&first, begun..=first.events()) {
+        let when = cut.to_string();
+        let second = testkit::CrashDisk::holding(&cut.image);
+        let (mut plan, env) = next_boot(&second);
+        plan.recovery = Some(RecoverySpec::Age(seal::AgeRecipients::parse([RECIPIENT]).unwrap()));
+        let mut running = up(plan.clone(), env.clone(), Box::new(Quiet)).await.unwrap();
         assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
         let blob = plan.state_dir().join("recovery.age");
         let replaced = OsDisk.meta(&blob).unwrap().is_some();
         let waiting = |n: &String| n.contains("recovery.age.");
         assert!(!OsDisk.list(&plan.state_dir()).unwrap().iter().any(waiting), "{when}: nothing waits any more");
+        plan.sources.push(crate::plan::SourceSpec::Software { file: plan.data_dir.join("second.key") });
+        running.adopt_sources(&plan);
+        let change = running.add_slots(None, ROOT).await.unwrap_or_else(|e| panic!("{when}: {e}"));
+        assert_eq!(change.added.len(), 1, "{when}");
         running.seal().await;
+        if replaced {
+            let config = keys::store_config(&env, &plan.state_dir());
+            let refused = store::Store::open(&config, &once.root, once.header().store.0).err();
+            assert!(matches!(refused, Some(store::OpenError::WrongRoot)), "{when}: {refused:?}");
+        }
         let outcome = running.recover(&key(&old), ROOT).await;
         assert_eq!(outcome.is_err(), replaced, "{when}: the blob is there, so the old key is spent");
         spent[usize::from(replaced)] += 1;
@@ -306,21 +315,67 @@ async fn a_power_cut_at_a_confirmation_leaves_exactly_one_key() {
     let begun = first.events();
     running.confirm_recovery(&key(&old), ROOT).await.unwrap();
     drop(running);
-    for at in begun..=first.events() {
-        let (unsynced, names) = (testkit::Unsynced::ALL[at % 4], testkit::NameRule::ALL[at / 4 % 2]);
-        let image = first.image(&testkit::Cut { at, unsynced, names, seed: at as u64 });
-        let second = testkit::CrashDisk::holding(&image);
-        OsDisk.remove_tree(&second.path("run")).unwrap();
-        let clock = Arc::new(FakeClock::at(0));
-        clock.reboot();
-        let (mut plan, env) = recorded(&second, &clock, 8);
+    let mut too_early = 0;
+    for cut in cuts(&first, begun..=first.events()) {
+        let second = testkit::CrashDisk::holding(&cut.image);
+        let (mut plan, env) = next_boot(&second);
         plan.recovery = Some(RecoverySpec::Terminal);
         // Opened by the key alone: the source is not asked.
         OsDisk.remove_file(&plan.data_dir.join("software.key")).unwrap();
         let mut running = up(plan, env, Box::new(Quiet)).await.unwrap();
-        let by_new = running.recover(&key(&new), ROOT).await.is_ok();
+        let by_new = running.recover(&key(&new), ROOT).await;
+        if let Err(halt) = &by_new {
+            too_early += usize::from(halt.to_string().contains("was cut short before this key was in force"));
+        }
+        let by_new = by_new.is_ok();
         running.seal().await;
         let by_old = running.recover(&key(&old), ROOT).await.is_ok();
-        assert!(by_new != by_old, "cut after event {at}, {unsynced:?}, {names:?}: new {by_new}, old {by_old}");
+        assert!(by_new != by_old, "{cut}: new {by_new}, old {by_old}");
     }
+    assert!(too_early > 0, "cuts between the slots and the store were played");
+}
+
+#[tokio::test]
+async fn a_wrong_recovery_key_leaves_a_device_that_waits_for_its_source_as_it_was() {
+    let mut device = Device::new();
+    let (running, text) = device.made_with_a_key().await;
+    running.shutdown().await;
+    let source = device.plan.data_dir.join("software.key");
+    let away = source.with_extension("away");
+    OsDisk.rename(&source, &away, false).unwrap();
+    let mut running = device.up().await;
+    let stranger = RecoveryKey::generate(&SeededEntropy::new(99));
+    for _ in 0..2 {
+        let halt = running.recover(&stranger, ROOT).await.unwrap_err();
+        assert!(halt.to_string().contains("is not the recovery key of this store"), "{halt}");
+        assert!(matches!(running.state(), State::Releasing(_)), "{:?}", running.state());
+    }
+    OsDisk.rename(&away, &source, false).unwrap();
+    device.clock.advance(Duration::from_secs(60));
+    running.tick().await;
+    assert_eq!(open(&running), BOTH, "with nobody there");
+    running.seal().await;
+    running.recover(&stranger, ROOT).await.unwrap_err();
+    assert!(matches!(running.state(), State::Sealed), "{:?}", running.state());
+    running.recover(&key(&text), ROOT).await.unwrap();
+    assert_eq!(open(&running), BOTH);
+}
+
+/// A newer slot copy beside an older one is no sign by itself: the store says whether the new key came too early.
+#[tokio::test]
+async fn a_store_that_is_damaged_is_told_so_to_whoever_has_the_newest_recovery_key() {
+    let mut device = Device::new();
+    let (mut running, first) = device.made_with_a_key().await;
+    running.seal().await;
+    let new = offered(running.recover(&key(&first), ROOT).await.unwrap());
+    let before = OsDisk.read(&device.state("slots.b"), 100_000).unwrap().to_vec();
+    running.confirm_recovery(&key(&first), ROOT).await.unwrap();
+    running.shutdown().await;
+    OsDisk.replace(&device.state("slots.b"), &before, 0o600, None).unwrap();
+    OsDisk.replace(&device.state("store.db"), b"junk", 0o600, None).unwrap();
+    OsDisk.remove_file(&device.plan.data_dir.join("software.key")).unwrap();
+    let mut running = device.up().await;
+    let halt = running.recover(&key(&new), ROOT).await.unwrap_err();
+    assert!(!halt.to_string().contains("before this key was in force"), "{halt}");
+    assert!(!halt.hint().contains("take the key that it was to replace"), "{}", halt.hint());
 }

@@ -175,7 +175,7 @@ async fn a_slot_is_made_anew_and_the_old_one_goes_when_the_new_one_has_opened() 
     let mut device = Device::with_keys(&[]);
     let hooks = testkit::scratch_dir();
     let hook = hooks.path().join("hook");
-    let put = |text: &str| OsDisk.replace(&hook, text.as_bytes(), 0o700, None).unwrap();
+    let put = |text: &str| testkit::lay_program(&hook, text, 0o700);
     put("#!/bin/sh\nprintf %064d 7\n");
     device.plan.sources =
         vec![SourceSpec::Exec { path: hook.clone(), env: [].into(), deadline: Duration::from_secs(10) }];
@@ -255,8 +255,9 @@ impl Clear {
     }
 }
 
-/// Power is cut after every event of a slot that comes, of one that goes, and of a source that is changed for another. Whatever the
-/// moment: the source that stays opens the store alone, the recovery key does, and what has come opens once it was told.
+/// Power is cut after every event of a slot that comes, of one that goes, and of a source that is changed for another.
+/// Whatever the moment: the source that stays opens the store alone, the recovery key does, and what has come opens
+/// once it was told.
 #[tokio::test]
 async fn a_power_cut_at_any_step_of_a_change_leaves_slots_that_open() {
     let disk = testkit::CrashDisk::new();
@@ -285,46 +286,41 @@ async fn a_power_cut_at_any_step_of_a_change_leaves_slots_that_open() {
     clear.assert_never_written(&disk);
 
     let mut stepped_back = 0;
-    for at in begun..=disk.events() {
-        for kill in [false, true] {
-            let (unsynced, names) = (testkit::Unsynced::ALL[at % 4], testkit::NameRule::ALL[at / 4 % 2]);
-            let image =
-                if kill { disk.killed(at) } else { disk.image(&testkit::Cut { at, unsynced, names, seed: at as u64 }) };
-            let when = format!("kill {kill}, event {at} of {begun}, {added}, {removed}; {unsynced:?}, {names:?}");
-            disk.restore(&image);
-            OsDisk.remove_tree(&plan.run_dir).unwrap();
-            let by = |names: &[&str]| {
-                let (mut plan, env) = start(&disk, 1000 + at as u64);
-                plan.sources = files_of(&plan, names);
-                (plan, Environment { disk: Arc::new(OsDisk), vfs: None, ..env })
-            };
-            let ears = Ears::default();
-            let (plan, env) = by(&["two.key"]);
-            let mut running = up(plan.clone(), env, Box::new(ears.clone())).await.unwrap();
-            assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
-            stepped_back += ears.heard(|n| matches!(n, Note::Warning(t) if t.contains("slots of before are in force")));
-            let (a, b) = (plan.state_dir().join("slots.a"), plan.state_dir().join("slots.b"));
-            assert_eq!(OsDisk.read(&a, 10_000).unwrap(), OsDisk.read(&b, 10_000).unwrap(), "{when}: healed");
-            let there = ids(&plan);
-            for (name, slot) in [("one.key", 1), ("three.key", 4)] {
-                running.shutdown().await;
-                let (one, env) = by(&[name]);
-                running = up(one, env, Box::new(Quiet)).await.unwrap();
-                let opened = open(&running) == BOTH;
-                assert_eq!(opened, there.contains(&slot), "{when}: {name}");
-            }
-            assert!(at < added || there.contains(&4), "{when}: a slot that was told is there");
-            assert!(at < removed || !there.contains(&1), "{when}: a slot that was told to be gone is gone");
-            if at % 5 == 0 {
-                running.shutdown().await;
-                let (plan, env) = by(&["two.key"]);
-                running = up(plan, env, Box::new(Quiet)).await.unwrap();
-                running.seal().await;
-                running.recover(&key, ROOT).await.unwrap_or_else(|e| panic!("{when}: {e}"));
-                assert_eq!(open(&running), BOTH, "{when}");
-            }
-            drop(running);
+    for end in ends(&disk, begun..=disk.events()) {
+        let (at, when) = (end.at, format!("{end} of {begun}, {added}, {removed}"));
+        disk.restore(&end.image);
+        OsDisk.remove_tree(&plan.run_dir).unwrap();
+        let by = |names: &[&str]| {
+            let (mut plan, env) = start(&disk, 1000 + at as u64);
+            plan.sources = files_of(&plan, names);
+            (plan, unrecorded(env))
+        };
+        let ears = Ears::default();
+        let (plan, env) = by(&["two.key"]);
+        let mut running = up(plan.clone(), env, Box::new(ears.clone())).await.unwrap();
+        assert_eq!((running.halted(), open(&running)), (None, BOTH.map(String::from).to_vec()), "{when}");
+        stepped_back += ears.heard(|n| matches!(n, Note::Warning(t) if t.contains("slots of before are in force")));
+        let (a, b) = (plan.state_dir().join("slots.a"), plan.state_dir().join("slots.b"));
+        assert_eq!(OsDisk.read(&a, 10_000).unwrap(), OsDisk.read(&b, 10_000).unwrap(), "{when}: healed");
+        let there = ids(&plan);
+        for (name, slot) in [("one.key", 1), ("three.key", 4)] {
+            running.shutdown().await;
+            let (one, env) = by(&[name]);
+            running = up(one, env, Box::new(Quiet)).await.unwrap();
+            let opened = open(&running) == BOTH;
+            assert_eq!(opened, there.contains(&slot), "{when}: {name}");
         }
+        assert!(at < added || there.contains(&4), "{when}: a slot that was told is there");
+        assert!(at < removed || !there.contains(&1), "{when}: a slot that was told to be gone is gone");
+        if at % 5 == 0 {
+            running.shutdown().await;
+            let (plan, env) = by(&["two.key"]);
+            running = up(plan, env, Box::new(Quiet)).await.unwrap();
+            running.seal().await;
+            running.recover(&key, ROOT).await.unwrap_or_else(|e| panic!("{when}: {e}"));
+            assert_eq!(open(&running), BOTH, "{when}");
+        }
+        drop(running);
     }
     assert!(stepped_back > 2, "cuts between slots.a and the store's commit were played: {stepped_back}");
 }

@@ -1,7 +1,5 @@
 //! Several key sources: each opens the store alone, and what one of them says is told whoever opens it.
 
-use std::os::unix::fs::PermissionsExt;
-
 use seal::{NewSlot, SealMode, SetHeader, SlotFiles, SlotId, SlotPublic, SlotSet, SourceKind, StoreId};
 
 use super::*;
@@ -111,8 +109,7 @@ async fn a_slot_whose_source_is_not_configured_is_left_alone_and_opens_when_it_i
 pub(super) fn hook(dir: &Path) -> (SourceSpec, impl Fn() -> usize + use<>, impl Fn(bool) + use<>) {
     let (path, runs, broken) = (dir.join("hook"), dir.join("runs"), dir.join("broken"));
     let text = format!("#!/bin/sh\necho run >> {runs:?}\n[ -e {broken:?} ] && echo junk && exit\nprintf %064d 7\n");
-    OsDisk.write_new(&path, text.as_bytes(), 0o700, None).unwrap();
-    std::fs::set_permissions(&path, PermissionsExt::from_mode(0o700)).unwrap();
+    testkit::lay_program(&path, &text, 0o700);
     let spec = SourceSpec::Exec { path, env: [].into(), deadline: Duration::from_secs(10) };
     let count = move || OsDisk.read(&runs, 10_000).map_or(0, |text| text.iter().filter(|b| **b == b'\n').count());
     let set = move |on: bool| {
@@ -152,8 +149,8 @@ async fn a_source_that_refuses_is_not_asked_again_while_another_is_waited_for() 
     assert_eq!(runs() - before, 2);
 }
 
-/// A TPM is asked after everything that counts nothing, wherever it stands in the plan; a slot that another device of its kind
-/// has made comes last of all.
+/// A TPM is asked after everything that counts nothing, wherever it stands in the plan; a slot that another device of
+/// its kind has made comes last of all.
 #[tokio::test]
 async fn sources_that_count_their_releases_are_asked_last() {
     let mut device = Device::with_two_keys();
@@ -190,4 +187,31 @@ async fn sources_that_count_their_releases_are_asked_last() {
     // The TPM's slot without a limit, both files with the slots of their own, and then the one that is counted.
     assert_eq!(order, [(0, 2), (1, 4), (2, 3), (0, 1)]);
     assert_eq!(set.slots()[0].id(), SlotId(1));
+}
+
+/// Two of a TPM that counts, a hook and a file. The file is away, so that the TPM gives its part.
+#[tokio::test]
+async fn a_test_spends_no_release_of_a_combination_that_may_count() {
+    if testkit::is_skipped("swtpm") {
+        return;
+    }
+    let (mut tpm, hooks) = (testkit::Swtpm::start(), testkit::scratch_dir());
+    super::predict::boot(&mut tpm, 0xbb);
+    let (exec, ..) = hook(hooks.path());
+    let mut device = Device::new();
+    let parts = vec![super::predict::source(&tpm, Some(2)), exec, device.key("one.key")];
+    device.plan.sources = vec![SourceSpec::Combined { threshold: Some(2), parts }];
+    device.up().await.shutdown().await;
+    device.hide("one.key");
+    let last = "the source gives nothing more in this boot";
+    let is_last = |device: &Device| device.ears.heard(|n| matches!(n, Note::Warning(t) if t.starts_with(last)));
+    let mut running = device.up().await;
+    assert_eq!((open(&running), is_last(&device)), (BOTH.map(String::from).to_vec(), 0), "{:?}", running.halted());
+    for _ in 0..2 {
+        let tests = running.test_slots(None, api::PeerAddress::Internal).await.unwrap();
+        assert_eq!(tests[0].verdict, crate::driver::Verdict::NotAsked, "{}", tests[0].told);
+    }
+    running.shutdown().await;
+    let running = device.up().await;
+    assert_eq!((open(&running), is_last(&device)), (BOTH.map(String::from).to_vec(), 1), "{:?}", running.halted());
 }

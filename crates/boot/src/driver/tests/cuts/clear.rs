@@ -29,8 +29,8 @@ impl Secrets {
         }
     }
 
-    /// Looks for each, as it is, in hexadecimal and in base64, in all that was ever written below the data directory. The
-    /// key file of the software source is a key in clear: that is what it is.
+    /// Looks for each, as it is, in hexadecimal and in base64, in all that was ever written below the data directory.
+    /// The key file of the software source is a key in clear: that is what it is.
     pub(super) fn assert_never_written(&self, story: &Story) {
         let mut windows = HashSet::new();
         for (_, secret) in &self.0 {

@@ -6,23 +6,15 @@ use std::sync::OnceLock;
 
 use seal::{SlotFiles, Unlocked};
 use store::{Store, StorePath};
-use testkit::{CrashDisk, Cut, Fault, Image, NameRule, Unsynced};
+use testkit::{CrashDisk, Fault, Image};
 use tokio::sync::watch;
 
+use super::super::ends::End;
 use super::super::*;
 use crate::driver::{claim, keys, source};
 use crate::gate::{Board, Evidence, GateState};
 use crate::plan::GateName;
 use crate::provision::Receipts;
-
-/// How a story ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum End {
-    /// What was not synced is lost in part, what lay in memory whole, and the kernel's next boot is another.
-    PowerCut,
-    /// The process dies and the kernel goes on: all that was written is there, and the boot is the same.
-    Kill,
-}
 
 /// What was done to a device, event by event, and what somebody could see of it at each.
 pub(super) struct Story {
@@ -171,38 +163,34 @@ impl Story {
     pub(super) async fn ends(&self, events: RangeInclusive<usize>) -> Result<Played, String> {
         let mut played = Played::default();
         let mut seen = BTreeSet::new();
-        for at in events {
-            // One way of losing what was not synced at each moment, all of them in turn.
-            let (unsynced, names) = (Unsynced::ALL[at % 4], NameRule::ALL[at / 4 % 2]);
-            let cut = self.disk.image(&Cut { at, unsynced, names, seed: at as u64 });
-            played.bare += usize::from(!cut.has("device/data"));
-            for (end, image) in [(End::PowerCut, cut), (End::Kill, self.disk.killed(at))] {
-                // Before there is a device, a kill is a cut that has lost nothing; some of them are enough.
-                if end == End::Kill && !image.has("device/data") && at % 4 != 0 {
-                    continue;
-                }
-                // A sync changes nothing that a kill leaves, so the same image comes again; it is played once.
-                if !seen.insert((end == End::Kill, self.told_by(at), digest(&image))) {
-                    continue;
-                }
-                let outcome = self.starts_again(at, end, &image).await;
-                outcome.map_err(|e| format!("{end:?} after event {at} ({unsynced:?}, {names:?}): {e}"))?;
-                *(if end == End::Kill { &mut played.kills } else { &mut played.cuts }) += 1;
+        for end in ends(&self.disk, events) {
+            let bare = !end.image.has("device/data");
+            played.bare += usize::from(bare && end.by == By::PowerCut);
+            // Before there is a device, a kill is a cut that has lost nothing; some of them are enough.
+            if bare && end.is_spare() {
+                continue;
             }
+            // A sync changes nothing that a kill leaves, so the same image comes again; it is played once.
+            if !seen.insert((end.by == By::Kill, self.told_by(end.at), digest(&end.image))) {
+                continue;
+            }
+            self.starts_again(&end).await.map_err(|e| format!("{end}: {e}"))?;
+            *(if end.by == By::Kill { &mut played.kills } else { &mut played.cuts }) += 1;
         }
         Ok(played)
     }
 
-    async fn starts_again(&self, at: usize, end: End, image: &Image) -> Result<(), String> {
-        if let (End::PowerCut, GateState::Open(evidence)) = (end, self.gate_at(at)) {
-            self.disk.restore(image);
+    /// By a power cut the kernel's next boot is another.
+    async fn starts_again(&self, end: &End) -> Result<(), String> {
+        let (at, by) = (end.at, end.by);
+        if let (By::PowerCut, GateState::Open(evidence)) = (by, self.gate_at(at)) {
+            self.disk.restore(&end.image);
             let durable = self.durable_evidence().await?;
             hold!(durable == evidence, "the gate shows other evidence than what is durable");
         }
-        self.disk.restore(image);
+        end.restore(&self.disk, &self.plan);
         let clock = Arc::new(FakeClock::clone(&self.clock));
-        if end == End::PowerCut {
-            OsDisk.remove_tree(&self.plan.run_dir).unwrap();
+        if by == By::PowerCut {
             clock.reboot();
         }
         let ears = Ears::default();
@@ -218,18 +206,18 @@ impl Story {
         }
         let in_hand = tokens_in(&self.disk.killed(at));
         for token in in_hand.iter().filter(|t| !self.dead.iter().any(|d| same(d, t))) {
-            match end {
-                End::PowerCut => hold!(!lives(&running, token).await, "a token of the boot before opens something"),
-                End::Kill => hold!(lives(&running, token).await, "a service holds a token that has died"),
+            match by {
+                By::PowerCut => hold!(!lives(&running, token).await, "a token of the boot before opens something"),
+                By::Kill => hold!(lives(&running, token).await, "a service holds a token that has died"),
             }
         }
-        match (end, self.gate_at(at)) {
-            (End::PowerCut, _) => hold!(issued == 2, "{issued} tokens were issued for another boot"),
+        match (by, self.gate_at(at)) {
+            (By::PowerCut, _) => hold!(issued == 2, "{issued} tokens were issued for another boot"),
             // What somebody has damaged and edgekeep has not seen yet is issued anew, and nothing else.
-            (End::Kill, GateState::Open(_)) => {
+            (By::Kill, GateState::Open(_)) => {
                 hold!(issued == 2 - in_hand.len(), "{issued} tokens were issued behind an open gate");
             }
-            (End::Kill, _) => {}
+            (By::Kill, _) => {}
         }
         Ok(())
     }
@@ -254,8 +242,8 @@ impl Story {
         Ok(())
     }
 
-    /// What a gate of this plan may show by what is on the disk: read from the store as it lies there, by other rules than the
-    /// machine's.
+    /// What a gate of this plan may show by what is on the disk: read from the store as it lies there, by other rules
+    /// than the machine's.
     async fn durable_evidence(&self) -> Result<Evidence, String> {
         let store = self.opened_aside().await?;
         let certificate = StorePath::new(["boot", "ca", "certificate"]).unwrap();
@@ -286,14 +274,15 @@ impl Story {
         let spec = &self.plan.sources[0];
         let kind = spec.kind();
         let public = found.set.slots_of(kind).next().ok_or("there is no slot")?.public().clone();
-        let released = source::release(spec, &self.plan, &env, public).await.map_err(|e| e.to_string())?;
+        let released =
+            source::release(spec, &self.plan, &env, public, found.set.slots()).await.map_err(|e| e.to_string())?;
         found.set.unlock(kind, released.ikm).map_err(|e| e.to_string())
     }
 
     /// The machine as the next start has it: the files are real, and nobody records.
     fn unrecorded(&self, clock: Arc<FakeClock>, seed: usize) -> Environment {
         let (_, env) = recorded(&self.disk, &clock, 1000 + seed as u64);
-        Environment { disk: Arc::new(OsDisk), vfs: None, ..env }
+        super::super::unrecorded(env)
     }
 
     /// What decides beside the disk how an end is judged.

@@ -1,4 +1,5 @@
-//! The kept mutants: devices with one fault each, which the model must notice. A model that lets one pass holds nothing.
+//! The kept mutants: devices with one fault each, which the model must notice. A model that lets one pass holds
+//! nothing.
 
 use testkit::Fault;
 
@@ -47,7 +48,8 @@ async fn a_rename_that_was_not_synced_is_noticed() {
     assert!(verdict.contains("Strict") && verdict.contains("there are no slot files"), "{verdict}");
 }
 
-/// A gate one step early: it does not wait for the last of its needs, so it is decided upon while tokens are still being issued.
+/// A gate one step early: it does not wait for the last of its needs, so it is decided upon while tokens are still
+/// being issued.
 #[tokio::test]
 async fn a_gate_one_step_early_is_noticed() {
     let verdict = verdict_by(vec![Need::AllCredentials]).await;
