@@ -1,11 +1,18 @@
 #!/bin/sh
 # Makes Debian packages of what packaging/layout.sh has laid out:
-#   packaging/deb.sh ROOT VERSION ARCHITECTURE OUT
+#   packaging/deb.sh ROOT VERSION ARCHITECTURE OUT "NAME <ADDRESS>"
+# The last is the maintainer, whom users of the packages write to: whoever publishes them.
 # edgekeep is static and needs nothing. edgekeep-ikm-pkcs11, where it was laid out, is dynamic, and of the very same version: the two
 # speak to each other.
 set -eu
 umask 022
 root=${1:?ROOT, a layout} version=${2:?VERSION} architecture=${3:?ARCHITECTURE, as Debian names it} out=${4:?OUT, a directory}
+maintainer=${5:?MAINTAINER, whom users of the packages write to, as \"Name <address>\"}
+case $maintainer in
+*[!\ ]\ \<*[!\ ]@[!\ ]*\>) ;;
+*) echo "$0: the maintainer \"$maintainer\" is not of the form \"Name <address>\"" >&2 && exit 64 ;;
+esac
+homepage=$(sed -n 's/^repository = "\(.*\)"$/\1/p' "$(dirname "$0")/../Cargo.toml")
 work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 
@@ -15,7 +22,8 @@ package() { # NAME DESCRIPTION [LINE OF CONTROL]
 Package: $1
 Version: $version
 Architecture: $architecture
-Maintainer: edgekeep's packagers <packages@edgekeep.invalid>
+Maintainer: $maintainer
+Homepage: ${homepage:?repository, in Cargo.toml}
 Section: admin
 Priority: optional
 ${3:+$3

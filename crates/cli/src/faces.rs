@@ -1,5 +1,5 @@
-//! Names of EdgeX's programs under which this executable may be called. Those that `edgex` has no face for yet are refused: a
-//! program that pretends would leave a device without secrets and without an error.
+//! Names of EdgeX's programs under which this executable may be called. Those that `edgex` has no face for yet are
+//! refused: a program that pretends would leave a device without secrets and without an error.
 
 use std::ffi::OsString;
 use std::path::Path;

@@ -13,7 +13,8 @@ pub(crate) fn environment() -> Environment {
     Environment::new(std::env::vars_os())
 }
 
-/// The run directory: as given, as `EDGEKEEP_RUN_DIR` says, or the first usual place where an edgekeep has written where it is.
+/// The run directory: as given, as `EDGEKEEP_RUN_DIR` says, or the first usual place where an edgekeep has written
+/// where it is.
 pub(crate) fn run_dir(given: Option<&Path>) -> PathBuf {
     let environment = environment();
     if let Some(dir) = given {

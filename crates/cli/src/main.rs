@@ -1,7 +1,7 @@
 //! The executable `edgekeep`: arguments in, floors wired together, text and an exit code out.
 //!
-//! One file a command below `commands`. Only this crate prints, and only it knows exit codes: 0 done, 1 refused, 2 sealed or not
-//! ready, 64 usage or configuration, 70 our own fault.
+//! One file a command below `commands`. Only this crate prints, and only it knows exit codes: 0 done, 1 refused, 2
+//! sealed or not ready, 64 usage or configuration, 70 our own fault.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -11,6 +11,7 @@ mod faces;
 mod failure;
 mod lacking;
 mod locate;
+mod maker;
 mod output;
 mod process;
 

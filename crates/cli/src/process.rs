@@ -8,8 +8,8 @@ use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 
-/// No core dumps, and no debugger of the same user: both would show every key (CWE-528). Refusals by the kernel are no reason
-/// to stop a command, and `doctor` tells about them.
+/// No core dumps, and no debugger of the same user: both would show every key (CWE-528). Refusals by the kernel are no
+/// reason to stop a command, and `doctor` tells about them.
 pub(crate) fn harden() {
     if !host::in_force("not-dumpable") {
         return;
@@ -34,12 +34,14 @@ pub(crate) fn lock_memory() -> Memory {
     Memory { keys: secret::protection(), locked }
 }
 
-/// Has `init` restart the device, by the signal that Ctrl-Alt-Del sends it: systemd, sysvinit and busybox end the services first.
+/// Has `init` restart the device, by the signal that Ctrl-Alt-Del sends it: systemd, sysvinit and busybox end the
+/// services first.
 pub(crate) fn restart_device(init: rustix::process::Pid) -> std::io::Result<()> {
     Ok(rustix::process::kill_process(init, rustix::process::Signal::INT)?)
 }
 
-/// Gives back the pages of the executable that the start alone needed. A kernel that refuses has them still, which harms nothing.
+/// Gives back the pages of the executable that the start alone needed. A kernel that refuses has them still, which
+/// harms nothing.
 pub(crate) fn give_back_start() {
     match memory::give_back_start() {
         Ok(bytes) => tracing::debug!(bytes, "the start's pages of the executable were given back"),

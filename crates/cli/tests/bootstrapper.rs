@@ -2,13 +2,17 @@
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::{BufRead, BufReader, Lines, Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
+use std::process::{Child, ChildStderr, Command, Output, Stdio};
+use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-/// The mitigation that `xtask threats --bite` has switched off, if any: it must be off in the process that is looked at.
+use testkit::{LongestWait, is_root_skipped, is_skipped, loopback};
+
+/// The mitigation that `xtask threats --bite` has switched off, if any: it must be off in the process that is looked
+/// at.
 fn bitten() -> Option<(&'static str, std::ffi::OsString)> {
     std::env::var_os("EDGEKEEP_BITE").map(|name| ("EDGEKEEP_BITE", name))
 }
@@ -33,18 +37,21 @@ fn told(output: Output) -> (i32, String, String) {
     (output.status.code().unwrap(), text(output.stdout), text(output.stderr))
 }
 
-/// A child that ends with its test.
-struct Running(Child);
+/// A child that ends with its test, and what it says.
+struct Running(Child, Option<Lines<BufReader<ChildStderr>>>);
 
 impl Running {
     fn start(command: &mut Command) -> Self {
-        Self(command.stderr(Stdio::piped()).spawn().unwrap())
+        let mut child = command.stderr(Stdio::piped()).spawn().unwrap();
+        let lines = child.stderr.take().map(|said| BufReader::new(said).lines());
+        Self(child, lines)
     }
 
     /// Reads its words up to a line that holds this.
     fn until_it_says(&mut self, words: &str) -> String {
-        let mut lines = BufReader::new(self.0.stderr.as_mut().unwrap()).lines();
-        lines.find_map(|l| l.ok().filter(|l| l.contains(words))).unwrap_or_else(|| panic!("it never said {words:?}"))
+        let _wait = LongestWait::of(&self.0, "it says what it should");
+        let mut lines = self.1.as_mut().unwrap().map_while(Result::ok);
+        lines.find(|line| line.contains(words)).unwrap_or_else(|| panic!("it never said {words:?}"))
     }
 
     fn signal(&self, name: &str) {
@@ -57,12 +64,6 @@ impl Drop for Running {
         self.0.kill().ok();
         self.0.wait().ok();
     }
-}
-
-/// An address of this test alone, at the number of the process and `n`.
-fn loopback(n: u8) -> String {
-    let pid = std::process::id();
-    format!("127.{}.{}.{n}", 1 + (pid >> 8) % 250, pid & 255)
 }
 
 #[test]
@@ -85,7 +86,7 @@ fn exit_codes_are_edgexs_and_a_slip_is_never_0() {
         (&["getHttpStatus", "--url", "ftp://x"], 1),
         (&["waitFor", "-uri", "file:///nonexistent/x", "-timeout", "10ms", "-retryInterval", "1ms"], 2),
         (&["listenTcp", "--port", "1", "--host", "192.0.2.1"], 2),
-        (&["waitFor", "-uri", &uri, "-timeout=5s", "--retryInterval=10ms"], 0),
+        (&["waitFor", "-uri", &uri, "-timeout=60s", "--retryInterval=10ms"], 0),
         (&["setupMessageBusCreds", "redis"], 0),
         (&["genPassword"], 0),
         (&["--help"], 0),
@@ -108,7 +109,7 @@ fn a_generated_password_stands_alone_on_its_line() {
 #[test]
 fn a_listener_is_on_its_host_alone_and_ends_when_told() {
     let dir = tempfile::tempdir().unwrap();
-    let (ours, other) = (loopback(11), loopback(12));
+    let (ours, other) = (loopback().to_string(), loopback().to_string());
     let mut listener = Running::start(face(dir.path()).args(["listenTcp", "--port", "54322", "--host", &ours]));
     listener.until_it_says(&format!("open: {ours}:54322"));
     let mut client = TcpStream::connect((ours.as_str(), 54322)).unwrap();
@@ -146,12 +147,15 @@ fn a_file_is_waited_for_until_it_is_whole() {
 
 #[test]
 fn https_that_nobody_vouches_for_is_not_ready() {
-    let dir = tempfile::tempdir().unwrap();
-    let server = TcpListener::bind("127.0.0.1:0").unwrap();
-    let url = format!("https://{}/", server.local_addr().unwrap());
+    if is_skipped("openssl") {
+        return;
+    }
+    let (dir, ip) = (tempfile::tempdir().unwrap(), loopback());
+    let at = format!("{ip}:8443");
+    let url = format!("https://{at}/");
     let (key, cert) = (dir.path().join("key.pem"), dir.path().join("cert.pem"));
     let profile = dir.path().join("openssl.cnf");
-    let leaf = "subjectAltName=IP:127.0.0.1\nbasicConstraints=critical,CA:FALSE\n";
+    let leaf = format!("subjectAltName=IP:{ip}\nbasicConstraints=critical,CA:FALSE\n");
     std::fs::write(&profile, format!("[req]\ndistinguished_name=n\nx509_extensions=e\n[n]\n[e]\n{leaf}")).unwrap();
     let made = Command::new("openssl")
         .args(["req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes", "-days", "2"])
@@ -164,18 +168,13 @@ fn https_that_nobody_vouches_for_is_not_ready() {
         .output()
         .expect("openssl is missing: apt-get install openssl");
     assert!(made.status.success(), "{made:?}");
-    let port = server.local_addr().unwrap().port();
-    drop(server);
     let mut tls = Command::new("openssl");
-    tls.args(["s_server", "-www", "-quiet", "-accept", &format!("127.0.0.1:{port}"), "-key"])
-        .arg(&key)
-        .arg("-cert")
-        .arg(&cert);
-    let _server = Running(tls.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap());
+    tls.args(["s_server", "-www", "-quiet", "-accept", &at, "-key"]).arg(&key).arg("-cert").arg(&cert);
+    let _server = Running(tls.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap(), None);
     let status = |trusted: &Path| {
         told(face(dir.path()).env("SSL_CERT_FILE", trusted).args(["getHttpStatus", "--url", &url]).output().unwrap())
     };
-    let deadline = Instant::now() + Duration::from_secs(30);
+    let deadline = Instant::now() + Duration::from_secs(120);
     let seen = loop {
         let seen = status(&cert);
         if seen.0 == 0 || Instant::now() > deadline {
@@ -187,26 +186,31 @@ fn https_that_nobody_vouches_for_is_not_ready() {
     let system = Path::new("/etc/ssl/certs/ca-certificates.crt");
     let (code, out, said) = status(if system.exists() { system } else { Path::new("/nonexistent") });
     assert_eq!((code == 0, out.as_str()), (false, ""), "{said}");
-    let wait = ["waitFor", "-uri", &url, "-timeout", "200ms", "-retryInterval", "50ms"];
-    let seen = told(face(dir.path()).env("SSL_CERT_FILE", &cert).args(wait).output().unwrap());
+    let wait = |trusted: &Path, timeout| {
+        let wait = ["waitFor", "-uri", &url, "-timeout", timeout, "-retryInterval", "50ms"];
+        told(face(dir.path()).env("SSL_CERT_FILE", trusted).args(wait).output().unwrap())
+    };
+    let seen = wait(&cert, "60s");
     assert_eq!(seen.0, 0, "{}", seen.2);
-    let seen = told(face(dir.path()).env("SSL_CERT_FILE", system).args(wait).output().unwrap());
-    assert_ne!(seen.0, 0);
+    assert_ne!(wait(system, "200ms").0, 0);
 }
 
-/// PostgreSQL's refusal with this code, to every caller.
-fn answering(listener: &TcpListener, code: &str) {
-    let (mut stream, _) = listener.accept().unwrap();
-    stream.read_exact(&mut [0; 41]).unwrap();
-    let fields = format!("SFATAL\0C{code}\0\0");
-    stream.write_all(&[b'E', 0, 0, 0, u8::try_from(fields.len() + 4).unwrap()]).unwrap();
-    stream.write_all(fields.as_bytes()).unwrap();
+/// PostgreSQL's refusal with the code of the moment, to every caller; one who has not waited for it asks again.
+fn answering(listener: TcpListener, code: Arc<Mutex<&'static str>>) {
+    std::thread::spawn(move || {
+        for mut stream in listener.incoming().flatten() {
+            let fields = format!("SFATAL\0C{}\0\0", code.lock().unwrap());
+            let head = [b'E', 0, 0, 0, u8::try_from(fields.len() + 4).unwrap()];
+            let asked = stream.read_exact(&mut [0; 41]);
+            asked.and_then(|()| stream.write_all(&[&head, fields.as_bytes()].concat())).ok();
+        }
+    });
 }
 
 #[test]
 fn the_last_gate_stays_shut_while_the_database_takes_no_queries() {
     let dir = tempfile::tempdir().unwrap();
-    let ip = loopback(21);
+    let ip = loopback().to_string();
     let database = TcpListener::bind((ip.as_str(), 5432)).unwrap();
     let mut gate = face(dir.path());
     gate.arg("gate").envs([("STAGEGATE_BOOTSTRAPPER_HOST", &ip), ("STAGEGATE_DATABASE_HOST", &ip)]);
@@ -214,11 +218,11 @@ fn the_last_gate_stays_shut_while_the_database_takes_no_queries() {
     let mut gate = Running::start(&mut gate);
     gate.until_it_says(&format!("open: {ip}:54321"));
     TcpStream::connect((ip.as_str(), 54321)).unwrap();
-    for _ in 0..2 {
-        answering(&database, "57P03");
-        assert!(TcpStream::connect((ip.as_str(), 54329)).is_err(), "its port is open, but it recovers");
-    }
-    answering(&database, "28000");
+    let code = Arc::new(Mutex::new("57P03"));
+    answering(database, Arc::clone(&code));
+    gate.until_it_says("57P03");
+    assert!(TcpStream::connect((ip.as_str(), 54329)).is_err(), "its port is open, but it recovers");
+    *code.lock().unwrap() = "28000";
     gate.until_it_says(&format!("open: {ip}:54329"));
     TcpStream::connect((ip.as_str(), 54329)).unwrap();
     gate.signal("TERM");
@@ -228,7 +232,7 @@ fn the_last_gate_stays_shut_while_the_database_takes_no_queries() {
 #[test]
 fn a_gate_whose_port_is_taken_ends_with_an_error() {
     let dir = tempfile::tempdir().unwrap();
-    let ip = loopback(31);
+    let ip = loopback().to_string();
     let _taken = TcpListener::bind((ip.as_str(), 54321)).unwrap();
     let output = face(dir.path()).arg("gate").env("STAGEGATE_BOOTSTRAPPER_HOST", &ip).output().unwrap();
     let (code, _, said) = told(output);
@@ -275,22 +279,22 @@ fn entry(ip: &str) -> Command {
 
 #[test]
 fn a_program_runs_behind_its_gate_in_the_place_of_entry() {
-    let ip = loopback(41);
+    let ip = loopback().to_string();
     let script = ["ready-to-run", "--", "sh", "-c", "echo $$ >&2; exec cat"];
-    let child = entry(&ip).args(script).stdin(Stdio::piped()).stderr(Stdio::piped()).spawn();
-    let mut running = Running(child.unwrap());
+    let mut running = Running::start(entry(&ip).args(script).stdin(Stdio::piped()));
     running.until_it_says("waiting for tcp://");
     let _gate = TcpListener::bind((ip.as_str(), 54329)).unwrap();
-    let mut word = String::new();
-    BufReader::new(running.0.stderr.as_mut().unwrap()).read_line(&mut word).unwrap();
-    assert_eq!(word.trim(), running.0.id().to_string(), "the same process");
+    let pid = running.0.id().to_string();
+    let mut lines = running.1.as_mut().unwrap().map_while(Result::ok);
+    let word = lines.find(|line| line.parse::<u32>().is_ok());
+    assert_eq!(word, Some(pid), "the same process");
     running.signal("TERM");
     assert_eq!(std::os::unix::process::ExitStatusExt::signal(&running.0.wait().unwrap()), Some(15), "signals reach it");
 }
 
 #[test]
 fn a_program_whose_gate_stays_shut_never_runs() {
-    let ip = loopback(51);
+    let ip = loopback().to_string();
     let dir = tempfile::tempdir().unwrap();
     let ran = dir.path().join("ran");
     let mut command = entry(&ip);
@@ -302,10 +306,10 @@ fn a_program_whose_gate_stays_shut_never_runs() {
 
 #[test]
 fn a_program_has_no_rights_but_those_of_its_user() {
-    if !rustix::process::geteuid().is_root() {
-        return; // only root can become another; CI runs as root
+    if is_root_skipped() {
+        return;
     }
-    let ip = loopback(61);
+    let ip = loopback().to_string();
     let _gate = TcpListener::bind((ip.as_str(), 54329)).unwrap();
     let arguments = ["ready-to-run", "--user", "1501:1502", "--", "cat", "/proc/self/status"];
     let (code, out, said) = told(entry(&ip).args(arguments).output().unwrap());
@@ -325,7 +329,7 @@ fn a_program_has_no_rights_but_those_of_its_user() {
 
 #[test]
 fn the_proxys_gate_opens_only_when_its_setup_has_ended_well() {
-    let ip = loopback(71);
+    let ip = loopback().to_string();
     let _gate = TcpListener::bind((ip.as_str(), 54329)).unwrap();
     let (code, _, said) =
         told(entry(&ip).env("PROXY_SETUP_HOST", &ip).args(["proxy-setup", "--", "false"]).output().unwrap());

@@ -13,8 +13,8 @@ use rustix::termios::{LocalModes, tcgetattr};
 const BINARY: &str = env!("CARGO_BIN_EXE_edgekeep");
 const TOKEN: &str = "s.000000000000000000000000";
 
-/// A token is asked for, not shown while it is typed, and the terminal is as it was. There is no store here: the token is
-/// taken, and then nobody answers.
+/// A token is asked for, not shown while it is typed, and the terminal is as it was. There is no store here: the token
+/// is taken, and then nobody answers.
 #[test]
 fn a_token_that_is_typed_is_not_shown() {
     let dir = tempfile::tempdir().unwrap();

@@ -38,7 +38,10 @@ pub fn demo(wish: &Demo<'_>) -> Result<Plan, Faults> {
                     remedy,
                 );
             }
-            Ok(_) => listen.tcp = Some(text.to_owned()),
+            Ok((host, _)) => {
+                listen.tcp = Some(text.to_owned());
+                listen.add_name(&host);
+            }
         }
     }
     let service = |name: &str| ServicePlan::usual(name.parse().expect("names in this file are names"));
@@ -87,6 +90,10 @@ mod tests {
         assert_eq!(plan.faults(), []);
         assert_eq!(plan.profile, Profile::Demo);
         assert_eq!(with(Some("127.0.0.1:9")).unwrap().listen.tcp.as_deref(), Some("127.0.0.1:9"));
+        // Clients that are told the address find it on the certificate.
+        for (listen, name) in [("127.0.0.2:9", "127.0.0.2"), ("[::1]:9", "::1")] {
+            assert_eq!(with(Some(listen)).unwrap().listen.names, ["localhost", "127.0.0.1", name]);
+        }
         for bad in ["0.0.0.0:8200", "192.168.0.1:1", "example.org:1", "x"] {
             assert!(with(Some(bad)).is_err(), "{bad}");
         }

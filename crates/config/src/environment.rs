@@ -1,9 +1,9 @@
 //! The environment as an argument, and the rule by which it overrides edgekeep.toml.
 //!
-//! `EDGEKEEP_` + section + `_` + key, in capitals, overrides the key of a section that exists once: `EDGEKEEP_DATA_DIR`,
-//! `EDGEKEEP_LISTEN_ADDRESS`, `EDGEKEEP_SOURCE_PATH`. Lists are comma-separated. Tables that repeat (`[[service]]`,
-//! `[[credential]]`, `[[gate]]`) have no such form. A value that does not convert is a fault, and so is an `EDGEKEEP_` name that no key has: a
-//! misspelt override that is passed over would be believed to hold.
+//! `EDGEKEEP_` + section + `_` + key, in capitals, overrides the key of a section that exists once:
+//! `EDGEKEEP_DATA_DIR`, `EDGEKEEP_LISTEN_ADDRESS`, `EDGEKEEP_SOURCE_PATH`. Lists are comma-separated. Tables that
+//! repeat (`[[service]]`, `[[credential]]`, `[[gate]]`) have no such form. A value that does not convert is a fault,
+//! and so is an `EDGEKEEP_` name that no key has: a misspelt override that is passed over would be believed to hold.
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
@@ -79,13 +79,15 @@ fn is_no_setting(name: &str) -> bool {
     NOT_SETTINGS.contains(&name) || host::SWITCH == Some(name)
 }
 
-const NOT_SETTINGS: [&str; 7] = [
+const NOT_SETTINGS: [&str; 9] = [
     "EDGEKEEP_CONFIG",
     "EDGEKEEP_LOG",
     "EDGEKEEP_AS",
     "EDGEKEEP_IKM_SLOT",
     "EDGEKEEP_IKM_CONFIG",
+    "EDGEKEEP_IKM_ASK",
     "EDGEKEEP_TEST_SKIP",
+    "EDGEKEEP_TEST_FIGURES",
     "EDGEKEEP_BLESS",
 ];
 

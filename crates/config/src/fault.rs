@@ -1,5 +1,5 @@
-//! A fault of a configuration: where it is, what it is, and what to do about it. A reader of a configuration goes on after a
-//! fault, so that one run shows all of them.
+//! A fault of a configuration: where it is, what it is, and what to do about it. A reader of a configuration goes on
+//! after a fault, so that one run shows all of them.
 
 use std::cell::RefCell;
 use std::fmt;
@@ -110,8 +110,8 @@ impl Collector {
     }
 }
 
-/// Shows at most 60 characters of something from outside, control characters escaped, so that a hostile value can neither
-/// flood a terminal nor steer it.
+/// Shows at most 60 characters of something from outside, control characters escaped, so that a hostile value can
+/// neither flood a terminal nor steer it.
 pub(crate) fn shown(text: &str) -> String {
     let mut out = String::from("\"");
     for (n, c) in text.chars().enumerate() {

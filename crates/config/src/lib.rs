@@ -1,8 +1,9 @@
 //! Configuration: edgekeep.toml and EdgeX's own files, parsed once into a [`boot::plan::Plan`].
 //!
-//! Text becomes a tree with line numbers (`document`), sections are read out of the tree (`settings`, `edgex`), and every fault
-//! goes to one collector, so that one run shows all of them with file, line and remedy. What has no fault has no doubt: unknown
-//! keys, overrides that override nothing, names that could leave their place and files that others may change are all refused.
+//! Text becomes a tree with line numbers (`document`), sections are read out of the tree (`settings`, `edgex`), and
+//! every fault goes to one collector, so that one run shows all of them with file, line and remedy. What has no fault
+//! has no doubt: unknown keys, overrides that override nothing, names that could leave their place and files that
+//! others may change are all refused.
 
 #![cfg_attr(test, allow(clippy::unwrap_used))]
 
@@ -139,8 +140,8 @@ fn check_policies(plan: &Plan, places: &Places, faults: &Collector) {
     }
 }
 
-/// Where tokens and sockets live unless the configuration says otherwise: `/run/edgekeep` for root, the user's own runtime
-/// directory for others.
+/// Where tokens and sockets live unless the configuration says otherwise: `/run/edgekeep` for root, the user's own
+/// runtime directory for others.
 pub fn run_dir(uid: u32, environment: &Environment) -> PathBuf {
     match environment.value("XDG_RUNTIME_DIR").filter(|d| uid != 0 && Path::new(d).is_absolute()) {
         Some(dir) => Path::new(dir).join("edgekeep"),

@@ -89,7 +89,6 @@ impl Places {
                 "choose in [recovery]: age = [\"age1...\"] (best), out = \"/other/disk/file\", terminal = true, or none = true"
                     .into(),
             ),
-            PlanFault::NoRecipient => (section("recovery"), "name at least one age1... recipient".into()),
             PlanFault::NoSource | PlanFault::TooManySources { .. } => (section("source"), "keep one at least, 14 at most".into()),
             PlanFault::DuplicateSource(name) => (self.of(Part::Source, name), "remove one of the two".into()),
             PlanFault::SharedGate { name, .. } => {
@@ -97,7 +96,9 @@ impl Places {
             }
             PlanFault::NothingCloses(_) => (
                 section("release"),
-                "set releases_per_boot in the [source] of kind \"tpm\", or take after_close out".into(),
+                "set releases_per_boot in the [source] of kind \"tpm\", or in so many parts of a combination that the others are too few, \
+                 or take after_close out"
+                    .into(),
             ),
             PlanFault::SoftwareKey(file) => (
                 self.of(Part::Source, format!("software {}", file.display())),

@@ -1,4 +1,5 @@
-//! Reading a table: each key is asked for by name and kind, faults go to the collector, and what nobody asked for is a fault.
+//! Reading a table: each key is asked for by name and kind, faults go to the collector, and what nobody asked for is a
+//! fault.
 
 use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};

@@ -125,6 +125,17 @@ fn variables_as_compose_sets_them() {
 }
 
 #[test]
+fn known_secrets_count_without_a_configuration_of_the_set_up() {
+    let case = Case::of_the_samples();
+    std::fs::remove_file(case.dir.path().join("res/configuration.yaml")).unwrap();
+    assert!(case.load(&[]).unwrap().plan.credentials.is_empty());
+    let plan = case.load(&[("EDGEX_ADD_KNOWN_SECRETS", "redisdb[core-data]")]).unwrap().plan;
+    assert_eq!(copies(&plan, CredentialKind::RedisDb, "edgex/security-bootstrapper-redis/redisdb"), ["core-data"]);
+    let faults = case.load(&[("EDGEX_ADD_KNOWN_SECRETS", "postgres[core-data]")]).unwrap_err().to_string();
+    assert!(faults.contains("names postgres"), "what nobody makes is refused, not passed over: {faults}");
+}
+
+#[test]
 fn a_redis_bus_shares_the_redis_password() {
     let plan = Case::of_the_samples().load(&[("SECUREMESSAGEBUS_TYPE", "redis")]).unwrap().plan;
     let redis = copies(&plan, CredentialKind::RedisDb, "edgex/security-bootstrapper-redis/redisdb");

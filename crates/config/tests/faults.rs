@@ -1,5 +1,5 @@
-//! What a person sees who made mistakes: each folder of `tests/golden/config` is a configuration with faults, and `faults.txt`
-//! in it is the whole answer. `EDGEKEEP_BLESS=1` rewrites them.
+//! What a person sees who made mistakes: each folder of `tests/golden/config` is a configuration with faults, and
+//! `faults.txt` in it is the whole answer. `EDGEKEEP_BLESS=1` rewrites them.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)]
 

@@ -1,8 +1,8 @@
 //! What our listeners cost above bare hyper: processor time of the serving thread for one request, as a ratio.
 //!
-//! `cargo bench -p edgekeep-server --bench ratio`. Both servers run in this process, each on a thread of its own, and are
-//! loaded in turn over 32 connections; the figure is the median of interleaved pairs, so that a noisy machine disturbs both.
-//! `--most 1.3` fails above that ratio.
+//! `cargo bench -p edgekeep-server --bench ratio`. Both servers run in this process, each on a thread of its own, and
+//! are loaded in turn over 32 connections; the figure is the median of interleaved pairs, so that a noisy machine
+//! disturbs both. `--most 1.3` fails above that ratio.
 
 #![allow(clippy::unwrap_used)] // a measurement that cannot be taken ends here
 

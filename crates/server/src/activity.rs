@@ -1,7 +1,8 @@
 //! What a connection is doing, and since when: one word that the stream writes and a watchdog reads.
 //!
-//! hyper has one timer for the silence between requests and for a slow head alike, armed anew for each request; this tells
-//! the two apart, sees a peer that takes no reply as well, and costs a clock reading where that costs an allocation.
+//! hyper has one timer for the silence between requests and for a slow head alike, armed anew for each request; this
+//! tells the two apart, sees a peer that takes no reply as well, and costs a clock reading where that costs an
+//! allocation.
 
 use std::io;
 use std::pin::Pin;
@@ -15,7 +16,7 @@ use tokio::time::Instant;
 
 use crate::limits::Limits;
 
-/// The four things that a connection does.
+/// The five things that a connection does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Doing {
     /// Nothing, between two requests.
@@ -26,13 +27,15 @@ pub(crate) enum Doing {
     Request = 2,
     /// Sending a reply.
     Reply = 3,
+    /// Nothing yet: it has just come.
+    Arrived = 4,
 }
 
 /// Shared by stream, service and watchdog of one connection.
 #[derive(Debug)]
 pub(crate) struct Activity {
     origin: Instant,
-    /// Milliseconds since `origin`, times 4, and what is being done.
+    /// Milliseconds since `origin`, times 8, and what is being done.
     word: AtomicU64,
 }
 
@@ -49,19 +52,19 @@ pub(crate) enum Verdict {
 
 impl Activity {
     pub(crate) fn new() -> Arc<Self> {
-        Arc::new(Self { origin: Instant::now(), word: AtomicU64::new(Doing::Idle as u64) })
+        Arc::new(Self { origin: Instant::now(), word: AtomicU64::new(Doing::Arrived as u64) })
     }
 
     /// Begins something now.
     pub(crate) fn enter(&self, doing: Doing) {
-        self.word.store(self.now() << 2 | doing as u64, Relaxed);
+        self.word.store(self.now() << 3 | doing as u64, Relaxed);
     }
 
-    /// Goes on to something else in the same moment, which spares a clock reading: a request counts from its head, and the
-    /// silence after a reply from the last time that it moved.
+    /// Goes on to something else in the same moment, which spares a clock reading: a request counts from its head, and
+    /// the silence after a reply from the last time that it moved.
     pub(crate) fn go_on(&self, doing: Doing) {
         let (_, since) = self.doing();
-        self.word.store(since << 2 | doing as u64, Relaxed);
+        self.word.store(since << 3 | doing as u64, Relaxed);
     }
 
     /// When what is being done has taken too long.
@@ -73,6 +76,8 @@ impl Activity {
             // The service answers within its limit; beyond it and a stall, something is wrong with the service itself.
             Doing::Request => limits.request + limits.stall,
             Doing::Reply => limits.stall,
+            Doing::Arrived if host::in_force("first-request-soon") => limits.first,
+            Doing::Arrived => limits.idle,
         };
         self.origin + Duration::from_millis(since) + limit
     }
@@ -80,7 +85,7 @@ impl Activity {
     pub(crate) fn verdict(&self, limits: &Limits) -> Verdict {
         if Instant::now() < self.deadline(limits) {
             Verdict::Wait
-        } else if self.doing().0 == Doing::Idle {
+        } else if matches!(self.doing().0, Doing::Idle | Doing::Arrived) {
             Verdict::Close
         } else {
             Verdict::Cut
@@ -89,22 +94,23 @@ impl Activity {
 
     fn doing(&self) -> (Doing, u64) {
         let word = self.word.load(Relaxed);
-        let doing = match word & 3 {
+        let doing = match word & 7 {
             0 => Doing::Idle,
             1 => Doing::Head,
             2 => Doing::Request,
-            _ => Doing::Reply,
+            3 => Doing::Reply,
+            _ => Doing::Arrived,
         };
-        (doing, word >> 2)
+        (doing, word >> 3)
     }
 
     fn now(&self) -> u64 {
-        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX >> 2)
+        u64::try_from(self.origin.elapsed().as_millis()).unwrap_or(u64::MAX >> 3)
     }
 
     fn on_read(&self) {
         // Further bytes of a head do not begin it anew: that is what a slowloris would like.
-        if self.doing().0 == Doing::Idle {
+        if matches!(self.doing().0, Doing::Idle | Doing::Arrived) {
             self.enter(Doing::Head);
         }
     }
@@ -200,6 +206,7 @@ mod tests {
     fn limits() -> Limits {
         Limits {
             head: Duration::from_secs(10),
+            first: Duration::from_secs(10),
             idle: Duration::from_secs(120),
             stall: Duration::from_secs(30),
             ..Limits::default()
@@ -216,6 +223,18 @@ mod tests {
         }
         tokio::time::advance(Duration::from_secs(1)).await;
         assert_eq!(activity.verdict(&limits()), Verdict::Cut);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn whoever_asks_nothing_is_not_waited_for_as_who_has_asked() {
+        let activity = Activity::new();
+        tokio::time::advance(Duration::from_secs(9)).await;
+        assert_eq!(activity.verdict(&limits()), Verdict::Wait);
+        tokio::time::advance(Duration::from_secs(1)).await;
+        assert_eq!(activity.verdict(&limits()), Verdict::Close);
+        // A first byte is the beginning of a head, which has its own end.
+        activity.on_read();
+        assert_eq!(activity.doing().0, Doing::Head);
     }
 
     #[tokio::test(start_paused = true)]

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use zeroize::{Zeroize, Zeroizing};
 
-use crate::body::{self, BodyBudget};
+use crate::body::{self, Terms};
 use crate::reply::{self, ReplyBody};
 use crate::sockets::AdminPeer;
 
@@ -29,8 +29,8 @@ pub trait AdminPort: Send + Sync + 'static {
     /// [`AdminRefusal`].
     fn seal<'a>(&'a self, by: &'a AdminPeer) -> AdminFuture<'a, Result<(), AdminRefusal>>;
 
-    /// Unseals by the recovery key, in the text form that was given out, and says what became of that key. With `reseal` the sources
-    /// get new slots where theirs do not open any more; what came of that is told as JSON.
+    /// Unseals by the recovery key, in the text form that was given out, and says what became of that key. With
+    /// `reseal` the sources get new slots where theirs do not open any more; what came of that is told as JSON.
     ///
     /// # Errors
     /// [`AdminRefusal`].
@@ -64,7 +64,8 @@ pub trait AdminPort: Send + Sync + 'static {
     /// [`AdminRefusal`].
     fn rekey<'a>(&'a self, key: SecretBytes, by: &'a AdminPeer) -> AdminFuture<'a, Result<Recovered, AdminRefusal>>;
 
-    /// Puts the key into force that [`Recovered::Offered`] held, now that it was shown; `key` is the used one, once more.
+    /// Puts the key into force that [`Recovered::Offered`] held, now that it was shown; `key` is the used one, once
+    /// more.
     ///
     /// # Errors
     /// [`AdminRefusal`]: the used key stays valid.
@@ -85,7 +86,8 @@ pub enum SlotWish {
     Test(Option<u16>),
     /// One is made anew, or all.
     Reseal(Option<u16>),
-    /// One for the image that is booted next, beside the present one: its registers, in the text form of a file of register values.
+    /// One for the image that is booted next, beside the present one: its registers, in the text form of a file of
+    /// register values.
     Predict(String),
     /// Those for images before the one that runs go.
     Commit,
@@ -114,8 +116,8 @@ pub enum Recovered {
 }
 
 impl Recovered {
-    /// Its one entry of a reply. With what else stands there it fits the first allocation of the text, so that growth leaves no copy of
-    /// a key behind.
+    /// Its one entry of a reply. With what else stands there it fits the first allocation of the text, so that growth
+    /// leaves no copy of a key behind.
     fn entry<M: SerializeMap>(&self, map: &mut M) -> Result<(), M::Error> {
         match self {
             Self::Replaced { place } => map.serialize_entry("replaced", place),
@@ -159,7 +161,7 @@ impl Serialize for RootReply {
 /// How things stand, for the operator at the machine.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
 pub struct AdminStatus {
-    /// `sealed`, `unsealed` or `starting`.
+    /// `sealed`, `unsealed` or `starting`; `shut` where the gates are, and the store is another's.
     pub state: &'static str,
     /// Why it is not unsealed, and what to do.
     pub reason: Option<String>,
@@ -242,13 +244,13 @@ pub(crate) async fn answer<B: Body + Unpin>(
     path: &str,
     headers: &HeaderMap,
     body: B,
-    budget: &BodyBudget,
+    terms: &Terms,
 ) -> Response<ReplyBody> {
     match (path, method) {
         ("/admin/status", &Method::GET) => reply::json(StatusCode::OK, &port.status(by).await, false),
         ("/admin/seal", &Method::POST) => done(port.seal(by).await),
         ("/admin/recover" | "/admin/recover/confirm", &Method::POST) => {
-            let wish = match body::read(headers, body, budget).await {
+            let wish = match body::read(headers, body, terms).await {
                 Ok((text, _room)) => recovery(&text),
                 Err(fault) => return reply::malformed(fault, false),
             };
@@ -262,7 +264,7 @@ pub(crate) async fn answer<B: Body + Unpin>(
             }
         }
         ("/admin/generate-root" | "/admin/rekey", &Method::POST) => {
-            let wish = match body::read(headers, body, budget).await {
+            let wish = match body::read(headers, body, terms).await {
                 Ok((text, _room)) => by_owner(&text),
                 Err(fault) => return reply::malformed(fault, false),
             };
@@ -283,7 +285,7 @@ pub(crate) async fn answer<B: Body + Unpin>(
         }
         ("/admin/slots", &Method::GET) => told(port.slots(SlotWish::List, by).await),
         (_, &Method::POST) if path.strip_prefix(SLOTS).is_some_and(|verb| SLOT_VERBS.contains(&verb)) => {
-            let wish = match body::read(headers, body, budget).await {
+            let wish = match body::read(headers, body, terms).await {
                 Ok((text, _room)) => slot_wish(path, &text),
                 Err(fault) => return reply::malformed(fault, false),
             };
@@ -295,7 +297,7 @@ pub(crate) async fn answer<B: Body + Unpin>(
                 ),
             }
         }
-        ("/admin/erase", &Method::POST) => match body::read(headers, body, budget).await {
+        ("/admin/erase", &Method::POST) => match body::read(headers, body, terms).await {
             // Said in words, so that no slip of a route is the end of a device.
             Ok((text, _room)) if serde_json::from_slice::<Erase>(&text).is_ok_and(|said| said.destroys_all_secrets) => {
                 told(port.slots(SlotWish::Erase, by).await)
@@ -336,7 +338,8 @@ fn by_owner(body: &Zeroizing<Vec<u8>>) -> Option<(SecretBytes, Option<Ttl>)> {
     Some((SecretBytes::new(std::mem::take(&mut parsed.key.0).into_bytes()), ttl))
 }
 
-/// What a body says to one of [`SLOT_VERBS`]; a word that its verb does not take is refused, and so is a name that is no name.
+/// What a body says to one of [`SLOT_VERBS`]; a word that its verb does not take is refused, and so is a name that is
+/// no name.
 fn slot_wish(path: &str, body: &[u8]) -> Option<SlotWish> {
     let said: Slots = if body.is_empty() { Slots::default() } else { serde_json::from_slice(body).ok()? };
     match (path.strip_prefix(SLOTS)?, said.slot, said.source, said.pcrs) {

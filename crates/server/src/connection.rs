@@ -45,8 +45,8 @@ where
             if let Poll::Ready(ended) = connection.as_mut().poll(cx) {
                 return Poll::Ready(Event::Ended(ended));
             }
-            // The timer is armed anew only when something has begun that ends sooner than what it waits for. A request that
-            // is answered at once begins and ends within the line above, and never touches it.
+            // The timer is armed anew only when something has begun that ends sooner than what it waits for. A request
+            // that is answered at once begins and ends within the line above, and never touches it.
             let deadline = activity.deadline(limits);
             if deadline < watchdog.deadline() {
                 watchdog.as_mut().reset(deadline);

@@ -1,4 +1,5 @@
-//! What the listeners count: numbers that tell an attack from a quiet day. No label holds anything that a stranger sent.
+//! What the listeners count: numbers that tell an attack from a quiet day. No label holds anything that a stranger
+//! sent.
 
 use std::sync::atomic::{AtomicU64, Ordering::Relaxed};
 
@@ -24,7 +25,7 @@ macro_rules! counters {
 counters! {
     /// Connections taken.
     connections,
-    /// Connections refused because their address had too many.
+    /// Connections refused because their address or user had too many.
     crowded,
     /// TLS handshakes that failed or did not end in time.
     handshakes_failed,

@@ -3,7 +3,8 @@
 //! ```text
 //! connection -> head read, under a deadline, side by side -> Ring -> answered in turn -> closed
 //! ```
-//! Who rings at a socket is the kernel's word; at a port behind mutual TLS it is that of an authority. Connections beyond [`MAX_CONNECTIONS`] wait in the kernel's queue.
+//! Who rings at a socket is the kernel's word; at a port behind mutual TLS it is that of an authority. Connections
+//! beyond [`MAX_CONNECTIONS`] wait in the kernel's queue.
 
 use std::convert::Infallible;
 use std::fmt;

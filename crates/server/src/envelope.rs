@@ -1,4 +1,5 @@
-//! The envelope of a logical reply, written straight into one buffer: what a secret's value was stored as is what is sent.
+//! The envelope of a logical reply, written straight into one buffer: what a secret's value was stored as is what is
+//! sent.
 
 use api::{Auth, Logical};
 use serde::Serialize;
@@ -7,7 +8,8 @@ use zeroize::Zeroizing;
 /// The text of a request id: a UUID.
 pub type RequestId = [u8; 36];
 
-/// Writes `{request_id, lease_id, renewable, lease_duration, data, wrap_info, warnings, auth}` and a newline, as Vault does.
+/// Writes `{request_id, lease_id, renewable, lease_duration, data, wrap_info, warnings, auth}` and a newline, as Vault
+/// does.
 pub(crate) fn write(request_id: &RequestId, logical: &Logical) -> Zeroizing<Vec<u8>> {
     let bound = bound(logical);
     let mut out = Zeroizing::new(Vec::with_capacity(bound));

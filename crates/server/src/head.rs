@@ -88,6 +88,7 @@ impl Head {
             body: Body::new(body),
             wrap_ttl: self.wrap_ttl,
             peer,
+            certificates: None,
         })
     }
 }

@@ -3,7 +3,7 @@
 //! The way of a request, and the file of each step:
 //!
 //! ```text
-//! server      a listener of the right kind is open in this phase         listen, sockets, tls
+//! server      a listener of the right kind is open in this phase         listen, sockets, tls, asking
 //! connection  hyper under a watchdog that cuts what does not move         activity, limits, crowd
 //! service     sealed? then `sealed` answers; else the Handler
 //! head, body  HTTP -> api::Request, or a `Malformed` with its status      target
@@ -15,6 +15,7 @@
 
 mod activity;
 mod admin;
+mod asking;
 mod body;
 mod connection;
 mod counters;

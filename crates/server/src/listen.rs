@@ -1,8 +1,11 @@
 //! Where to listen, as values that cannot say something unsafe without the word `danger`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
+use host::Disk;
+
+use crate::sockets::{self, Reach, SocketError};
 use crate::tls::{Identity, TlsVersions};
 
 /// All listeners of one process.
@@ -14,6 +17,19 @@ pub struct Listen {
     pub api_socket: Option<PathBuf>,
     /// The admin Unix socket, in a directory that only we may enter.
     pub admin_socket: PathBuf,
+}
+
+impl Listen {
+    /// Whether the sockets' places are fit, by the checks that are made when they are opened. `made` is a directory
+    /// that is there by then. Makes nothing.
+    ///
+    /// # Errors
+    /// [`SocketError`].
+    pub fn check_sockets(&self, disk: &dyn Disk, made: &Path) -> Result<(), SocketError> {
+        let api = self.api_socket.iter().map(|path| (path, Reach::Everyone));
+        let mut all = std::iter::once((&self.admin_socket, Reach::Owner)).chain(api);
+        all.try_for_each(|(path, reach)| sockets::check_place(disk, path, reach, made))
+    }
 }
 
 /// A TCP listener.
@@ -31,8 +47,8 @@ pub enum Security {
         /// TLS 1.3, or 1.2 as well.
         versions: TlsVersions,
     },
-    /// TLS with a certificate that the operator gave: the listener is open from the start, for health and seal-status alone
-    /// until there are keys.
+    /// TLS with a certificate that the operator gave: the listener is open from the start, for health and seal-status
+    /// alone until there are keys.
     Operator {
         /// The operator's certificate and key.
         identity: Identity,

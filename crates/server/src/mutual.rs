@@ -57,8 +57,8 @@ impl fmt::Debug for Mutual {
     }
 }
 
-/// A caller who has shown in a handshake that he has the key of this certificate, and that an authority has signed it, for a client
-/// and for now.
+/// A caller who has shown in a handshake that he has the key of this certificate, and that an authority has signed it,
+/// for a client and for now.
 pub struct Certified(CertificateDer<'static>);
 
 impl Certified {

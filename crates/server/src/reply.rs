@@ -1,4 +1,5 @@
-//! The one place where an answer becomes HTTP, whatever it came from: a recorded reply, a malformed request, a sealed store.
+//! The one place where an answer becomes HTTP, whatever it came from: a recorded reply, a malformed request, a sealed
+//! store.
 
 use std::convert::Infallible;
 use std::pin::Pin;

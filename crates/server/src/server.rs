@@ -1,8 +1,8 @@
 //! The listeners of a process, and how they follow the state of the store.
 //!
-//! Sealed, only the admin socket listens, and TCP if the operator gave TLS files, for health and seal-status alone. With the
-//! keys come the API socket and TCP under the device's certificate; when the keys go, these close again. Opening happens
-//! before [`Server::unseal`] returns, so that a gate that opens next opens on a listener that is there.
+//! Sealed, only the admin socket listens, and TCP if the operator gave TLS files, for health and seal-status alone.
+//! With the keys come the API socket and TCP under the device's certificate; when the keys go, these close again.
+//! Opening happens before [`Server::unseal`] returns, so that a gate that opens next opens on a listener that is there.
 
 use std::io;
 use std::net::{SocketAddr, TcpListener as StdTcpListener};
@@ -13,20 +13,20 @@ use api::PeerAddress;
 use host::{Clock, Disk};
 use tokio::net::{TcpListener, TcpStream, UnixListener};
 use tokio::sync::{Semaphore, mpsc, watch};
-use tokio_rustls::TlsAcceptor;
 
 use crate::activity::Activity;
 use crate::admin::AdminPort;
-use crate::body::BodyBudget;
+use crate::asking;
+use crate::body::{BodyBudget, Terms};
 use crate::connection;
 use crate::counters::{Counters, Counts};
-use crate::crowd::Crowd;
+use crate::crowd::{Asker, Crowd};
 use crate::limits::Limits;
 use crate::listen::{Listen, Security, Tcp};
 use crate::sealed::Sealed;
 use crate::service::{Alive, Handler, Session};
 use crate::sockets::{self, AdminPeer, Reach, SocketError, UnixPeer};
-use crate::tls::{self, Identity, Shown};
+use crate::tls::{Handshakes, Identity, Shown};
 
 /// Whether there are keys.
 pub(crate) enum Phase<H> {
@@ -38,7 +38,6 @@ pub(crate) enum Phase<H> {
 pub(crate) struct Shared<H> {
     pub(crate) phase: watch::Receiver<Phase<H>>,
     pub(crate) limits: Limits,
-    pub(crate) bodies: BodyBudget,
     pub(crate) counters: Counters,
     pub(crate) clock: Arc<dyn Clock>,
 }
@@ -59,6 +58,7 @@ pub struct Server<H> {
     listen: Listen,
     machine: Machine,
     tcp_slots: Arc<Semaphore>,
+    tcp_bodies: BodyBudget,
     crowd: Arc<Crowd>,
     admin: Group,
     /// TCP under the operator's certificate: open all the time.
@@ -88,24 +88,35 @@ impl<H: Handler> Server<H> {
         let (phase, receiver) = watch::channel(Phase::Sealed(sealed));
         let shared = Arc::new(Shared {
             phase: receiver,
-            bodies: BodyBudget::new(limits.body_budget_bytes),
             counters: Counters::default(),
             clock: Arc::clone(&machine.clock),
             limits,
         });
         let tcp_slots = Arc::new(Semaphore::new(shared.limits.tcp_connections));
-        let crowd = Crowd::new(shared.limits.connections_per_address);
+        let tcp_bodies = BodyBudget::new(shared.limits.body_budget_bytes);
+        let crowd = Crowd::new(&shared.limits);
         let admin = Group::new();
         let listener = sockets::bind(&*machine.disk, &listen.admin_socket, Reach::Owner)?;
         let slots = Arc::new(Semaphore::new(shared.limits.admin_connections));
-        admin.spawn(|g| accept_unix(listener, Arc::clone(&shared), slots, Some(port), g));
-        let mut server =
-            Self { shared, phase, machine, tcp_slots, crowd, admin, operator: None, unsealed: None, listen };
+        let door = Door { shared: Arc::clone(&shared), slots, kind: Kind::Admin(port) };
+        admin.spawn(|g| accept_unix(listener, door, g));
+        let mut server = Self {
+            shared,
+            phase,
+            machine,
+            tcp_slots,
+            tcp_bodies,
+            crowd,
+            admin,
+            operator: None,
+            unsealed: None,
+            listen,
+        };
         if let Some(Tcp { addresses, security: Security::Operator { identity, versions } }) = &server.listen.tcp {
             let shown = Shown::new(identity.clone());
             let group = Group::new();
-            let acceptor = tls::acceptor(Arc::clone(&shown), *versions);
-            let bound = server.open_tcp(&group, addresses, Some(acceptor))?;
+            let handshakes = Handshakes::new(Arc::clone(&shown), *versions);
+            let bound = server.open_tcp(&group, addresses, Some(handshakes))?;
             server.operator = Some((group, shown, bound));
         }
         Ok(server)
@@ -119,36 +130,39 @@ impl<H: Handler> Server<H> {
         let group = Group::new();
         let mut opened = Opened { shown: None, tcp: Vec::new(), group };
         if let Some(Tcp { addresses, security }) = &self.listen.tcp {
-            let acceptor = match security {
+            let handshakes = match security {
                 Security::Operator { .. } => None,
                 Security::DangerPlainHttp => Some(None),
                 Security::Device { versions } => {
                     let shown = opened.shown.insert(Shown::new(device.clone()));
-                    Some(Some(tls::acceptor(Arc::clone(shown), *versions)))
+                    Some(Some(Handshakes::new(Arc::clone(shown), *versions)))
                 }
             };
-            if let Some(acceptor) = acceptor {
-                opened.tcp = self.open_tcp(&opened.group, addresses, acceptor)?;
+            if let Some(handshakes) = handshakes {
+                opened.tcp = self.open_tcp(&opened.group, addresses, handshakes)?;
             }
         }
         if let Some(path) = &self.listen.api_socket {
             let listener = sockets::bind(&*self.machine.disk, path, Reach::Everyone)?;
             let slots = Arc::new(Semaphore::new(self.shared.limits.socket_connections));
-            opened.group.spawn(|g| accept_unix(listener, Arc::clone(&self.shared), slots, None, g));
+            let kind = Kind::Api(Arc::clone(&self.crowd));
+            let door = Door { shared: Arc::clone(&self.shared), slots, kind };
+            opened.group.spawn(|g| accept_unix(listener, door, g));
         }
         self.phase.send_replace(Phase::Unsealed(core));
         self.unsealed = Some(opened);
         Ok(self.addresses())
     }
 
-    /// Stops answering with the core at once, then closes what is open only with the keys. Requests that are under way get
-    /// `deadline` to end.
+    /// Stops answering with the core at once, then closes what is open only with the keys. Requests that are under way
+    /// get `deadline` to end.
     pub async fn seal(&mut self, sealed: Sealed, deadline: Duration) -> Drained {
         self.phase.send_replace(Phase::Sealed(sealed));
         if let Some(path) = &self.listen.api_socket
             && self.unsealed.is_some()
         {
-            // A socket whose listener is gone only refuses; a file that is not there says more plainly what is the case.
+            // A socket whose listener is gone only refuses; a file that is not there says more plainly what is the
+            // case.
             if let Err(error) = self.machine.disk.remove_file(path) {
                 tracing::warn!(path = %path.display(), %error, "the API socket stays behind");
             }
@@ -159,7 +173,8 @@ impl<H: Handler> Server<H> {
         }
     }
 
-    /// Shows another certificate from the next handshake on: the operator's where the operator gave one, else the device's.
+    /// Shows another certificate from the next handshake on: the operator's where the operator gave one, else the
+    /// device's.
     pub fn replace_identity(&self, identity: Identity) {
         if let Some((_, shown, _)) = &self.operator {
             shown.replace(identity);
@@ -201,7 +216,7 @@ impl<H: Handler> Server<H> {
         &self,
         group: &Group,
         addresses: &[SocketAddr],
-        acceptor: Option<TlsAcceptor>,
+        handshakes: Option<Handshakes>,
     ) -> Result<Vec<SocketAddr>, ListenError> {
         // All are bound before any accepts: a second address that is taken must not leave the first half open.
         let listeners = addresses.iter().map(|address| bind_tcp(*address)).collect::<Result<Vec<_>, _>>()?;
@@ -210,8 +225,9 @@ impl<H: Handler> Server<H> {
             let gate = Gate {
                 shared: Arc::clone(&self.shared),
                 slots: Arc::clone(&self.tcp_slots),
+                bodies: self.tcp_bodies.clone(),
                 crowd: Arc::clone(&self.crowd),
-                acceptor: acceptor.clone(),
+                handshakes: handshakes.clone(),
             };
             group.spawn(|g| accept_tcp(listener, gate, g));
         }
@@ -311,8 +327,24 @@ impl Group {
 struct Gate<H> {
     shared: Arc<Shared<H>>,
     slots: Arc<Semaphore>,
+    bodies: BodyBudget,
     crowd: Arc<Crowd>,
-    acceptor: Option<TlsAcceptor>,
+    handshakes: Option<Handshakes>,
+}
+
+/// What a connection to a Unix socket passes.
+struct Door<H> {
+    shared: Arc<Shared<H>>,
+    slots: Arc<Semaphore>,
+    kind: Kind,
+}
+
+/// The two sockets.
+enum Kind {
+    /// For every user, as many connections as one user may have.
+    Api(Arc<Crowd>),
+    /// For root and our own user, who are not counted: no service of theirs is to shut them out.
+    Admin(Arc<dyn AdminPort>),
 }
 
 fn bind_tcp(address: SocketAddr) -> Result<(TcpListener, SocketAddr), ListenError> {
@@ -344,7 +376,8 @@ async fn accept_tcp<H: Handler>(listener: TcpListener, gate: Gate<H>, member: Me
                 continue;
             }
         };
-        let Some(place) = gate.crowd.enter(address.ip()) else {
+        let asker = Asker::at(address.ip());
+        let Some(place) = gate.crowd.enter(asker) else {
             gate.shared.counters.crowded.add();
             continue;
         };
@@ -352,14 +385,16 @@ async fn accept_tcp<H: Handler>(listener: TcpListener, gate: Gate<H>, member: Me
         let session = Session {
             shared: Arc::clone(&gate.shared),
             peer: PeerAddress::Tcp(address),
-            tls: gate.acceptor.is_some(),
+            tls: gate.handshakes.is_some(),
+            certificates: None,
             admin: None,
             activity: Activity::new(),
+            bodies: Terms::new(&gate.bodies, asker, &gate.shared.limits),
             alive: member.alive.clone(),
         };
-        let (acceptor, closing) = (gate.acceptor.clone(), closing.clone());
+        let (handshakes, closing) = (gate.handshakes.clone(), closing.clone());
         tokio::spawn(async move {
-            serve_tcp(stream, acceptor, session, closing).await;
+            serve_tcp(stream, handshakes, session, closing).await;
             drop((slot, place));
         });
     }
@@ -367,24 +402,29 @@ async fn accept_tcp<H: Handler>(listener: TcpListener, gate: Gate<H>, member: Me
 
 async fn serve_tcp<H: Handler>(
     stream: TcpStream,
-    acceptor: Option<TlsAcceptor>,
-    session: Session<H>,
+    handshakes: Option<Handshakes>,
+    mut session: Session<H>,
     mut closing: watch::Receiver<bool>,
 ) {
     // Replies are one write; waiting for more to send with it is all loss.
     let _ = stream.set_nodelay(true);
-    let Some(acceptor) = acceptor else {
+    let Some(handshakes) = handshakes else {
         return connection::serve(stream, Arc::new(session), closing).await;
     };
     let shared = Arc::clone(&session.shared);
-    let handshake = tokio::time::timeout(shared.limits.handshake, acceptor.accept(stream));
+    let asks = match &*shared.phase.borrow() {
+        Phase::Unsealed(core) => core.asks_for_certificates(),
+        Phase::Sealed(_) => false,
+    };
+    let handshake = tokio::time::timeout(shared.limits.handshake, handshakes.acceptor(asks).accept(stream));
     let handshake = tokio::select! {
         handshake = handshake => handshake,
         _ = closing.wait_for(|c| *c) => return,
     };
     match handshake {
         Ok(Ok(stream)) => {
-            session.activity.enter(crate::activity::Doing::Idle);
+            session.certificates = asking::proven(stream.get_ref().1).map(Arc::new);
+            session.activity.enter(crate::activity::Doing::Arrived);
             connection::serve(stream, Arc::new(session), closing).await;
         }
         Ok(Err(error)) => {
@@ -398,13 +438,9 @@ async fn serve_tcp<H: Handler>(
     }
 }
 
-async fn accept_unix<H: Handler>(
-    listener: UnixListener,
-    shared: Arc<Shared<H>>,
-    slots: Arc<Semaphore>,
-    port: Option<Arc<dyn AdminPort>>,
-    member: Member,
-) {
+async fn accept_unix<H: Handler>(listener: UnixListener, door: Door<H>, member: Member) {
+    let Door { shared, slots, kind } = door;
+    let bodies = BodyBudget::new(shared.limits.body_budget_bytes);
     let mut closing = member.closing.clone();
     loop {
         let accepted = async {
@@ -423,10 +459,24 @@ async fn accept_unix<H: Handler>(
             }
         };
         // Before the first byte is read.
-        let admin = match &port {
-            None => None,
-            Some(port) => match AdminPeer::check(&stream) {
-                Ok(peer) => Some((peer, Arc::clone(port))),
+        let UnixPeer { uid, pid } = match UnixPeer::of(&stream) {
+            Ok(peer) => peer,
+            Err(error) => {
+                tracing::warn!(%error, "the kernel does not say who connects; refused");
+                continue;
+            }
+        };
+        let asker = Asker::User(uid);
+        let (admin, place) = match &kind {
+            Kind::Api(crowd) => match crowd.enter(asker) {
+                Some(place) => (None, Some(place)),
+                None => {
+                    shared.counters.crowded.add();
+                    continue;
+                }
+            },
+            Kind::Admin(port) => match AdminPeer::check(&stream) {
+                Ok(peer) => (Some((peer, Arc::clone(port))), None),
                 Err(refused) => {
                     shared.counters.admin_refused.add();
                     tracing::warn!(%refused, "refused at the admin socket");
@@ -434,26 +484,21 @@ async fn accept_unix<H: Handler>(
                 }
             },
         };
-        let peer = match UnixPeer::of(&stream) {
-            Ok(UnixPeer { uid, pid }) => PeerAddress::Unix { uid, pid },
-            Err(error) => {
-                tracing::warn!(%error, "the kernel does not say who connects; refused");
-                continue;
-            }
-        };
         shared.counters.connections.add();
         let session = Session {
             shared: Arc::clone(&shared),
-            peer,
+            peer: PeerAddress::Unix { uid, pid },
             tls: false,
+            certificates: None,
             admin,
             activity: Activity::new(),
+            bodies: Terms::new(&bodies, asker, &shared.limits),
             alive: member.alive.clone(),
         };
         let closing = closing.clone();
         tokio::spawn(async move {
             connection::serve(stream, Arc::new(session), closing).await;
-            drop(slot);
+            drop((slot, place));
         });
     }
 }

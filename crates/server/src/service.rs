@@ -6,7 +6,7 @@ use std::pin::Pin;
 use std::sync::Arc;
 use std::task::Poll;
 
-use api::{PeerAddress, Request};
+use api::{PeerAddress, PeerCertificates, Request};
 use http::Response;
 use http::header::HeaderMap;
 use http::request::Parts;
@@ -24,9 +24,14 @@ use crate::sockets::AdminPeer;
 
 /// What answers when there are keys.
 pub trait Handler: Send + Sync + 'static {
-    /// Answers one request, and has recorded it when the future ends. Once begun it is run to its end, even if the client
-    /// goes away: what has been done must be recorded.
+    /// Answers one request, and has recorded it when the future ends. Once begun it is run to its end, even if the
+    /// client goes away: what has been done must be recorded.
     fn handle(self: Arc<Self>, request: Request) -> impl Future<Output = Answer> + Send + 'static;
+
+    /// Whether somebody may want to know clients by their certificates, so that a TLS client is asked for one.
+    fn asks_for_certificates(&self) -> bool {
+        false
+    }
 }
 
 /// What a request may need to know of its connection.
@@ -34,9 +39,13 @@ pub(crate) struct Session<H> {
     pub(crate) shared: Arc<Shared<H>>,
     pub(crate) peer: PeerAddress,
     pub(crate) tls: bool,
+    /// What the peer has proven in the TLS handshake, if it was asked.
+    pub(crate) certificates: Option<Arc<PeerCertificates>>,
     /// On the admin socket: who it is, and what stands behind.
     pub(crate) admin: Option<(AdminPeer, Arc<dyn AdminPort>)>,
     pub(crate) activity: Arc<Activity>,
+    /// On what terms its bodies are read.
+    pub(crate) bodies: body::Terms,
     /// Whoever holds one keeps the drain waiting.
     pub(crate) alive: Alive,
 }
@@ -55,8 +64,8 @@ impl<H: Handler> Session<H> {
         Ok(response)
     }
 
-    /// What seldom happens is boxed: hyper moves the future of every request into its place, and a read of what the cache
-    /// holds should not move the room for a body, two timers and a task.
+    /// What seldom happens is boxed: hyper moves the future of every request into its place, and a read of what the
+    /// cache holds should not move the room for a body, two timers and a task.
     async fn answer(&self, request: http::Request<Incoming>) -> Response<ReplyBody> {
         let shared = &self.shared;
         let (parts, body) = request.into_parts();
@@ -85,7 +94,7 @@ impl<H: Handler> Session<H> {
             (Zeroizing::default(), None)
         };
         let request = match head.with_body(body, self.peer.clone()) {
-            Ok(request) => request,
+            Ok(request) => Request { certificates: self.certificates.clone(), ..request },
             Err(fault) => return self.malformed(fault),
         };
         shared.counters.requests.add();
@@ -101,8 +110,8 @@ impl<H: Handler> Session<H> {
         }
     }
 
-    /// Waits for work that has a task of its own, so that a client that goes away, or a limit that is reached, does not take
-    /// it down half done and unrecorded.
+    /// Waits for work that has a task of its own, so that a client that goes away, or a limit that is reached, does not
+    /// take it down half done and unrecorded.
     async fn outlive<W>(&self, work: Pin<Box<W>>, room: Option<body::Room>) -> Response<ReplyBody>
     where
         W: Future<Output = Answer> + Send + 'static,
@@ -131,7 +140,7 @@ impl<H: Handler> Session<H> {
         headers: &HeaderMap,
         body: Incoming,
     ) -> Result<(Zeroizing<Vec<u8>>, body::Room), Malformed> {
-        let read = body::read(headers, body, &self.shared.bodies);
+        let read = body::read(headers, body, &self.bodies);
         tokio::time::timeout(self.shared.limits.request, read).await.unwrap_or(Err(Malformed::BodyLate))
     }
 
@@ -143,7 +152,7 @@ impl<H: Handler> Session<H> {
         body: Incoming,
     ) -> Response<ReplyBody> {
         let shared = &self.shared;
-        let answer = admin::answer(port, by, &parts.method, parts.uri.path(), &parts.headers, body, &shared.bodies);
+        let answer = admin::answer(port, by, &parts.method, parts.uri.path(), &parts.headers, body, &self.bodies);
         match tokio::time::timeout(shared.limits.request, answer).await {
             Ok(response) => response,
             Err(_) => self.late(),

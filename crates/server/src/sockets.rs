@@ -1,15 +1,11 @@
 //! The two Unix sockets: the services' and the admin's.
 //!
-//! A socket is made beside its place, given its mode and renamed over what an earlier process left, so that at no moment
-//! is it missing, or there with another mode. Who is at the other end is the kernel's word (SO_PEERCRED), asked before the
-//! first byte is read.
+//! Who is at the other end is the kernel's word (SO_PEERCRED), asked before the first byte is read.
 
 use std::io;
-use std::os::unix::net::UnixListener as StdListener;
 use std::path::{Path, PathBuf};
 
-use host::{Disk, FileKind};
-use rustix::fs::{AtFlags, CWD, Mode};
+use host::{Disk, FileKind, ListenFault};
 use tokio::net::{UnixListener, UnixStream};
 
 /// A peer of the admin socket: root, or the user that edgekeep runs as. Made by the check alone.
@@ -59,8 +55,8 @@ pub(crate) struct UnixPeer {
 }
 
 impl UnixPeer {
-    /// tokio reads the credentials as plain numbers; rustix's type cannot hold the pid 0 that the kernel gives for a peer in
-    /// another container.
+    /// tokio reads the credentials as plain numbers; rustix's type cannot hold the pid 0 that the kernel gives for a
+    /// peer in another container.
     pub(crate) fn of(stream: &UnixStream) -> io::Result<Self> {
         let credentials = stream.peer_cred()?;
         let pid = credentials.pid().and_then(|p| u32::try_from(p).ok()).unwrap_or(0);
@@ -80,49 +76,52 @@ pub(crate) enum Reach {
 /// Binds a socket at `path`.
 pub(crate) fn bind(disk: &dyn Disk, path: &Path, reach: Reach) -> Result<UnixListener, SocketError> {
     let failed = |cause: io::Error| SocketError::Bind { path: path.to_owned(), cause };
-    let (Some(dir), Some(name)) = (path.parent(), path.file_name().and_then(|n| n.to_str())) else {
-        return Err(failed(io::ErrorKind::InvalidInput.into()));
-    };
+    let dir = path.parent().ok_or_else(|| failed(io::ErrorKind::InvalidInput.into()))?;
     prepare_dir(disk, dir, reach)?;
-    if let Some(meta) = disk.meta(path).map_err(failed)? {
-        if meta.kind != FileKind::Other {
-            return Err(SocketError::NotASocket { path: path.to_owned() });
-        }
-        if std::os::unix::net::UnixStream::connect(path).is_ok() {
-            return Err(SocketError::InUse { path: path.to_owned() });
-        }
-    }
-    let temporary = path.with_file_name(format!(".{name}.new"));
-    // 107 bytes and a zero: sockaddr_un of Linux.
-    if temporary.as_os_str().len() > 107 {
-        return Err(SocketError::TooLong { path: path.to_owned() });
-    }
-    if disk.meta(&temporary).map_err(failed)?.is_some() {
-        // Left by a crash between bind and rename.
-        disk.remove_file(&temporary).map_err(failed)?;
-    }
-    let listener = StdListener::bind(&temporary).map_err(failed)?;
     let mode = match reach {
         Reach::Everyone => 0o666,
         Reach::Owner => 0o600,
     };
-    rustix::fs::chmodat(CWD, &temporary, Mode::from_raw_mode(mode), AtFlags::empty()).map_err(|e| failed(e.into()))?;
-    disk.rename(&temporary, path, true).map_err(failed)?;
-    listener.set_nonblocking(true).map_err(failed)?;
+    let listener = host::listen_at(path, mode).map_err(|fault| match fault {
+        ListenFault::InUse { path } => SocketError::InUse { path },
+        ListenFault::NotASocket { path, .. } => SocketError::NotASocket { path },
+        ListenFault::TooLong { path } => SocketError::TooLong { path },
+        ListenFault::Io(cause) => failed(cause),
+    })?;
     UnixListener::from_std(listener).map_err(failed)
 }
 
-/// The admin socket's directory is ours and closed to everyone else, or it is not used. That of the API socket must not be
-/// open to changes by others, for who may rename in it may put a socket of his own in our place.
+/// The admin socket's directory is ours and closed to everyone else, or it is not used. That of the API socket must not
+/// be open to changes by others, for who may rename in it may put a socket of his own in our place.
 fn prepare_dir(disk: &dyn Disk, dir: &Path, reach: Reach) -> Result<(), SocketError> {
-    let failed = |cause: io::Error| SocketError::Directory { path: dir.to_owned(), cause };
-    let Some(meta) = disk.meta(dir).map_err(failed)? else {
-        let mode = match reach {
-            Reach::Everyone => 0o755,
-            Reach::Owner => 0o700,
-        };
-        return disk.create_dir(dir, mode).map_err(failed);
+    if check_dir(disk, dir, reach)? {
+        return Ok(());
+    }
+    let mode = match reach {
+        Reach::Everyone => 0o755,
+        Reach::Owner => 0o700,
     };
+    disk.create_dir(dir, mode).map_err(|cause| SocketError::Directory { path: dir.to_owned(), cause })
+}
+
+/// Whether `path` is a place for a socket, whose directory is there, or is made in one that is there or is `made`
+/// before. Makes nothing; whether somebody answers there is not asked.
+pub(crate) fn check_place(disk: &dyn Disk, path: &Path, reach: Reach, made: &Path) -> Result<(), SocketError> {
+    let dir = path.parent().unwrap_or(path);
+    let parent = dir.parent().unwrap_or(dir);
+    if !check_dir(disk, dir, reach)? && dir != made && parent != made {
+        disk.check_writable(parent).map_err(|cause| SocketError::Directory { path: dir.to_owned(), cause })?;
+    }
+    match disk.meta(path) {
+        Ok(Some(meta)) if meta.kind != FileKind::Other => Err(SocketError::NotASocket { path: path.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
+/// Whether the directory is there. One that is there must be fit.
+fn check_dir(disk: &dyn Disk, dir: &Path, reach: Reach) -> Result<bool, SocketError> {
+    let failed = |cause: io::Error| SocketError::Directory { path: dir.to_owned(), cause };
+    let Some(meta) = disk.meta(dir).map_err(failed)? else { return Ok(false) };
     let ours = rustix::process::geteuid().as_raw();
     let forbidden = match reach {
         Reach::Everyone => 0o022,
@@ -139,7 +138,7 @@ fn prepare_dir(disk: &dyn Disk, dir: &Path, reach: Reach) -> Result<(), SocketEr
             wanted: if reach == Reach::Owner { "0700" } else { "0755" },
         });
     }
-    Ok(())
+    Ok(true)
 }
 
 /// A Unix socket cannot be opened.

@@ -1,5 +1,5 @@
-//! TLS 1.3 with the hybrid key exchange first; the certificate is looked up at each handshake, so it can be changed at any
-//! time, and whatever name a client asks for, it is shown this one.
+//! TLS 1.3 with the hybrid key exchange first; the certificate is looked up at each handshake, so it can be changed at
+//! any time, and whatever name a client asks for, it is shown this one.
 
 use std::fmt;
 use std::sync::{Arc, RwLock};
@@ -9,9 +9,11 @@ use rustls::crypto::CryptoProvider;
 use rustls::crypto::aws_lc_rs::{self, kx_group, sign};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer, PrivatePkcs8KeyDer};
-use rustls::server::{ClientHello, ResolvesServerCert};
+use rustls::server::{ClientHello, NoServerSessionStorage, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use tokio_rustls::TlsAcceptor;
+
+use crate::asking::AnyHolder;
 
 /// A certificate chain and the key that signs for it; the key cannot be taken out again.
 #[derive(Clone)]
@@ -126,21 +128,46 @@ pub(crate) fn provider() -> CryptoProvider {
     provider
 }
 
-/// An acceptor that shows what `shown` holds at each handshake.
-pub(crate) fn acceptor(shown: Arc<Shown>, versions: TlsVersions) -> TlsAcceptor {
-    let versions: &[_] = match versions {
-        TlsVersions::Tls13 if host::in_force("tls-1.3-only") => &[&rustls::version::TLS13],
-        _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
-    };
-    let mut config = ServerConfig::builder_with_provider(Arc::new(provider()))
-        .with_protocol_versions(versions)
-        .expect("the provider has ciphers and groups for both versions")
-        .with_no_client_auth()
-        .with_cert_resolver(shown);
-    config.alpn_protocols = vec![b"http/1.1".to_vec()];
-    // Early data can be replayed (RFC 8446, 8), and a login or a write must not be.
-    config.max_early_data_size = 0;
-    TlsAcceptor::from(Arc::new(config))
+/// Handshakes that show what `shown` holds at each, with the client asked for a certificate or not.
+#[derive(Clone)]
+pub(crate) struct Handshakes {
+    quiet: TlsAcceptor,
+    asking: TlsAcceptor,
+}
+
+impl Handshakes {
+    pub(crate) fn new(shown: Arc<Shown>, versions: TlsVersions) -> Self {
+        let versions: &[_] = match versions {
+            TlsVersions::Tls13 if host::in_force("tls-1.3-only") => &[&rustls::version::TLS13],
+            _ => &[&rustls::version::TLS13, &rustls::version::TLS12],
+        };
+        let provider = Arc::new(provider());
+        let anyone = Arc::new(AnyHolder(provider.signature_verification_algorithms));
+        let builder = || {
+            ServerConfig::builder_with_provider(Arc::clone(&provider))
+                .with_protocol_versions(versions)
+                .expect("the provider has ciphers and groups for both versions")
+        };
+        let mut quiet = builder().with_no_client_auth().with_cert_resolver(Arc::clone(&shown) as _);
+        let mut asking = builder().with_client_cert_verifier(anyone).with_cert_resolver(shown);
+        for config in [&mut quiet, &mut asking] {
+            config.alpn_protocols = vec![b"http/1.1".to_vec()];
+            // Early data can be replayed (RFC 8446, 8), and a login or a write must not be.
+            config.max_early_data_size = 0;
+        }
+        // Who logs in by a certificate has shown its key in this handshake, not in one of some hours ago.
+        if host::in_force("peer-proves-its-key-each-time") {
+            asking.send_tls13_tickets = 0;
+            asking.session_storage = Arc::new(NoServerSessionStorage {});
+        }
+        Self { quiet: TlsAcceptor::from(Arc::new(quiet)), asking: TlsAcceptor::from(Arc::new(asking)) }
+    }
+
+    /// Browsers show people a dialogue when they are asked, and each client that is answers with one message more: so
+    /// nobody is asked while nobody wants to know.
+    pub(crate) fn acceptor(&self, asks: bool) -> &TlsAcceptor {
+        if asks { &self.asking } else { &self.quiet }
+    }
 }
 
 #[cfg(test)]

@@ -37,4 +37,8 @@ impl Handler for Unsealed {
         }
         Answer { request_id: recorded.request_id().to_text(), reply: recorded.into_reply() }
     }
+
+    fn asks_for_certificates(&self) -> bool {
+        self.core.asks_for_certificates()
+    }
 }

@@ -1,4 +1,5 @@
-//! What strangers send. Each is refused or cut, nothing reaches the handler that should not, and the next client is served.
+//! What strangers send. Each is refused or cut, nothing reaches the handler that should not, and the next client is
+//! served.
 
 #![allow(clippy::unwrap_used)]
 
@@ -7,10 +8,13 @@ mod common;
 use common::*;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-/// After whatever happened, the server answers an honest request.
+/// After whatever happened, the server answers an honest request. Where its patience is short, a machine that held us
+/// up has us ask again.
 async fn still_serves(bench: &Bench) {
-    let mut stream = bench.connect().await;
-    assert_eq!(status(&ask(&mut stream, &get("/v1/secret/a")).await), 200);
+    let request = get("/v1/secret/a").replace("\r\n\r\n", "\r\nConnection: close\r\n\r\n");
+    let served =
+        async { while !to_the_end(bench.connect().await, request.as_bytes()).await.starts_with("HTTP/1.1 200 ") {} };
+    tokio::time::timeout(PATIENCE, served).await.expect("an honest request is answered");
 }
 
 #[tokio::test]
@@ -65,7 +69,7 @@ async fn refused_with_a_status_and_without_an_echo() {
 
 #[tokio::test]
 async fn a_slowloris_is_cut_though_it_never_stops_sending() {
-    let bench = Bench::plain(short());
+    let bench = Bench::plain(Limits { head: short().head, ..Limits::default() });
     let mut stream = bench.connect().await;
     stream.write_all(b"GET /v1/a HTTP/1.1\r\n").await.unwrap();
     let (mut reader, mut writer) = stream.split();
@@ -90,7 +94,7 @@ async fn a_slowloris_is_cut_though_it_never_stops_sending() {
 
 #[tokio::test]
 async fn silence_is_closed_in_order() {
-    let bench = Bench::plain(short());
+    let bench = Bench::plain(Limits { idle: short().idle, ..Limits::default() });
     let mut stream = bench.connect().await;
     assert_eq!(status(&ask(&mut stream, &get("/v1/a")).await), 200);
     assert_eq!(rest(&mut stream).await, "");
@@ -99,7 +103,7 @@ async fn silence_is_closed_in_order() {
 
 #[tokio::test]
 async fn a_peer_that_takes_no_reply_is_cut() {
-    let bench = Bench::plain(short());
+    let bench = Bench::plain(Limits { stall: short().stall, ..Limits::default() });
     let mut stream = bench.connect().await;
     // More replies than the kernel's buffers hold, and never a byte read.
     for _ in 0..30 {
@@ -126,6 +130,50 @@ async fn a_body_that_never_ends_is_refused() {
     still_serves(&bench).await;
 }
 
+/// A request with a body of so many bytes, an object in JSON.
+fn post(bytes: usize) -> String {
+    let body = format!("{{\"x\":\"{}\"}}", "y".repeat(bytes - 8));
+    format!("POST /v1/a HTTP/1.1\r\nHost: h\r\nContent-Length: {bytes}\r\n\r\n{body}")
+}
+
+#[tokio::test]
+async fn bodies_that_are_announced_and_never_sent_stop_nobodys() {
+    let bench = Bench::plain(Limits::default());
+    let mut silent = Vec::new();
+    for _ in 0..40 {
+        let mut stream = bench.connect().await;
+        stream.write_all(b"POST /v1/a HTTP/1.1\r\nHost: h\r\nContent-Length: 1048576\r\n\r\n{").await.unwrap();
+        silent.push(stream);
+    }
+    let mut stream = bench.connect().await;
+    assert_eq!(status(&ask(&mut stream, &post(1_000_000)).await), 200);
+    let mut socket = tokio::net::UnixStream::connect(bench.api_path()).await.unwrap();
+    assert_eq!(status(&ask(&mut socket, &post(1_000_000)).await), 200);
+}
+
+#[tokio::test]
+async fn a_full_budget_of_the_network_leaves_the_sockets_theirs() {
+    let limits = Limits { body_budget_bytes: 200_000, ..Limits::default() };
+    let bench = Bench::plain(limits);
+    let mut held = bench.connect().await;
+    let most = post(100_000);
+    // All but the last byte.
+    held.write_all(&most.as_bytes()[..most.len() - 1]).await.unwrap();
+    let crowded = async {
+        loop {
+            let mut stream = bench.connect().await;
+            if status(&ask(&mut stream, &post(50_000)).await) == 503 {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, crowded).await.expect("one address has its half, and no more");
+    let mut socket = tokio::net::UnixStream::connect(bench.api_path()).await.unwrap();
+    assert_eq!(status(&ask(&mut socket, &post(50_000)).await), 200);
+    held.write_all(&most.as_bytes()[most.len() - 1..]).await.unwrap();
+    assert_eq!(status(&reply(&mut held).await), 200);
+}
+
 #[tokio::test]
 async fn a_flood_of_chunks_ends_at_the_limit() {
     let bench = Bench::plain(Limits::default());
@@ -144,8 +192,8 @@ async fn a_flood_of_chunks_ends_at_the_limit() {
     still_serves(&bench).await;
 }
 
-/// CL.TE: a proxy that believes the length would send the rest as the beginning of another's request (RFC 9112, 6.3). hyper
-/// ends the connection with the reply, so the rest is nobody's request; this holds it to that.
+/// CL.TE: a proxy that believes the length would send the rest as the beginning of another's request (RFC 9112, 6.3).
+/// hyper ends the connection with the reply, so the rest is nobody's request; this holds it to that.
 #[tokio::test]
 async fn smuggling_by_two_lengths_ends_the_connection() {
     for both in
@@ -205,3 +253,44 @@ async fn connections_beyond_the_limit_wait_their_turn() {
 }
 
 use server::Limits;
+
+#[tokio::test]
+async fn one_user_leaves_room_at_the_socket_and_at_the_network() {
+    let limits = Limits { connections_per_user: 2, socket_connections: 3, ..Limits::default() };
+    let bench = Bench::plain(limits);
+    let mut held = Vec::new();
+    for _ in 0..2 {
+        let mut stream = tokio::net::UnixStream::connect(bench.api_path()).await.unwrap();
+        assert_eq!(status(&ask(&mut stream, &get("/v1/a")).await), 200);
+        held.push(stream);
+    }
+    let third = tokio::net::UnixStream::connect(bench.api_path()).await.unwrap();
+    assert_eq!(to_the_end(third, b"").await, "", "closed without a word");
+    assert_eq!(bench.server.counts().crowded, 1);
+    // Whoever administers is not counted with the services.
+    let mut admin = bench.admin().await;
+    assert_eq!(status(&ask(&mut admin, &get("/admin/status")).await), 200);
+    still_serves(&bench).await;
+    held.clear();
+    let again = async {
+        loop {
+            let mut stream = tokio::net::UnixStream::connect(bench.api_path()).await.unwrap();
+            stream.write_all(get("/v1/a").as_bytes()).await.unwrap_or(());
+            if stream.read_u8().await.is_ok() {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, again).await.expect("who left has made room");
+}
+
+#[tokio::test]
+async fn whoever_connects_and_says_nothing_makes_room_soon() {
+    let limits = Limits { tcp_connections: 1, first: std::time::Duration::from_millis(300), ..Limits::default() };
+    let bench = Bench::plain(limits);
+    let mut silent = bench.connect().await;
+    let mut next = bench.connect().await;
+    next.write_all(get("/v1/b").as_bytes()).await.unwrap();
+    assert_eq!(rest(&mut silent).await, "");
+    assert_eq!(status(&reply(&mut next).await), 200);
+}

@@ -1,5 +1,5 @@
-//! Every byte of a reply, against `tests/golden/http`: a file holds a request, a line `----`, and the reply to it. Carriage
-//! returns are left out of both. `EDGEKEEP_BLESS=1` writes the replies anew, and the difference is the review.
+//! Every byte of a reply, against `tests/golden/http`: a file holds a request, a line `----`, and the reply to it.
+//! Carriage returns are left out of both. `EDGEKEEP_BLESS=1` writes the replies anew, and the difference is the review.
 
 #![allow(clippy::unwrap_used, clippy::disallowed_methods)] // golden files are rewritten in place
 

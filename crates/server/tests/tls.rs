@@ -87,7 +87,19 @@ async fn clear_text_to_the_tls_port_gets_no_http() {
     half.write_all(b"\x16\x03\x01\x02\x00\x01").await.unwrap();
     assert_eq!(rest(&mut half).await, "");
     assert_eq!(bench.server.counts().handshakes_failed, 3);
-    assert_eq!(status(&ask(&mut tls_client(&bench.ca, bench.address(), "localhost").await, &get("/v1/a")).await), 200);
+    // Others are served; who was held up by this machine for longer than the server waits comes again.
+    let served = async {
+        loop {
+            let Ok(mut stream) = try_tls(&bench.ca, bench.address(), "localhost").await else { continue };
+            let request = "GET /v1/a HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n";
+            if stream.write_all(request.as_bytes()).await.is_ok()
+                && rest(&mut stream).await.starts_with("HTTP/1.1 200 ")
+            {
+                break;
+            }
+        }
+    };
+    tokio::time::timeout(PATIENCE, served).await.expect("others are served");
 }
 
 #[tokio::test]

@@ -1,4 +1,5 @@
-//! `edgekeep seal`, without more, and `edgekeep recover`: over the admin socket, whose other end the kernel vouches for.
+//! `edgekeep seal`, without more, and `edgekeep recover`: over the admin socket, whose other end the kernel vouches
+//! for.
 
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -20,7 +21,8 @@ pub(crate) struct Recover {
     /// The file with the recovery key; - reads standard input.
     #[arg(long, value_name = "FILE")]
     key_file: PathBuf,
-    /// Make key slots for the hardware that is here now: another board, a TPM that was cleared, a disk that was moved, another system.
+    /// Make key slots for the hardware that is here now: another board, a TPM that was cleared, a disk that was moved,
+    /// another system.
     #[arg(long)]
     reseal: bool,
     #[command(flatten)]
@@ -38,6 +40,11 @@ pub(super) struct Place {
 }
 
 impl Place {
+    /// The usual one of a run directory.
+    pub(super) fn of(run_dir: PathBuf) -> Self {
+        Self { run_dir: Some(run_dir), admin_socket: None }
+    }
+
     pub(super) fn socket(&self) -> PathBuf {
         let usual = || crate::locate::run_dir(self.run_dir.as_deref()).join("admin/admin.sock");
         self.admin_socket.clone().unwrap_or_else(usual)
@@ -47,7 +54,13 @@ impl Place {
 /// Has the running edgekeep drop its keys.
 pub(super) async fn seal(place: &Place) -> Result<(), Failure> {
     post(&place.socket(), "/admin/seal", None).await?;
-    crate::output::line("sealed: the keys are gone from memory");
+    // What is another's store is not sealed by us.
+    match status(place).await {
+        Ok(told) if told["state"] == "shut" => {
+            crate::output::line(&format!("the gates are shut: {}", told["reason"].as_str().unwrap_or_default()));
+        }
+        _ => crate::output::line("sealed: the keys are gone from memory"),
+    }
     Ok(())
 }
 
@@ -68,8 +81,8 @@ pub(super) async fn recover(recover: Recover) -> Result<(), Failure> {
     }
 }
 
-/// Tells what became of a used recovery key, and shows the new one where it is ours to show. What was wanted is done: that the key
-/// could not be replaced is no failure, and must be known. Returns what else the reply says of slots.
+/// Tells what became of a used recovery key, and shows the new one where it is ours to show. What was wanted is done:
+/// that the key could not be replaced is no failure, and must be known. Returns what else the reply says of slots.
 pub(super) async fn settle(socket: &Path, body: &str, reply: &str, say: fn(&str)) -> Option<SlotChange> {
     let stays = |why: &str| crate::output::error(&format!("warning: the used recovery key stays valid: {why}"));
     let Ok(Recovered { replaced, offered, kept, resealed }) = serde_json::from_str(reply) else {
@@ -144,17 +157,28 @@ pub(super) fn with_key(key: &str, more: &str) -> Zeroizing<String> {
 }
 
 pub(super) fn read_key(path: &Path) -> Result<Zeroizing<String>, Failure> {
-    let failed =
-        |e: std::io::Error| Failure::usage(format!("cannot read the recovery key from {}: {e}", path.display()));
-    let mut text = Zeroizing::new(String::with_capacity(MAX_KEY_BYTES));
+    let cannot = |why: &dyn std::fmt::Display| {
+        Failure::usage(format!("cannot read the recovery key from {}: {why}", path.display()))
+    };
+    let mut bytes = Zeroizing::new(Vec::with_capacity(MAX_KEY_BYTES));
     let limit = MAX_KEY_BYTES as u64;
-    if path == Path::new("-") {
-        std::io::stdin().take(limit).read_to_string(&mut text).map_err(failed)?;
+    let read = if path == Path::new("-") {
+        std::io::stdin().take(limit).read_to_end(&mut bytes)
     } else {
-        std::fs::File::open(path).map_err(failed)?.take(limit).read_to_string(&mut text).map_err(failed)?;
+        std::fs::File::open(path).and_then(|file| file.take(limit).read_to_end(&mut bytes))
+    };
+    read.map_err(|e| cannot(&e))?;
+    if SEALED_HEADS.iter().any(|head| bytes.starts_with(head)) {
+        return Err(cannot(&"it is sealed to the owner's age key").hint(
+            "age -d -i KEY recovery.age opens it, where the owner's KEY is; here: ... | edgekeep recover --key-file -",
+        ));
     }
-    Ok(text)
+    let text = std::str::from_utf8(&bytes).map_err(|_| cannot(&"it is no text"))?;
+    Ok(Zeroizing::new(text.to_owned()))
 }
+
+/// How a file of the `age` tool begins, and its form in letters.
+const SEALED_HEADS: [&[u8]; 2] = [b"age-encryption.org/", b"-----BEGIN AGE ENCRYPTED FILE-----"];
 
 async fn post(socket: &Path, route: &str, body: Option<&str>) -> Result<(), Failure> {
     exchange(socket, "POST", route, body).await.map(drop)
@@ -224,6 +248,22 @@ const DEADLINE: Duration = Duration::from_secs(300);
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_sealed_recovery_key_is_told_from_a_broken_one() {
+        let dir = tempfile::tempdir().unwrap();
+        let said = |bytes: &[u8]| {
+            let file = dir.path().join(format!("key-{}", bytes.len()));
+            host::Disk::write_new(&host::OsDisk, &file, bytes, 0o600, None).unwrap();
+            read_key(&file).map(|text| text.to_string()).map_err(|f| (f.fact, f.hint))
+        };
+        assert_eq!(said(b"ekrk1 key").unwrap(), "ekrk1 key");
+        for sealed in [&b"age-encryption.org/v1\n-> X25519 \xff\xfe"[..], b"-----BEGIN AGE ENCRYPTED FILE-----\n"] {
+            let (fact, hint) = said(sealed).unwrap_err();
+            assert!(fact.contains("sealed to the owner's age key") && hint.unwrap().contains("age -d -i"), "{fact}");
+        }
+        assert!(said(b"\xff\xff").unwrap_err().0.contains("it is no text"));
+    }
 
     #[test]
     fn reads_a_reply_and_nothing_else() {

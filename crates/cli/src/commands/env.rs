@@ -28,8 +28,8 @@ pub(super) fn run(env: &Env) -> Result<(), Failure> {
     Ok(())
 }
 
-/// go-mod-bootstrap's `SECRETSTORE_*`, then what vault, bao and hvac read. The token is named by its file and never shown: the
-/// environment of a process can be read by others of its user, and is inherited by all its children.
+/// go-mod-bootstrap's `SECRETSTORE_*`, then what vault, bao and hvac read. The token is named by its file and never
+/// shown: the environment of a process can be read by others of its user, and is inherited by all its children.
 fn variables(
     service: &ServiceName,
     run_dir: &Path,

@@ -27,6 +27,7 @@ pub(super) fn run(generalize: &Generalize) -> Result<(), Failure> {
     let data_dir = generalize.data_dir.as_deref();
     let plan = super::up::load(&super::up::config_file(generalize.config.as_deref()), None, data_dir)?.plan;
     prepare(&plan, generalize.destroys_all_secrets)?;
+    super::beside::forget(&plan);
     crate::output::line(&told(&plan));
     Ok(())
 }

@@ -3,13 +3,13 @@
 //! ```text
 //! provision --as-hook   source -> hook file          what the hook will print is its own, no slot's
 //! tpm, tang ...         hook file -> source -> one line of hexadecimal digits, never to a terminal
+//!                       asked by EDGEKEEP_IKM_ASK=status: what is left in this boot, which spends nothing
 //! ```
 //! EdgeX runs a hook without arguments: called `edgekeep-ikm`, this executable takes the usual files.
 
 use std::io::{IsTerminal, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
 
 use boot::driver::SourceGround;
 use boot::plan::SourceSpec;
@@ -17,7 +17,8 @@ use clap::{Args, Subcommand};
 use config::{Inputs, KeySources};
 use host::{Disk, OsClock, OsDisk, OsEntropy};
 use seal::{
-    Deadline, Fit, HOOK_LIMIT, HookFile, ShortIkmAllowed, SlotFiles, SlotPublic, SourceError, SourceKind, conformance,
+    Deadline, Fit, HOOK_LIMIT, HOOK_QUESTION, HookFile, HookStatus, Remedy, Runs, ShortIkmAllowed, SlotFiles,
+    SlotPublic, SourceError, SourceKind, Unkept, Wanted, conformance, slot_and_parts,
 };
 
 use crate::failure::{Code, Failure};
@@ -93,6 +94,10 @@ struct Conformance {
     /// How often it is run.
     #[arg(long, default_value_t = 5, value_parser = clap::value_parser!(u8).range(2..=50))]
     runs: u8,
+    /// It counts its releases: run it once for its key, and try nothing that takes a second one. Without this a hook
+    /// that says by itself that it counts is not run for its key at all.
+    #[arg(long, conflicts_with = "runs")]
+    counts: bool,
     /// A variable of its environment, which has no other; NAME=VALUE.
     #[arg(long = "env", value_name = "NAME=VALUE")]
     env: Vec<String>,
@@ -145,12 +150,31 @@ impl Provision {
         let tools = Tools::new(&self.config, &self.out)?;
         let spec = tools.only()?;
         not_the_stores_gate(spec, &self.config)?;
-        let deadline = tools.deadline(spec.deadline() * 2);
+        let deadline = tools.deadline(spec, 2);
         let made = tools.ground.source(spec).provision(&spec.policy(), &*tools.ground.auth(spec), deadline);
-        let file = HookFile::create(made.map_err(|e| refused(&e))?, &OsEntropy);
-        OsDisk
-            .replace(&self.out, &file.encode(), 0o600, None)
-            .map_err(|e| Failure::fault(format!("{} cannot be written: {e}", self.out.display())))?;
+        let made = made.map_err(|e| Failure::of(Code::Refused, &e).hint(e.hint_for(Wanted::Provision)))?;
+        let mut unkept = Unkept::default();
+        unkept.note(spec, &made.public);
+        if let Some(weakly) = spec.counts_weakly(&made.public) {
+            crate::output::error(&format!("warning: {weakly}"));
+        }
+        let file = HookFile::create(made, &OsEntropy);
+        if let Err(e) = OsDisk.replace(&self.out, &file.encode(), 0o600, None) {
+            let fault = Failure::fault(format!("{} cannot be written: {e}", self.out.display()));
+            // It may be there all the same: then it is what the hook prints with.
+            if !matches!(OsDisk.meta(&self.out), Ok(None)) {
+                unkept.kept();
+                return Err(fault.hint("see whether it is whole: edgekeep ikm status --slot"));
+            }
+            let stays = unkept.take_back(|spec, public| {
+                tools.ground.source(spec).discard(public, &[], &*tools.ground.auth(spec), tools.deadline(spec, 1))
+            });
+            return Err(match stays.is_empty() {
+                true => fault.hint("nothing was made; name a file in a directory that can be written to"),
+                false => fault.hint(stays.join("; ")),
+            });
+        }
+        unkept.kept();
         crate::output::line(&format!(
             "{} holds no secret, and is needed for it. The hook is `edgekeep ikm {} --slot {}`.",
             self.out.display(),
@@ -163,20 +187,53 @@ impl Provision {
 
 impl Print {
     fn run(&self, kind: SourceKind) -> Result<(), Failure> {
+        match crate::locate::environment().value(HOOK_QUESTION.0) {
+            None | Some("") => self.print(kind),
+            Some(question) if question == HOOK_QUESTION.1 => self.say_what_is_left(kind),
+            Some(other) => Err(Failure::usage(format!("{} = {other:?} is no question to a hook", HOOK_QUESTION.0))
+                .hint(format!("unset it, or set it to {}", HOOK_QUESTION.1))),
+        }
+    }
+
+    fn file(&self, kind: SourceKind) -> Result<HookFile, Failure> {
+        let file = read(&self.slot)?;
+        let found = file.public().kind();
+        if found == kind {
+            return Ok(file);
+        }
+        Err(Failure::usage(format!("{} was made by a source of kind `{found}`", self.slot.display()))
+            .hint(format!("run `edgekeep ikm {found}`")))
+    }
+
+    /// To whoever runs the hook, and asks before a release is spent.
+    fn say_what_is_left(&self, kind: SourceKind) -> Result<(), Failure> {
+        let file = self.file(kind)?;
+        let tools = Tools::new(&self.config, &self.slot)?;
+        let spec = tools.of(file.public())?;
+        let counts = slot_and_parts(file.public()).iter().filter_map(SlotPublic::release_limit).min();
+        let foreseen = tools.ground.source(spec).foresee(file.public(), tools.deadline(spec, 1));
+        let status = match (foreseen.map(|evidence| evidence.releases_left()), counts) {
+            (Ok(Some(left)), Some(limit)) => HookStatus::Counted { left: left.min(limit.get()), limit },
+            // Enough of the others are there: a part that counts may be needed another time.
+            (Ok(None), Some(limit)) => HookStatus::Counted { left: limit.get(), limit },
+            (Ok(_), None) => HookStatus::Uncounted,
+            (Err(e), Some(limit)) if e.remedy() == Remedy::Reboot => HookStatus::Counted { left: 0, limit },
+            (Err(e), _) => return Err(refused(&e)),
+        };
+        crate::output::line(&status.to_line());
+        Ok(())
+    }
+
+    fn print(&self, kind: SourceKind) -> Result<(), Failure> {
         // Before a release is spent.
         if std::io::stdout().is_terminal() && host::in_force("hook-key-not-shown") {
             return Err(Failure::usage("the secret is not shown on a terminal")
                 .hint("this is a hook, run by a program that reads what it prints: EDGEX_IKM_HOOK"));
         }
-        let file = read(&self.slot)?;
-        let found = file.public().kind();
-        if found != kind {
-            return Err(Failure::usage(format!("{} was made by a source of kind `{found}`", self.slot.display()))
-                .hint(format!("run `edgekeep ikm {found}`")));
-        }
+        let file = self.file(kind)?;
         let tools = Tools::new(&self.config, &self.slot)?;
         let spec = tools.of(file.public())?;
-        let deadline = tools.deadline(spec.deadline());
+        let deadline = tools.deadline(spec, 1);
         let released = tools.ground.source(spec).release(file.public(), &*tools.ground.auth(spec), deadline);
         let key = file.key(&released.map_err(|e| refused(&e))?.ikm).map_err(|e| {
             Failure::of(Code::Refused, &e).hint("put back the device, or the file, that the hook was made with")
@@ -230,7 +287,8 @@ impl Conformance {
         }
         let hook =
             std::path::absolute(&self.hook).map_err(|e| Failure::usage(format!("{}: {e}", self.hook.display())))?;
-        let report = conformance(&hook, &env, self.runs.into(), HOOK_LIMIT, &clock()?);
+        let runs = if self.counts { Runs::Once } else { Runs::Several(self.runs.into()) };
+        let report = conformance(&hook, &env, runs, HOOK_LIMIT, &clock()?);
         crate::output::line(&report.to_string());
         match report.conforms() {
             true => Ok(()),
@@ -240,8 +298,8 @@ impl Conformance {
     }
 }
 
-/// What counts the releases of a hook must not count those of this device's store: the first release of either would be the last of the
-/// other, and look like an attack.
+/// What counts the releases of a hook must not count those of this device's store: the first release of either would be
+/// the last of the other, and look like an attack.
 fn not_the_stores_gate(hook: &SourceSpec, config: &Path) -> Result<(), Failure> {
     let file = super::up::config_file(None);
     if file == config {
@@ -307,19 +365,23 @@ impl Tools {
     }
 
     fn with(sources: KeySources, tpm_lock: PathBuf) -> Result<Self, Failure> {
-        sources.sources.iter().for_each(SourceSpec::take_pins);
+        let clock = clock()?;
+        sources.sources.iter().for_each(|spec| spec.take_pins(&clock));
         let ground = SourceGround {
             disk: Arc::new(OsDisk),
-            clock: Arc::new(clock()?),
+            clock: Arc::new(clock),
             entropy: Arc::new(OsEntropy),
             short_ikm: sources.short_ikm.then(ShortIkmAllowed::danger_short_ikm),
             tpm_lock,
+            latch: seal::ReleaseLatch::default(),
+            others: Vec::new(),
         };
         Ok(Self { sources: sources.sources, ground })
     }
 
-    fn deadline(&self, limit: Duration) -> Deadline {
-        Deadline::after(&*self.ground.clock, limit)
+    /// For a call that asks the source `times` times.
+    fn deadline(&self, spec: &SourceSpec, times: u32) -> Deadline {
+        Deadline::after_each(&*self.ground.clock, spec.deadline(), times)
     }
 
     fn only(&self) -> Result<&SourceSpec, Failure> {
@@ -354,7 +416,7 @@ impl Tools {
                 }
                 asked = true;
                 lines.push(format!("{name}: {spec}"));
-                match source.foresee(public, self.deadline(spec.deadline())) {
+                match source.foresee(public, self.deadline(spec, 1)) {
                     Ok(evidence) => {
                         any = true;
                         lines.extend(evidence.0.iter().map(|(fact, value)| format!("  {fact}: {value}")));

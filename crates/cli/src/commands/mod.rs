@@ -36,7 +36,8 @@ pub(crate) enum Command {
     Env(env::Env),
     /// Say what protects this device, and what does not.
     Doctor(doctor::Doctor),
-    /// Drop the keys: the store stays sealed until the next start, or until it is recovered. With a command: see to what it is sealed by.
+    /// Drop the keys: the store stays sealed until the next start, or until it is recovered. With a command: see to
+    /// what it is sealed by.
     Seal(seal::Seal),
     /// Unseal with the recovery key.
     Recover(admin::Recover),
@@ -57,6 +58,8 @@ pub(crate) enum Command {
     Keeper(beside::Keeper),
     #[command(hide = true)]
     Guard(beside::Guard),
+    #[command(hide = true)]
+    MakeStore(beside::MakeStore),
     #[command(flatten)]
     Client(client::ClientCommand),
 }
@@ -79,6 +82,7 @@ pub(crate) fn run(command: Command) -> Result<(), Failure> {
         Command::Reprovision(reprovision) => reprovision::run(&reprovision),
         Command::Keeper(keeper) => beside::run_keeper(&keeper),
         Command::Guard(guard) => on_runtime(beside::run_guard(guard)),
+        Command::MakeStore(make) => on_runtime(beside::run_maker(make)),
         Command::Client(command) => on_runtime(client::run(command)),
     }
 }

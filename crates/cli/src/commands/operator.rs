@@ -1,5 +1,5 @@
-//! `edgekeep operator`: what takes the recovery key of an open store. In the habit of `vault operator`, but at the admin socket, and with
-//! one key: the shares of that habit belong to stores that people unseal.
+//! `edgekeep operator`: what takes the recovery key of an open store. In the habit of `vault operator`, but at the
+//! admin socket, and with one key: the shares of that habit belong to stores that people unseal.
 
 use std::path::PathBuf;
 
@@ -23,10 +23,17 @@ pub(crate) enum Operator {
 #[derive(Args)]
 pub(crate) struct GenerateRoot {
     /// How long it lives: up to 24h.
-    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = Ttl::parse)]
+    #[arg(long, value_name = "TIME", default_value = "1h", value_parser = ttl_of_root)]
     ttl: Ttl,
     #[command(flatten)]
     owner: Owner,
+}
+
+fn ttl_of_root(text: &str) -> Result<Ttl, String> {
+    let ttl = Ttl::parse(text).map_err(|e| e.to_string())?;
+    let asked = ttl.as_seconds();
+    let fits = (1..=86_400).contains(&asked);
+    if fits { Ok(ttl) } else { Err(format!("a root token lives 1 s to 24 h, not {asked} s")) }
 }
 
 /// Example: edgekeep operator rekey --key-file /mnt/usb/recovery.key

@@ -1,5 +1,5 @@
-//! `edgekeep provision`: the first boot in a factory. Nobody is asked anything, and what the factory must keep of the device is one JSON
-//! object.
+//! `edgekeep provision`: the first boot in a factory. Nobody is asked anything, and what the factory must keep of the
+//! device is one JSON object.
 
 use std::io::Write as _;
 use std::path::PathBuf;
@@ -8,6 +8,7 @@ use boot::driver::{Note, Observer, ProvisionFault};
 use clap::Args;
 use host::OsDisk;
 
+use super::beside::CalledAs;
 use super::up;
 use crate::failure::{Code, Failure};
 
@@ -25,7 +26,11 @@ pub(crate) struct Provision {
 pub(super) fn run(provision: &Provision) -> Result<(), Failure> {
     crate::process::log("warn");
     let plan = up::load(&provision.answers, None, provision.data_dir.as_deref())?.plan;
-    let environment = up::environment(None)?;
+    // With the same beside it as `up`: it releases, opens and closes as that does.
+    let called_as =
+        CalledAs { config: provision.answers.clone(), edgex_config: None, data_dir: provision.data_dir.clone() };
+    let mut environment = up::environment(Some(called_as))?;
+    environment.keeper = Some(up::keeper(&plan, environment.clock.boot_id()));
     let made = boot::driver::provision(plan.clone(), environment, Box::new(Ears));
     let record = super::on_runtime_with(async { made.await.map_err(|e| failure(&e)) })?;
     let text = serde_json::to_string_pretty(&record).unwrap_or_default();

@@ -34,6 +34,7 @@ pub(super) fn run(reprovision: &Reprovision) -> Result<(), Failure> {
         super::up::load(&super::up::config_file(reprovision.config.as_deref()), None, data_dir)?.plan
     };
     destroy(&plan, reprovision.destroys_all_secrets)?;
+    super::beside::forget(&plan);
     crate::output::line(&format!(
         "The store in {} is gone. The next `edgekeep up` is a first boot, and makes new keys, tokens and credentials.",
         plan.data_dir.display()

@@ -23,7 +23,8 @@ enum SealCommand {
     Slots(slots::Slots),
     /// Say that an update has held: key slots for the images before the one that runs go.
     Commit(slots::Commit),
-    /// Wrap the key shares of EdgeX's Vault or OpenBao (resp-init.json) under the hook, and have the store replace those that lay in clear.
+    /// Wrap the key shares of EdgeX's Vault or OpenBao (resp-init.json) under the hook, and have the store replace
+    /// those that lay in clear.
     EncryptExisting(EncryptExisting),
     /// Put the key shares of EdgeX's Vault or OpenBao back in clear, for a set-up without a hook.
     DecryptExisting(DecryptExisting),

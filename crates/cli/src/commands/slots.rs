@@ -25,7 +25,8 @@ pub(super) enum Slots {
     Test(Which),
     /// Make a slot for the image that is booted next, beside the present one, from the TPM registers that it will have.
     Predict(Predict),
-    /// Make slots anew, under today's configuration and the state that the device is in; the old ones go when the new ones have opened.
+    /// Make slots anew, under today's configuration and the state that the device is in; the old ones go when the new
+    /// ones have opened.
     Reseal(Which),
 }
 
@@ -116,7 +117,9 @@ pub(super) async fn run(slots: Slots) -> Result<(), Failure> {
             change(&shown, &place, "add", &body).await
         }
         Slots::Remove(Remove { slot, shown, place }) => {
-            change(&shown, &place, "remove", &json!({ "slot": slot })).await
+            let body = json!({ "slot": slot });
+            let reply = admin::ask(&place, "POST", "/admin/slots/remove", Some(&body)).await?;
+            shown.show(&reply, taken_away)
         }
         Slots::Predict(Predict { pcrs, shown, place }) => {
             let body = json!({ "pcrs": lines(&read_values(&pcrs)?) });
@@ -244,6 +247,12 @@ fn tests(tests: &Vec<SlotTest>) -> String {
     tests.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
+/// A slot that somebody wanted gone; whose place another has taken is not to lose its source.
+fn taken_away(change: &SlotChange) -> String {
+    let source = "take the [[source]] of a slot that shall not come back out of edgekeep.toml";
+    if change.removed.is_empty() { changed(change) } else { format!("{}\n{source}", changed(change)) }
+}
+
 /// What a change came to, and what follows from it.
 pub(super) fn changed(change: &SlotChange) -> String {
     let slots = |ids: &[u16]| {
@@ -259,13 +268,16 @@ pub(super) fn changed(change: &SlotChange) -> String {
         lines.push(
             "copies of the data directory from before open as they did: destroy those that you do not need".into(),
         );
-        lines.push("take the [[source]] of a slot that shall not come back out of edgekeep.toml".into());
     }
     if !change.kept.is_empty() {
         lines.push(format!(
             "kept: {}, because the new one cannot be tried in this boot; after the next start: edgekeep seal slots remove",
             slots(&change.kept)
         ));
+    }
+    if !change.moved.is_empty() {
+        lines.extend(change.moved.iter().cloned());
+        lines.push("if neither the board was exchanged nor its TPM cleared, somebody answers in its place: see docs/hardware.md".into());
     }
     lines.extend(change.told.iter().map(|told| format!("not done: {told}")));
     if lines.is_empty() { "nothing had to be changed: every source opens its slot".into() } else { lines.join("\n") }
@@ -316,7 +328,13 @@ mod unit {
             ),
             tried(5, "tang", Verdict::Refuses, "the servers are away"),
         ];
-        let change = SlotChange { added: vec![7], removed: vec![1], kept: vec![2, 3], told: vec!["a; b".into()] };
+        let change = SlotChange {
+            added: vec![7],
+            removed: vec![1],
+            kept: vec![2, 3],
+            moved: vec!["slot 7 hangs on the TPM with storage key 000b02; before it was 000b01".into()],
+            told: vec!["a; b".into()],
+        };
         let screens = [
             list(&all),
             json(&all),
@@ -326,6 +344,7 @@ mod unit {
             json(&change),
             changed(&SlotChange::default()),
             predicted(&SlotChange { added: vec![8], ..SlotChange::default() }),
+            taken_away(&SlotChange { removed: vec![1], ..SlotChange::default() }),
         ]
         .join("\n\n")
             + "\n";

@@ -38,7 +38,7 @@ pub(super) async fn run(wait: Wait) -> Result<(), Failure> {
         Ok(_) => Ok(()),
         Err(e) => {
             let code = match &e {
-                WaitError::Absent { .. } | WaitError::TimedOut { .. } => Code::NotReady,
+                WaitError::Absent { .. } | WaitError::Busy { .. } | WaitError::TimedOut { .. } => Code::NotReady,
                 WaitError::NoSuchGate { .. } => Code::Usage,
                 WaitError::Malformed(_) | WaitError::OtherGate { .. } => Code::Fault,
                 WaitError::Stranger { .. } | WaitError::OtherBoot { .. } | WaitError::OtherCa { .. } => Code::Refused,

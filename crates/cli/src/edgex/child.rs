@@ -94,7 +94,8 @@ impl Found {
         let mut child = self.start(Stdio::piped())?;
         let (sender, receiver) = tokio::sync::oneshot::channel();
         let stdout = child.stdout.take();
-        // A thread, for somebody whom the program started may hold the pipe open for ever; then the thread stays with them.
+        // A thread, for somebody whom the program started may hold the pipe open for ever; then the thread stays with
+        // them.
         std::thread::spawn(move || {
             let mut text = Zeroizing::new(vec![0; max + 1]);
             let mut filled = 0;

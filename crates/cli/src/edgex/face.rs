@@ -1,4 +1,5 @@
-//! What the faces that work on a store have in common: where their configuration is, how the store is reached, how they end.
+//! What the faces that work on a store have in common: where their configuration is, how the store is reached, how they
+//! end.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};
@@ -115,7 +116,8 @@ fn reach(store: &StoreAt) -> Result<Remote, Failure> {
     })
 }
 
-/// A store without TLS: on this machine; on a private network only where the configuration asked for it, whose author is told each time.
+/// A store without TLS: on this machine; on a private network only where the configuration asked for it, whose author
+/// is told each time.
 pub(super) fn plain(
     host: &str,
     port: u16,

@@ -2,8 +2,8 @@
 
 use std::ffi::OsString;
 
-/// Gives every flag of more than one letter its second dash. What stands after `--` is left alone, and so are values: a flag's
-/// value begins with a dash only behind `=`.
+/// Gives every flag of more than one letter its second dash. What stands after `--` is left alone, and so are values: a
+/// flag's value begins with a dash only behind `=`.
 pub(super) fn doubled(arguments: Vec<OsString>) -> Vec<OsString> {
     let mut literal = false;
     arguments

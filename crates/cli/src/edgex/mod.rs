@@ -1,5 +1,5 @@
-//! EdgeX's security programs as faces of this executable: their names, flags, files and exit codes. What they do is done by the
-//! floors below; nothing here is needed by another face.
+//! EdgeX's security programs as faces of this executable: their names, flags, files and exit codes. What they do is
+//! done by the floors below; nothing here is needed by another face.
 
 mod bootstrapper;
 mod child;
@@ -26,7 +26,8 @@ pub(crate) fn run(face: &str, arguments: Vec<OsString>) -> ExitCode {
     }
 }
 
-/// `edgekeep seal encrypt-existing`: EdgeX's key shares, wrapped under the hook and replaced. `former` is the hook of before.
+/// `edgekeep seal encrypt-existing`: EdgeX's key shares, wrapped under the hook and replaced. `former` is the hook of
+/// before.
 pub(crate) fn encrypt_existing(at: &Where, former: Option<&str>) -> Result<(), Failure> {
     crate::process::log("info");
     crate::process::lock_memory();

@@ -1,4 +1,5 @@
-//! One OpenBao of a test's own: an address of 127.0.0.0/8, a directory in memory, storage that outlives the process, TLS by our own `pki`.
+//! One OpenBao of a test's own: an address of 127.0.0.0/8, a directory in memory, storage that outlives the process,
+//! TLS by our own `pki`.
 
 use std::io::{Read, Write};
 use std::net::TcpStream;
@@ -8,15 +9,6 @@ use std::sync::Arc;
 use client::{DangerPlainVault, Deadlines, HttpsVault, Remote, Trust};
 use serde_json::Value;
 use testkit::{BaoServer, Pair, SiteCa};
-
-/// Whether the real OpenBao is to be left out. Says so when it is.
-pub(crate) fn is_skipped() -> bool {
-    let skipped = std::env::var("EDGEKEEP_TEST_SKIP").is_ok_and(|list| list.split(',').any(|s| s.trim() == "clients"));
-    if skipped {
-        println!("skipped by EDGEKEEP_TEST_SKIP: clients");
-    }
-    skipped
-}
 
 /// A program of the Python environment that scripts/test.sh makes.
 pub(crate) fn in_venv(name: &str) -> PathBuf {
@@ -43,6 +35,8 @@ pub(crate) struct Setup {
     pub(crate) join: Option<String>,
     /// A device that writes down every request and reply.
     pub(crate) audit: bool,
+    /// Seconds that raft waits for a leader, and for votes, at least; one where nothing is said.
+    pub(crate) election: Option<u8>,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -54,17 +48,20 @@ pub(crate) enum Storage {
 }
 
 impl Bao {
-    /// As OpenBao comes: nobody gets a root token for shares without logging in.
-    pub(crate) fn new() -> Self {
+    /// As OpenBao comes: nobody gets a root token for shares without logging in. None where `clients` is skipped.
+    pub(crate) fn new() -> Option<Self> {
         Self::with(Setup::default())
     }
 
     /// With the unauthenticated doors of old.
-    pub(crate) fn legacy() -> Self {
+    pub(crate) fn legacy() -> Option<Self> {
         Self::with(Setup { legacy: true, ..Setup::default() })
     }
 
-    pub(crate) fn with(setup: Setup) -> Self {
+    pub(crate) fn with(setup: Setup) -> Option<Self> {
+        if testkit::is_skipped("clients") {
+            return None;
+        }
         let server = BaoServer::new();
         let mut bao = Self { ip: server.ip().to_string(), server, setup };
         if let Some(authority) = &bao.setup.authority {
@@ -73,7 +70,7 @@ impl Bao {
             bao.server.put("tls.key", &key);
         }
         bao.start();
-        bao
+        Some(bao)
     }
 
     fn start(&mut self) {
@@ -91,8 +88,9 @@ impl Bao {
         });
         let storage = match setup.storage {
             Storage::Raft => format!(
-                "storage \"raft\" {{\n path = {:?}\n node_id = \"{ip}\"\n performance_multiplier = 1\n{}}}\n",
+                "storage \"raft\" {{\n path = {:?}\n node_id = \"{ip}\"\n performance_multiplier = {}\n{}}}\n",
                 self.server.store(),
+                setup.election.unwrap_or(1),
                 join.unwrap_or_default()
             ),
             Storage::Memory => "storage \"inmem\" {}\n".to_owned(),
@@ -143,6 +141,11 @@ impl Bao {
     pub(crate) fn restart_legacy(&mut self, legacy: bool) {
         self.setup.legacy = legacy;
         self.restart();
+    }
+
+    /// From its next start on, elections take no longer than they must.
+    pub(crate) fn elects_soon(&mut self) {
+        self.setup.election = None;
     }
 
     /// A store that was never there before.
@@ -198,7 +201,7 @@ impl Bao {
     pub(crate) fn until_known(&self, token: &str) {
         let begun = std::time::Instant::now();
         while !self.knows(token) {
-            assert!(begun.elapsed().as_secs() < 10, "it does not know the token");
+            assert!(begun.elapsed().as_secs() < 120, "it does not know the token");
             std::thread::sleep(std::time::Duration::from_millis(20));
         }
     }

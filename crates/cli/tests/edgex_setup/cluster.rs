@@ -1,20 +1,18 @@
-//! Other shapes of OpenBao: storage in memory (2.7 has none in files any more), and three nodes of which the leader dies.
+//! Other shapes of OpenBao: storage in memory (2.7 has none in files any more), and three nodes of which the leader
+//! dies.
 
 use serde_json::json;
 
-use crate::bao::{Authority, Bao, Setup, Storage, is_skipped};
+use crate::bao::{Authority, Bao, Setup, Storage};
 use crate::place::Place;
 use crate::runs::only_our_root;
 use crate::tls::behind_tls;
 
 #[test]
 fn storage_in_memory_and_one_node_of_raft_with_the_switches_of_old_on_and_off() {
-    if is_skipped() {
-        return;
-    }
     for storage in [Storage::Memory, Storage::Raft] {
         for legacy in [false, true] {
-            let mut bao = Bao::with(Setup { storage, legacy, ..Setup::default() });
+            let Some(mut bao) = Bao::with(Setup { storage, legacy, ..Setup::default() }) else { return };
             let place = Place::small(&bao);
             place.must_set_up();
             place.must_set_up();
@@ -28,22 +26,20 @@ fn storage_in_memory_and_one_node_of_raft_with_the_switches_of_old_on_and_off() 
     }
 }
 
-/// Three nodes behind TLS. The set-up works through a standby; the leader is killed at moments spread over it, another one leads, and the same
-/// command, as a container's restart gives it, ends provisioned.
+/// Three nodes behind TLS. The set-up works through a standby; the leader is killed at moments spread over it, another
+/// one leads, and the same command, as a container's restart gives it, ends provisioned.
 #[test]
 fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
-    if is_skipped() {
-        return;
-    }
     let authority = Authority::new();
-    let setup = Setup { authority: Some(authority.clone()), ..Setup::default() };
-    let first = Bao::with(setup.clone());
+    // Three nodes of a busy machine must not miss each other's heartbeats.
+    let setup = Setup { authority: Some(authority.clone()), election: Some(3), ..Setup::default() };
+    let Some(first) = Bao::with(setup.clone()) else { return };
     let mut place = behind_tls(Place::small(&first), &authority);
     place.must_set_up();
     let join = Some(first.ip.clone());
     let mut nodes = vec![first];
     for _ in 0..2 {
-        let node = Bao::with(Setup { join: join.clone(), ..setup.clone() });
+        let Some(node) = Bao::with(Setup { join: join.clone(), ..setup.clone() }) else { return };
         // It has joined when it knows that it is sealed; the set-up that finds it so unseals it.
         node.until(&[503]);
         place = place.with("SECRETSTORE_HOST", &node.ip);
@@ -58,7 +54,7 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
     let whole = begun.elapsed();
 
     for round in 1..=2 {
-        let leader = nodes.iter().position(|n| n.health() == 200).expect("one leads");
+        let leader = leader(&nodes);
         let through = (leader + 1) % 3;
         place = place.with("SECRETSTORE_HOST", &nodes[through].ip);
         let mut run = place.begin();
@@ -66,8 +62,9 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
         nodes[leader].stop();
         let mut code = run.wait().unwrap().code();
         let mut runs = 1;
+        let died = std::time::Instant::now();
         while code != Some(0) {
-            assert!(runs < 20, "round {round}: not provisioned after {runs} runs");
+            assert!(died.elapsed().as_secs() < 180, "round {round}: not provisioned after {runs} runs");
             let (again, said) = place.set_up();
             if again != 0 {
                 eprintln!(
@@ -82,10 +79,7 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
         for service in place.services() {
             node.until_known(&place.token(&service));
         }
-        assert_eq!(
-            node.call("POST", "secret/edgex/core-data/x", Some(&place.token("core-data")), Some(json!({"n": "1"}))).0,
-            204
-        );
+        until_forwarded(node, &place.token("core-data"));
         only_our_root(&place, node);
         // It comes back sealed, and a set-up that is pointed at it opens it.
         nodes[leader].restart();
@@ -94,6 +88,31 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
         place.must_set_up();
         nodes[leader].until(&[429, 200]);
         all_vote(&place, &nodes[leader]);
+    }
+}
+
+/// The node that leads; between two elections there is none.
+fn leader(nodes: &[Bao]) -> usize {
+    let begun = std::time::Instant::now();
+    loop {
+        if let Some(leader) = nodes.iter().position(|n| n.health() == 200) {
+            return leader;
+        }
+        assert!(begun.elapsed().as_secs() < 120, "none of the nodes leads");
+        std::thread::sleep(std::time::Duration::from_millis(100));
+    }
+}
+
+/// Writes a secret through a node that does not lead. It says where the leader is, and no more, until it has found its
+/// own way there.
+fn until_forwarded(node: &Bao, token: &str) {
+    let begun = std::time::Instant::now();
+    loop {
+        match node.call("POST", "secret/edgex/core-data/x", Some(token), Some(json!({"n": "1"}))).0 {
+            204 => return,
+            status => assert!(status == 307 && begun.elapsed().as_secs() < 120, "status {status}"),
+        }
+        std::thread::sleep(std::time::Duration::from_millis(100));
     }
 }
 

@@ -5,10 +5,11 @@ use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::bao::{Bao, Setup, is_skipped};
+use crate::bao::{Bao, Setup};
 use crate::place::Place;
 
-/// Every request and reply of OpenBao's audit log, paired by their id: the sum of its own times, in seconds, and how many there are.
+/// Every request and reply of OpenBao's audit log, paired by their id: the sum of its own times, in seconds, and how
+/// many there are.
 fn spent(text: &str) -> (f64, usize) {
     let mut began = HashMap::new();
     let (mut sum, mut count) = (0.0, 0);
@@ -42,10 +43,7 @@ fn seconds(time: &str) -> f64 {
 /// `cargo test -p edgekeep --test edgex_setup -- --nocapture figure`; with `--release` for docs/benchmarks.md.
 #[test]
 fn eighteen_services_take_little_more_than_the_store_itself() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::with(Setup { audit: true, ..Setup::default() });
+    let Some(bao) = Bao::with(Setup { audit: true, ..Setup::default() }) else { return };
     let place = Place::new(&bao);
     place.must_set_up();
     assert_eq!(place.services().len(), 18);
@@ -63,7 +61,7 @@ fn eighteen_services_take_little_more_than_the_store_itself() {
     }
     ratios.sort_by(f64::total_cmp);
     eprintln!("median ratio {:.3}", ratios[2]);
-    // The figure is 1.2 for the release build on an idle machine; a debug build between other tests has twice the rest.
+    // The figure is 1.2 for the release build on an idle machine; a debug build has twice the rest.
     let most = if cfg!(debug_assertions) { 1.4 } else { 1.2 };
-    assert!(ratios[2] <= most, "{ratios:?}");
+    assert!(ratios[2] <= most || !testkit::are_figures_held(), "{ratios:?}");
 }

@@ -1,9 +1,10 @@
-//! Killed at random moments, and run again: it always ends provisioned, no share is ever lost, and none is ever in clear.
+//! Killed at random moments, and run again: it always ends provisioned, no share is ever lost, and none is ever in
+//! clear.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use crate::bao::{Bao, is_skipped};
+use crate::bao::{Bao, Setup};
 use crate::place::Place;
 use crate::runs::only_our_root;
 
@@ -14,12 +15,10 @@ pub(crate) fn kills() -> u64 {
 
 #[test]
 fn killed_at_random_moments_and_run_again() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::small(&bao);
-    // How long a whole run takes here, on a store that is to be made and on one that is there: the moments are spread over all of it.
+    // How long a whole run takes here, on a store that is to be made and on one that is there: the moments are spread
+    // over all of it.
     let timed = || {
         let begun = std::time::Instant::now();
         place.must_set_up();
@@ -59,8 +58,8 @@ fn killed_at_random_moments_and_run_again() {
         }
         let (code, said) = place.set_up();
         if code != 0 {
-            // OpenBao does not outlive a cut of its own init, nor do its shares one between its commit and our disk. Nobody has a share
-            // then, so that nothing was ever in the store, and throwing it away loses nothing.
+            // OpenBao does not outlive a cut of its own init, nor do its shares one between its commit and our disk.
+            // Nobody has a share then, so that nothing was ever in the store, and throwing it away loses nothing.
             assert!(all && step == INIT && !place.has_shares(), "kill {kill} in {step}: {said}");
             let told =
                 ["a run was cut short while the store was being made", "no key share of it was ever given to anybody"];
@@ -117,18 +116,15 @@ fn step(place: &Place) -> &'static str {
 
 const INIT: &str = "1 the store's own init";
 
-/// OpenBao dies in the middle of its own init. Its storage is of no use then, and no share of it was ever given out: the run says so within
-/// seconds, and so does the next.
+/// OpenBao dies in the middle of its own init. Its storage is of no use then, and no share of it was ever given out:
+/// the run says so within seconds, and so does the next.
 #[test]
 fn an_openbao_that_died_while_it_was_made_is_told_and_not_waited_for() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::with(Setup { election: Some(10), ..Setup::default() }) else { return };
     let place = Place::small(&bao);
     bao.health();
     let mut run = place.begin();
-    // Raft has its first entry, and elects itself for a second before there is a barrier.
+    // Raft has its first entry, and elects itself for ten seconds and more before there is a barrier.
     bao.until_it_says("entering follower state");
     bao.restart();
     assert_eq!(run.wait().unwrap().code(), Some(1));
@@ -137,7 +133,8 @@ fn an_openbao_that_died_while_it_was_made_is_told_and_not_waited_for() {
     let begun = std::time::Instant::now();
     let (code, second) = place.set_up();
     assert_eq!(code, 1);
-    assert!(begun.elapsed() < Duration::from_secs(10), "{:?}", begun.elapsed());
+    // Not the ten minutes that a store may take to be there.
+    assert!(begun.elapsed() < Duration::from_secs(120), "{:?}", begun.elapsed());
     for said in [first, second] {
         assert!(
             said.contains("cut short while it was being made") && said.contains("cluster already has state"),
@@ -145,6 +142,7 @@ fn an_openbao_that_died_while_it_was_made_is_told_and_not_waited_for() {
         );
         assert!(said.contains("no key share of it was ever given to anybody"), "{said}");
     }
+    bao.elects_soon();
     bao.wipe();
     place.must_set_up();
 }
@@ -152,24 +150,17 @@ fn an_openbao_that_died_while_it_was_made_is_told_and_not_waited_for() {
 /// SIGTERM while the store is not there: the wait ends at once.
 #[test]
 fn a_signal_ends_the_wait_for_a_store_that_is_not_there() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     bao.stop();
     let mut child = place.begin();
     // The lock stands when the wait has begun.
     let lock = place.path("assets/.edgekeep-custody.lock");
-    for _ in 0..600 {
-        if lock.exists() {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    place.until("the lock stands", || lock.exists());
     let begun = std::time::Instant::now();
     let pid = rustix::process::Pid::from_child(&child);
     rustix::process::kill_process(pid, rustix::process::Signal::TERM).unwrap();
     assert_eq!(child.wait().unwrap().code(), Some(1));
-    assert!(begun.elapsed() < Duration::from_secs(5));
+    // Not the ten minutes that a store may take to be there.
+    assert!(begun.elapsed() < Duration::from_secs(120));
 }

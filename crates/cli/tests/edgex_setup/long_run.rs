@@ -1,11 +1,12 @@
-//! `--longRun`: services ask for another token, with curl at the socket, and at the open port as EdgeX's own services do.
+//! `--longRun`: services ask for another token, with curl at the socket, and at the open port as EdgeX's own services
+//! do.
 
 use std::process::{Child, Command};
 
 use serde_json::{Value, json};
 use testkit::{Pair, SiteCa};
 
-use crate::bao::{Bao, is_skipped};
+use crate::bao::Bao;
 use crate::place::Place;
 use crate::runs::only_our_root;
 
@@ -15,13 +16,15 @@ pub(crate) struct LongRun(Child);
 impl LongRun {
     pub(crate) fn start(place: &Place, socket: &std::path::Path) -> Self {
         let run = Self(place.start("security-secretstore-setup", &["-configDir", "res", "--longRun=true"]));
-        for _ in 0..1200 {
-            if std::os::unix::net::UnixStream::connect(socket).is_ok() {
-                return run;
-            }
-            std::thread::sleep(std::time::Duration::from_millis(20));
-        }
-        panic!("nobody answers at {}", socket.display());
+        place.until("it listens at its socket", || std::os::unix::net::UnixStream::connect(socket).is_ok());
+        run
+    }
+
+    /// One that listens at a port, too: it does so after the socket.
+    pub(crate) fn at_port(place: &Place, socket: &std::path::Path, ip: &str) -> Self {
+        let run = Self::start(place, socket);
+        place.until("it listens at its port", || std::net::TcpStream::connect((ip, PORT)).is_ok());
+        run
     }
 
     /// By a signal: its exit code.
@@ -38,6 +41,9 @@ impl Drop for LongRun {
         self.0.wait().ok();
     }
 }
+
+/// EdgeX's own, where services ask for another token.
+const PORT: u16 = 59843;
 
 /// Status and answer.
 fn curl(arguments: &[&str]) -> (u16, Value) {
@@ -65,10 +71,10 @@ fn entity(place: &Place, service: &str) -> String {
 /// With a hook: B2, Go's set-up hands the store no share then.
 #[test]
 fn b2_b10_b11_a_token_that_has_ended_is_made_anew_for_its_own_service_alone() {
-    if is_skipped() {
+    if testkit::is_skipped("curl") {
         return;
     }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     let socket = place.path("run/regenerate.sock");
     let place = place.with("EDGEKEEP_REGENERATE_SOCKET", socket.to_str().unwrap());
@@ -126,10 +132,10 @@ fn b2_b10_b11_a_token_that_has_ended_is_made_anew_for_its_own_service_alone() {
 /// A service that owns its own file may write into it what it likes.
 #[test]
 fn a_service_that_names_anothers_entity_gets_nothing() {
-    if is_skipped() {
+    if testkit::is_skipped("curl") {
         return;
     }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     let socket = place.path("run/regenerate.sock");
     let place = place.with("EDGEKEEP_REGENERATE_SOCKET", socket.to_str().unwrap());
@@ -155,13 +161,14 @@ fn a_service_that_names_anothers_entity_gets_nothing() {
     only_our_root(&place, &bao);
 }
 
-/// EdgeX's own services show nothing. Where that is allowed, they get no more than a token in place of one that has ended.
+/// EdgeX's own services show nothing. Where that is allowed, they get no more than a token in place of one that has
+/// ended.
 #[test]
 fn at_the_open_port_only_a_token_that_has_ended_is_made_anew() {
-    if is_skipped() {
+    if testkit::is_skipped("curl") {
         return;
     }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     let socket = place.path("run/regenerate.sock");
     let place = place
@@ -169,9 +176,9 @@ fn at_the_open_port_only_a_token_that_has_ended_is_made_anew() {
         .with("SERVICE_HOST", &bao.ip)
         .with("EDGEKEEP_DANGER_OPEN_REGENERATE", "true");
     place.must_set_up();
-    let _run = LongRun::start(&place, &socket);
+    let _run = LongRun::at_port(&place, &socket, &bao.ip);
     let token = place.token("core-data");
-    let url = format!("http://{}:59843/api/v3/token/entityId/{}", bao.ip, entity(&place, "core-data"));
+    let url = format!("http://{}:{PORT}/api/v3/token/entityId/{}", bao.ip, entity(&place, "core-data"));
     assert_eq!(curl(&["-X", "PUT", &url]).0, 400, "it lives");
     end_token(&place, &bao, &token);
     assert_eq!(curl(&["-X", "PUT", &url]).0, 200);
@@ -184,10 +191,10 @@ fn at_the_open_port_only_a_token_that_has_ended_is_made_anew() {
 /// Mutual TLS, for callers who come over a network and have lost the token that they had.
 #[test]
 fn behind_mutual_tls_a_certificate_of_the_service_is_let_in_and_no_other() {
-    if is_skipped() {
+    if testkit::is_skipped("curl") {
         return;
     }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     let socket = place.path("run/regenerate.sock");
     let (site, other) = (SiteCa::new(), SiteCa::new());
@@ -217,9 +224,9 @@ fn behind_mutual_tls_a_certificate_of_the_service_is_let_in_and_no_other() {
     ];
     let place = variables.into_iter().fold(place, |place, (name, value)| place.with(name, &value));
     place.must_set_up();
-    let _run = LongRun::start(&place, &socket);
+    let _run = LongRun::at_port(&place, &socket, &bao.ip);
     let token = place.token("core-data");
-    let path = format!("{}:59843/api/v3/token/entityId/{}", bao.ip, entity(&place, "core-data"));
+    let path = format!("{}:{PORT}/api/v3/token/entityId/{}", bao.ip, entity(&place, "core-data"));
     let https = format!("https://{path}");
     let file = |name: &str| place.path(name).display().to_string();
     let by = |name: &str| {
@@ -246,10 +253,7 @@ fn behind_mutual_tls_a_certificate_of_the_service_is_let_in_and_no_other() {
 
 #[test]
 fn half_of_mutual_tls_or_a_key_that_others_read_opens_no_port() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     let site = SiteCa::new();
     let door = site.server(&bao.ip);

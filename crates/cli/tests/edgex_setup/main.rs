@@ -1,4 +1,5 @@
-//! `security-secretstore-setup` and `security-file-token-provider` against the real OpenBao, with EdgeX's own configuration files.
+//! `security-secretstore-setup` and `security-file-token-provider` against the real OpenBao, with EdgeX's own
+//! configuration files.
 //!
 //! A component that is missing fails the test by its name; `EDGEKEEP_TEST_SKIP=clients` skips them all, and says so.
 

@@ -1,11 +1,12 @@
-//! Key shares from clear to wrapped and back, from one hook to another; and those that lay in clear replaced by the real store.
+//! Key shares from clear to wrapped and back, from one hook to another; and those that lay in clear replaced by the
+//! real store.
 
 use std::process::Output;
 use std::time::Duration;
 
 use serde_json::json;
 
-use crate::bao::{Bao, is_skipped};
+use crate::bao::Bao;
 use crate::place::{IKM, Place};
 use crate::runs::only_our_root;
 
@@ -37,10 +38,7 @@ fn open(bao: &mut Bao, shares: &[String]) -> bool {
 
 #[test]
 fn encrypt_existing_wraps_the_shares_and_the_store_replaces_them() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::small(&bao).without("EDGEX_IKM_HOOK");
     place.must_set_up();
     let old = hex_shares(&place);
@@ -68,22 +66,14 @@ fn encrypt_existing_wraps_the_shares_and_the_store_replaces_them() {
 /// The store is away while the shares are wrapped: the set-up goes on with it, by itself.
 #[test]
 fn a_rekey_that_found_no_store_is_done_by_the_next_set_up() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::small(&bao).without("EDGEX_IKM_HOOK");
     place.must_set_up();
     let old = hex_shares(&place);
     let place = place.hook(&format!("echo {IKM}"));
     bao.stop();
     let mut child = place.start("edgekeep", &["seal", "encrypt-existing", "--configDir", "res"]);
-    for _ in 0..600 {
-        if place.shares_text().contains("encrypted_keys") {
-            break;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    }
+    place.until("the shares are wrapped", || place.shares_text().contains("encrypted_keys"));
     child.kill().unwrap();
     child.wait().unwrap();
     assert_eq!(hex_shares(&place), old);
@@ -94,13 +84,11 @@ fn a_rekey_that_found_no_store_is_done_by_the_next_set_up() {
     assert!(!place.must_set_up().contains("new key shares"), "once");
 }
 
-/// Killed at random moments, as often as `EDGEKEEP_TEST_KILLS` says: the store can always be had again, and ends with new shares.
+/// Killed at random moments, as often as `EDGEKEEP_TEST_KILLS` says: the store can always be had again, and ends with
+/// new shares.
 #[test]
 fn encrypt_existing_killed_at_random_moments() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let mut place = Place::small(&bao).without("EDGEX_IKM_HOOK");
     place.must_set_up();
     let mut state = 0x2545_f491_4f6c_dd1d_u64 ^ u64::from(std::process::id());
@@ -138,10 +126,7 @@ fn encrypt_existing_killed_at_random_moments() {
 
 #[test]
 fn decrypt_existing_needs_somebody_who_says_so() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     place.must_set_up();
     let wrapped = place.shares_text();
@@ -160,10 +145,7 @@ fn decrypt_existing_needs_somebody_who_says_so() {
 
 #[test]
 fn key_material_that_was_replaced_is_told_with_the_command_that_helps() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     place.must_set_up();
     place.program("former", &format!("echo {IKM}"));
@@ -179,10 +161,7 @@ fn key_material_that_was_replaced_is_told_with_the_command_that_helps() {
 /// A store of EdgeX, where OpenBao lets nobody in with shares: the root token in the file does, once.
 #[test]
 fn a_store_of_edgex_whose_file_has_a_root_token_needs_no_switch() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     let (status, init) = bao.call("POST", "sys/init", None, Some(json!({"secret_shares": 5, "secret_threshold": 3})));
     assert_eq!(status, 200);

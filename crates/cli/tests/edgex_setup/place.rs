@@ -1,7 +1,7 @@
 //! A device of EdgeX: its configuration files, the place of its key shares, its hook, and the faces that work on them.
 
 use std::collections::BTreeMap;
-use std::os::unix::fs::{PermissionsExt, symlink};
+use std::os::unix::fs::symlink;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 
@@ -71,9 +71,8 @@ impl Place {
     }
 
     pub(crate) fn program(&self, name: &str, script: &str) -> PathBuf {
-        self.lay(name, format!("#!/bin/sh\n{script}\n").as_bytes());
         let path = self.path(name);
-        std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).unwrap();
+        testkit::lay_program(&path, &format!("#!/bin/sh\n{script}\n"), 0o700);
         path
     }
 
@@ -133,9 +132,15 @@ impl Place {
     }
 
     pub(crate) fn until_said(&self, text: &str) {
+        self.until(&format!("it says {text:?}"), || self.said().contains(text));
+    }
+
+    /// Looks until it is so, for two minutes.
+    pub(crate) fn until(&self, what: &str, is_so: impl Fn() -> bool) {
         let begun = std::time::Instant::now();
-        while !self.said().contains(text) {
-            assert!(begun.elapsed().as_secs() < 60, "it does not say {text:?}: {}", self.said());
+        while !is_so() {
+            let said = || std::fs::read_to_string(self.path(LOG)).unwrap_or_default();
+            assert!(begun.elapsed().as_secs() < 120, "waited in vain until {what}: {}", said());
             std::thread::sleep(std::time::Duration::from_millis(5));
         }
     }

@@ -4,16 +4,13 @@ use std::process::{Command, Stdio};
 
 use serde_json::json;
 
-use crate::bao::{Bao, in_venv, is_skipped};
+use crate::bao::{Bao, in_venv};
 use crate::place::{IKM, Place};
 
 /// EdgeX's 18 services: made, open, restarted; each time with new tokens, and without those of before.
 #[test]
 fn first_second_and_restarted_with_a_hook() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::new(&bao);
     let said = place.must_set_up();
     assert!(said.contains("the store was made"), "{said}");
@@ -46,10 +43,11 @@ fn first_second_and_restarted_with_a_hook() {
 /// A TPM behind EdgeX's hook: this executable, under the name of a hook.
 #[test]
 fn a_tpm_is_the_hook() {
-    if is_skipped() || testkit::is_skipped("swtpm") {
+    if testkit::is_skipped("swtpm") {
         return;
     }
-    let (mut bao, mut tpm) = (Bao::new(), testkit::Swtpm::start());
+    let Some(mut bao) = Bao::new() else { return };
+    let mut tpm = testkit::Swtpm::start();
     let starts_with = |tpm: &mut testkit::Swtpm, firmware: u8| {
         tpm.reboot();
         tpm.extend(7, firmware);
@@ -57,7 +55,7 @@ fn a_tpm_is_the_hook() {
     starts_with(&mut tpm, 0x77);
     let place = Place::small(&bao);
     std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_edgekeep"), place.path("edgekeep-ikm")).unwrap();
-    let source = format!("[source]\nkind = \"tpm\"\ndevice = {:?}\npcrs = [7]\n", tpm.socket());
+    let source = format!("[source]\nkind = \"tpm\"\ndevice = {:?}\npcrs = [7]\nreleases_per_boot = 1\n", tpm.socket());
     place.lay("hook.toml", source.as_bytes());
     let made = ["ikm", "provision", "--as-hook", "--config", "hook.toml", "--out", "hook.slot"];
     let output = place.run("edgekeep", &made);
@@ -85,10 +83,7 @@ fn a_tpm_is_the_hook() {
 
 #[test]
 fn without_a_hook_it_says_what_is_open() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::legacy();
+    let Some(mut bao) = Bao::legacy() else { return };
     let place = Place::small(&bao).without("EDGEX_IKM_HOOK");
     let said = place.must_set_up();
     assert!(said.contains("WARN") && said.contains("opens the store and every secret in it"), "{said}");
@@ -102,10 +97,7 @@ fn without_a_hook_it_says_what_is_open() {
 /// Shares on which EdgeX agrees with an implementation that has no line in common with ours.
 #[test]
 fn python_opens_what_we_wrote_and_we_open_what_it_wrote() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     place.must_set_up();
     let assets = place.path("assets").display().to_string();
@@ -123,14 +115,11 @@ fn python_opens_what_we_wrote_and_we_open_what_it_wrote() {
     }
 }
 
-/// A store that Go's set-up made has no login for its shares: OpenBao 2.6 and later let in nobody then, and say so; one run with the
-/// switch leaves the login behind.
+/// A store that Go's set-up made has no login for its shares: OpenBao 2.6 and later let in nobody then, and say so; one
+/// run with the switch leaves the login behind.
 #[test]
 fn a_store_of_edgex_is_taken_over_with_the_switch_on_once() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let place = Place::small(&bao).without("EDGEX_IKM_HOOK");
     let (status, mut init) =
         bao.call("POST", "sys/init", None, Some(json!({"secret_shares": 5, "secret_threshold": 3})));
@@ -152,10 +141,7 @@ fn a_store_of_edgex_is_taken_over_with_the_switch_on_once() {
 /// B12, and the copies of every credential; nothing is made twice.
 #[test]
 fn b12_a_credential_is_one_at_its_source_and_its_copies() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place =
         Place::small(&bao).with("SECUREMESSAGEBUS_TYPE", "mqtt").with("EDGEX_ADD_KNOWN_SECRETS", "postgres[app]");
     place.must_set_up();
@@ -187,10 +173,7 @@ fn b12_a_credential_is_one_at_its_source_and_its_copies() {
 /// Go's set-up fails from the second run on.
 #[test]
 fn a_certificate_that_is_there_already_is_as_it_should_be() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao);
     let pem = "-----BEGIN CERTIFICATE-----\nAAAA\n-----END CERTIFICATE-----\n";
     place.lay("proxy.crt", pem.as_bytes());
@@ -208,10 +191,7 @@ fn a_certificate_that_is_there_already_is_as_it_should_be() {
 /// eKuiper's files, with the credential that stands in the store.
 #[test]
 fn ekuipers_files_have_the_credential_and_none_are_made() {
-    if is_skipped() {
-        return;
-    }
-    let bao = Bao::new();
+    let Some(bao) = Bao::new() else { return };
     let place = Place::small(&bao).with("SECUREMESSAGEBUS_TYPE", "mqtt");
     place.lay("kuiper/edgex.yaml", b"default: {}\n");
     let (source, connection) = (place.path("kuiper/edgex.yaml"), place.path("kuiper/connection.yaml"));

@@ -1,6 +1,6 @@
 //! a1: the store is where its certificate says, whatever a hosts file, a name server or a router says.
 
-use crate::bao::{Authority, Bao, Setup, is_skipped};
+use crate::bao::{Authority, Bao, Setup};
 use crate::place::Place;
 use crate::runs::only_our_root;
 
@@ -10,11 +10,8 @@ pub(crate) fn behind_tls(place: Place, authority: &Authority) -> Place {
 
 #[test]
 fn a1_the_store_is_who_the_pinned_ca_says() {
-    if is_skipped() {
-        return;
-    }
     let authority = Authority::new();
-    let mut bao = Bao::with(Setup { authority: Some(authority.clone()), ..Setup::default() });
+    let Some(mut bao) = Bao::with(Setup { authority: Some(authority.clone()), ..Setup::default() }) else { return };
     let place = behind_tls(Place::small(&bao), &authority);
     place.must_set_up();
     bao.restart();
@@ -25,21 +22,19 @@ fn a1_the_store_is_who_the_pinned_ca_says() {
     place.with("SECRETSTORE_SERVERNAME", "edgex-secret-store").must_set_up();
 }
 
-/// Another machine answers at the address: nothing is asked of it, no share is sent, and nobody waits for it to do better.
+/// Another machine answers at the address: nothing is asked of it, no share is sent, and nobody waits for it to do
+/// better.
 #[test]
 fn a1_a_server_of_another_ca_or_name_gets_nothing() {
-    if is_skipped() {
-        return;
-    }
     let (authority, other) = (Authority::new(), Authority::new());
-    let bao = Bao::with(Setup { authority: Some(authority.clone()), ..Setup::default() });
+    let Some(bao) = Bao::with(Setup { authority: Some(authority.clone()), ..Setup::default() }) else { return };
     bao.health();
     let refused = |place: &Place| {
         let begun = std::time::Instant::now();
         let (code, said) = place.set_up();
         assert!(code == 1 && said.contains("is not the server that this device trusts"), "{said}");
         assert!(said.contains("CaFilePath"), "{said}");
-        assert!(begun.elapsed().as_secs() < 30, "nobody waits for it");
+        assert!(begun.elapsed().as_secs() < 120, "nobody waits for it, as for a store that comes late");
         assert_eq!(bao.health(), 501, "it was not made");
         assert!(!place.path("assets/resp-init.json").exists());
     };
@@ -51,7 +46,7 @@ fn a1_a_server_of_another_ca_or_name_gets_nothing() {
     place.must_set_up();
     let shares = place.shares_text();
     drop(bao);
-    let impostor = Bao::with(Setup { authority: Some(other), ..Setup::default() });
+    let Some(impostor) = Bao::with(Setup { authority: Some(other), ..Setup::default() }) else { return };
     impostor.health();
     let place = place.with("SECRETSTORE_HOST", &impostor.ip);
     let (code, said) = place.set_up();

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
-use crate::bao::{Bao, is_skipped};
+use crate::bao::Bao;
 use crate::long_run::LongRun;
 use crate::place::{IKM, Place};
 
@@ -23,14 +23,11 @@ fn asked(place: &Place) -> usize {
     std::fs::read(place.path("asked")).unwrap().len()
 }
 
-/// EdgeX issue 1944: a store that crashes stays sealed until somebody starts the set-up anew. Printed: how long it was sealed after its first
-/// answer.
+/// EdgeX issue 1944: a store that crashes stays sealed until somebody starts the set-up anew. Printed: how long it was
+/// sealed after its first answer.
 #[test]
 fn a_store_that_is_killed_under_a_long_run_is_unsealed_again() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let (place, socket) = counted(&bao);
     place.must_set_up();
     let run = LongRun::start(&place, &socket);
@@ -43,16 +40,20 @@ fn a_store_that_is_killed_under_a_long_run_is_unsealed_again() {
         bao.until(&[200]);
         assert!(bao.knows(&token), "nobody has to read anything again");
     }
-    assert_eq!(place.said().matches(UNSEALED).count(), 5, "{}", place.said());
+    // The store serves before it is written down who has opened it.
+    let unsealed = || place.said().matches(UNSEALED).count();
+    place.until("five unsealings are written down", || unsealed() >= 5);
+    assert_eq!(unsealed(), 5, "{}", place.said());
     assert_eq!(asked(&place) - before, 5, "key material is asked for when the store is sealed, and never else");
     sealed_for.sort();
     println!("sealed after the first answer: median {:?}, all {sealed_for:?}", sealed_for[2]);
-    // The figure is 100 ms on a machine that does nothing else; here others work too.
-    assert!(sealed_for[2] < Duration::from_secs(1), "{sealed_for:?}");
+    assert!(sealed_for[2] < Duration::from_millis(100) || !testkit::are_figures_held(), "{sealed_for:?}");
 
-    // Sealed by a hand, and not by a crash: it is the same.
-    place.as_root(&bao, |root| assert_eq!(bao.call("PUT", "sys/seal", Some(root), None).0, 204));
-    bao.until(&[200]);
+    // Sealed by a hand, and not by a crash: it is the same. The hand's token is revoked by an open store.
+    place.as_root(&bao, |root| {
+        assert_eq!(bao.call("PUT", "sys/seal", Some(root), None).0, 204);
+        bao.until(&[200]);
+    });
     assert!(bao.knows(&token));
     assert_eq!(run.stop(), Some(0));
 }
@@ -69,13 +70,11 @@ fn sealed_after_the_first_answer(bao: &Bao) -> Duration {
     first.elapsed()
 }
 
-/// Whoever makes the store crash, to have it unsealed while he watches, gains nothing: neither the long run nor a set-up opens it again.
+/// Whoever makes the store crash, to have it unsealed while he watches, gains nothing: neither the long run nor a
+/// set-up opens it again.
 #[test]
 fn once_per_boot_a_store_that_is_killed_stays_sealed_and_that_is_told() {
-    if is_skipped() {
-        return;
-    }
-    let mut bao = Bao::new();
+    let Some(mut bao) = Bao::new() else { return };
     let (place, socket) = counted(&bao);
     let place = place.with("EDGEKEEP_REUNSEAL", "once-per-boot");
     place.must_set_up();

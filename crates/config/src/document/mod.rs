@@ -1,7 +1,7 @@
 //! A document: what TOML, JSON and YAML have in common, with the line of everything.
 //!
-//! Three small front ends make one tree, so that sections are read, checked and complained about in one way. Duplicate keys
-//! are faults in all three, as two readers of the same file could otherwise believe different things.
+//! Three small front ends make one tree, so that sections are read, checked and complained about in one way. Duplicate
+//! keys are faults in all three, as two readers of the same file could otherwise believe different things.
 
 mod json;
 mod toml;

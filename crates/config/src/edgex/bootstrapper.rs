@@ -1,8 +1,8 @@
 //! `configuration.yaml` of EdgeX's bootstrapper, and the variables that override it.
 //!
-//! Each image carries its own file, and half of them say nothing but a path: every key has a default, and every key can be set
-//! by its variable alone, whether the file has it or not. Sections of other programs are passed over; a key that is nearly one
-//! of ours is a fault.
+//! Each image carries its own file, and half of them say nothing but a path: every key has a default, and every key can
+//! be set by its variable alone, whether the file has it or not. Sections of other programs are passed over; a key that
+//! is nearly one of ours is a fault.
 
 use std::cell::RefCell;
 use std::collections::BTreeSet;
@@ -253,7 +253,8 @@ impl Keys<'_> {
         self.variable(name, "write whole seconds from 1 to 86400", parse).unwrap_or(Duration::from_secs(usual))
     }
 
-    /// The key's value, from its variable or from the file. One that cannot be read is a fault, never its default in silence.
+    /// The key's value, from its variable or from the file. One that cannot be read is a fault, never its default in
+    /// silence.
     fn optional<T>(&self, key: &'static str, remedy: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
         self.asked.borrow_mut().insert(key);
         let found = self.of_environment(key).or_else(|| self.of_file(key))?;

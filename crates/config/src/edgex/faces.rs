@@ -1,5 +1,5 @@
-//! The configuration of `security-secretstore-setup` and `security-file-token-provider`, for those who run them against a store of
-//! their own: the same files as for `edgekeep up --edgex-config`, read for what they say about that store.
+//! The configuration of `security-secretstore-setup` and `security-file-token-provider`, for those who run them against
+//! a store of their own: the same files as for `edgekeep up --edgex-config`, read for what they say about that store.
 
 use std::path::{Path, PathBuf};
 

@@ -2,6 +2,7 @@
 
 use boot::plan::ServiceName;
 
+use crate::environment::Environment;
 use crate::fault::{Place, shown};
 use crate::section::Source;
 use crate::settings::NAME_REMEDY;
@@ -14,6 +15,11 @@ pub(super) struct KnownSecrets {
     pub(super) message_bus: Vec<ServiceName>,
     /// Where it was written, for faults that are found later.
     pub(super) variable: &'static str,
+}
+
+/// Whether the variable is set.
+pub(super) fn is_asked(environment: &Environment) -> bool {
+    VARIABLES.iter().any(|v| environment.value(v).is_some_and(|text| !text.trim().is_empty()))
 }
 
 pub(super) fn read(source: Source<'_>, with_postgres: bool) -> KnownSecrets {
@@ -65,7 +71,6 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::environment::Environment;
     use crate::fault::Collector;
 
     fn read_text(text: &str, with_postgres: bool) -> Result<KnownSecrets, String> {

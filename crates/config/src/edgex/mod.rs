@@ -1,8 +1,8 @@
 //! EdgeX's own files and variables, turned into the same plan that edgekeep.toml makes.
 //!
 //! `token-config.json` names the services, the provider's `configuration.yaml` how long their tokens live, the set-up's
-//! `configuration.yaml` and `EDGEX_ADD_KNOWN_SECRETS` who gets which credential. Where EdgeX takes what it cannot mean (names
-//! with slashes, modes that give a token to everybody, misspelt keys) this is a fault.
+//! `configuration.yaml` and `EDGEX_ADD_KNOWN_SECRETS` who gets which credential. Where EdgeX takes what it cannot mean
+//! (names with slashes, modes that give a token to everybody, misspelt keys) this is a fault.
 
 pub(crate) mod bootstrapper;
 mod credentials;
@@ -22,7 +22,7 @@ use std::path::{Path, PathBuf};
 use boot::plan::Plan;
 use host::{Disk, Owner};
 
-use crate::document::{self, Node};
+use crate::document::{self, Node, Value};
 use crate::environment::Environment;
 use crate::fault::{Collector, Place, shown};
 use crate::places::Places;
@@ -59,10 +59,18 @@ impl Reader<'_> {
             token_config::read(self.source(path), &node, &defaults, owner, plan, places);
         }
         token_config::add_tokens(self.source(Path::new("")), &defaults, owner, plan, places);
-        if let Some(path) = &found.setup
-            && let Some(node) = yaml(path)
-        {
-            credentials::read(self.source(path), &node, plan, places, notes);
+        match &found.setup {
+            Some(path) => {
+                if let Some(node) = yaml(path) {
+                    credentials::read(self.source(path), &node, plan, places, notes);
+                }
+            }
+            // As with a file that says nothing: a variable that is set is not passed over.
+            None if known_secrets::is_asked(self.environment) => {
+                let nothing = Node { line: 0, value: Value::Map(Vec::new()) };
+                credentials::read(self.source(Path::new("")), &nothing, plan, places, notes);
+            }
+            None => {}
         }
     }
 

@@ -1,5 +1,5 @@
-//! EdgeX's rule for overrides: the path of a key with `/`, `-` and dots as `_`, in capitals, is the name of a variable that
-//! takes its place. The type is that of the value in the file; only leaves that exist can be overridden.
+//! EdgeX's rule for overrides: the path of a key with `/`, `-` and dots as `_`, in capitals, is the name of a variable
+//! that takes its place. The type is that of the value in the file; only leaves that exist can be overridden.
 
 use crate::document::{Entry, Node, Value};
 use crate::fault::{Place, shown};
@@ -9,8 +9,8 @@ pub(super) fn apply(root: &mut Node, source: &Source<'_>) {
     descend(root, "", source);
 }
 
-/// Puts empty leaves where the file has none, so that their variables count: to be believed to check a name, and not to do so, would be worse
-/// than to go beyond EdgeX's rule.
+/// Puts empty leaves where the file has none, so that their variables count: to be believed to check a name, and not to
+/// do so, would be worse than to go beyond EdgeX's rule.
 pub(super) fn supply(root: &mut Node, table: &str, keys: &[&str]) {
     let Value::Map(tables) = &mut root.value else { return };
     let Some(found) = tables.iter_mut().find(|e| e.key == table) else { return };

@@ -51,6 +51,8 @@ pub(super) fn read(
             section.fault(&name.place, what, "write DNS names or IP addresses, without scheme and port");
         }
         plan.names = names.into_iter().map(|n| n.value).collect();
+    } else if let Some((host, _)) = plan.tcp.as_deref().and_then(|tcp| parse_address(tcp).ok()) {
+        plan.add_name(&host);
     }
     let (certificate, key) = (section.path("tls_certificate"), section.path("tls_key"));
     plan.operator_tls = match (certificate, key) {
@@ -62,17 +64,21 @@ pub(super) fn read(
             None
         }
     };
-    let mut socket = |key, place: &mut std::path::PathBuf| {
-        if let Some(path) = section.path(key) {
-            // sun_path of unix(7) holds 108 bytes with its end.
-            if path.value.as_os_str().len() > MAX_SOCKET_BYTES {
-                let what = format!("{key} has {} bytes", path.value.as_os_str().len());
-                section.fault(&path.place, what, "the path of a socket has at most 107 bytes");
-            }
-            *place = path.value;
+    let whole = section.place();
+    let mut socket = |key, path: &mut std::path::PathBuf| {
+        let written = section.path(key);
+        let place = written.as_ref().map_or_else(|| whole.clone(), |p| p.place.clone());
+        if let Some(written) = written {
+            *path = written.value;
+        }
+        // Also one below a long run_dir.
+        if let Err(fault) = host::check_socket_path(path) {
+            section.fault(&place, fault.to_string(), format!("write a shorter {key}, or run_dir"));
         }
     };
-    socket("api_socket", &mut plan.api_socket);
+    if store.external().is_none() {
+        socket("api_socket", &mut plan.api_socket);
+    }
     socket("admin_socket", &mut plan.admin_socket);
     socket("gate_socket", &mut plan.gate_socket);
     if let Some(plain) = section.flag("danger_plain_http").filter(|f| f.value) {
@@ -119,8 +125,6 @@ pub(crate) fn is_server_name(text: &str) -> bool {
     };
     !numeric && text.len() <= 253 && text.split('.').all(label)
 }
-
-const MAX_SOCKET_BYTES: usize = 107;
 
 #[cfg(test)]
 mod tests {

@@ -1,9 +1,9 @@
 //! `[recovery]`: who can open the store when every source is lost. One choice, made before anything exists.
 
 use boot::plan::RecoverySpec;
+use seal::AgeRecipients;
 
 use super::note_section;
-use crate::fault::shown;
 use crate::places::Places;
 use crate::section::Section;
 
@@ -11,14 +11,16 @@ pub(super) fn read(mut section: Section<'_>, places: &mut Places) -> Option<Reco
     note_section(&section, "recovery", places);
     let mut choices = Vec::new();
     if let Some(recipients) = section.texts("age") {
-        for r in &recipients {
-            let bech32 = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit();
-            if !(r.value.starts_with("age1") && r.value.len() < 200 && r.value.chars().all(bech32)) {
-                let what = format!("{} is no age recipient", shown(&r.value));
-                section.fault(&r.place, what, "write the public key that `age-keygen` shows: age1...");
+        choices.push(match AgeRecipients::parse(recipients.iter().map(|r| r.value.as_str())) {
+            Ok(recipients) => RecoverySpec::Age(recipients),
+            Err(e) => {
+                let place = e.number().and_then(|number| recipients.get(number - 1)).map(|r| r.place.clone());
+                let place = place.unwrap_or_else(|| section.place());
+                section.fault(&place, e.to_string(), "write the public key that `age-keygen` shows: age1...");
+                // Never carried out: what is wrong was noted.
+                RecoverySpec::None
             }
-        }
-        choices.push(RecoverySpec::Age(recipients.into_iter().map(|r| r.value).collect()));
+        });
     }
     if let Some(out) = section.path("out") {
         choices.push(RecoverySpec::File(out.value));

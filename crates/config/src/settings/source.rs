@@ -1,4 +1,5 @@
-//! `[source]`, or `[[source]]` several times: where the key material comes from. EdgeX's variables name the program only where the file leaves it open.
+//! `[source]`, or `[[source]]` several times: where the key material comes from. EdgeX's variables name the program
+//! only where the file leaves it open.
 
 use std::collections::BTreeMap;
 use std::time::Duration;

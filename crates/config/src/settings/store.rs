@@ -1,4 +1,5 @@
-//! `[store]`: a Vault or OpenBao in place of our own store. Without the section, or without `external`, the store is ours.
+//! `[store]`: a Vault or OpenBao in place of our own store. Without the section, or without `external`, the store is
+//! ours.
 
 use std::path::PathBuf;
 

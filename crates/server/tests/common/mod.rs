@@ -6,7 +6,7 @@ use std::io::ErrorKind;
 use std::net::SocketAddr;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, Ordering};
 use std::time::Duration;
 
 use api::{Auth, Logical, Operation, Reply, Request, Status, Ttl};
@@ -24,7 +24,7 @@ use tokio::sync::Notify;
 use zeroize::Zeroizing;
 
 /// Longest that a test waits for anything.
-pub const PATIENCE: Duration = Duration::from_secs(20);
+pub const PATIENCE: Duration = Duration::from_secs(120);
 
 /// Answers with what it was asked, or does what the path says.
 #[derive(Default)]
@@ -32,6 +32,8 @@ pub struct Echo {
     pub begun: Notify,
     pub go: Notify,
     pub finished: AtomicU32,
+    /// Whether clients are asked for their certificates.
+    pub asks: AtomicBool,
 }
 
 impl Handler for Echo {
@@ -63,6 +65,12 @@ impl Handler for Echo {
                 ..Logical::default()
             }),
             "login" => Reply::logical(login()),
+            "shown" => Reply::data(&match &request.certificates {
+                None => serde_json::Value::Null,
+                Some(shown) => serde_json::json!({
+                    "chain": shown.chain().count(), "name": shown.name().common_name, "sha256": shown.name().sha256,
+                }),
+            }),
             "large" => Reply::logical(Logical {
                 data: Some(Zeroizing::new(format!("{{\"x\":\"{}\"}}", "y".repeat(900_000)).into_bytes())),
                 ..Logical::default()
@@ -70,6 +78,10 @@ impl Handler for Echo {
             _ => echo(&request),
         };
         Answer { request_id: *b"5d3f2c1e-0000-4000-8000-000000000000", reply }
+    }
+
+    fn asks_for_certificates(&self) -> bool {
+        self.asks.load(Ordering::SeqCst)
     }
 }
 
@@ -226,7 +238,7 @@ pub fn sealed() -> Sealed {
 /// Patience on the scale of a test.
 pub fn short() -> Limits {
     let brief = Duration::from_millis(300);
-    Limits { handshake: brief, head: brief, idle: brief, stall: brief, ..Limits::default() }
+    Limits { handshake: brief, head: brief, first: brief, idle: brief, stall: brief, ..Limits::default() }
 }
 
 pub fn names() -> ServerNames {
@@ -238,8 +250,10 @@ impl Bench {
         let ca = Ca::create(&Scope::Any, &OsEntropy).unwrap();
         let device = ca.issue_server(&names(), &OsEntropy).unwrap();
         let dir = tempfile::tempdir().unwrap();
+        // At an address of its own nobody takes its port when it is closed.
+        let address = SocketAddr::new(testkit::loopback().into(), 0);
         let listen = Listen {
-            tcp: Some(Tcp::new(vec!["127.0.0.1:0".parse().unwrap()], security).unwrap()),
+            tcp: Some(Tcp::new(vec![address], security).unwrap()),
             api_socket: Some(dir.path().join("run/api.sock")),
             admin_socket: dir.path().join("admin/admin.sock"),
         };

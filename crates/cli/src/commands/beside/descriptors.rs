@@ -1,14 +1,15 @@
-//! The keeper that systemd is: its descriptor store has the KEK until the next start of the service (sd_notify(3), `FDSTORE=1`;
-//! sd_listen_fds(3)).
+//! The keeper that systemd is: its descriptor store has the KEK until the next start of the service (sd_notify(3),
+//! `FDSTORE=1`; sd_listen_fds(3)).
 //!
 //! ```text
 //! "EKKEPT\0\1" 8 | boot id 16 | store id 16 | slot u16 | KEK 32     in pages behind a descriptor, secret ones where the kernel has them
 //! keep     wiped and FDSTOREREMOVE=1 | FDSTORE=1 with the descriptor | BARRIER=1
 //! fetch    from what was handed to this start
-//! forget   wiped, and FDSTOREREMOVE=1
+//! forget   wiped, FDSTOREREMOVE=1 | BARRIER=1
 //! ```
-//! No other process is needed, no socket that our user could ask at, and no `KillMode`. What it is worth is what the service manager is:
-//! root can take a descriptor out of it. Of another boot it is no use, and the manager does not outlive one.
+//! No other process is needed, no socket that our user could ask at, and no `KillMode`. What it is worth is what the
+//! service manager is: root can take a descriptor out of it. Of another boot it is no use, and the manager does not
+//! outlive one.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IoSlice, PipeReader};
@@ -37,14 +38,24 @@ pub(crate) struct DescriptorStore {
 }
 
 impl DescriptorStore {
-    /// The service manager that has started this process, if it keeps descriptors and says so (`FDSTORE`, systemd 254 and later; before,
-    /// `Environment=FDSTORE=1` in the unit says it). Takes over what it hands back, so that no child inherits it.
+    /// The service manager that has started this process, if it keeps descriptors and says so (`FDSTORE`, systemd 254
+    /// and later; before, `Environment=FDSTORE=1` in the unit says it). Takes over what it hands back, so that no child
+    /// inherits it.
     pub(crate) fn offered(variables: &Environment, boot: BootId) -> Option<Self> {
-        let held = handed_back(variables);
-        let number = |name: &str| variables.value(name).and_then(|text| text.parse::<u32>().ok());
-        let notify = variables.value("NOTIFY_SOCKET").filter(|socket| !socket.is_empty())?;
-        number("FDSTORE").filter(|room| *room > 0)?;
-        Some(Self { notify: notify.into(), boot, held: Mutex::new(held) })
+        Self::with(variables, boot, handed_back(variables))
+    }
+
+    fn with(variables: &Environment, boot: BootId, held: Option<SharedBytes>) -> Option<Self> {
+        let room = variables.value("FDSTORE").and_then(|text| text.parse::<u32>().ok()).filter(|room| *room > 0);
+        let notify = variables.value("NOTIFY_SOCKET").filter(|socket| !socket.is_empty());
+        if let (Some(notify), Some(_)) = (notify, room) {
+            return Some(Self { notify: notify.into(), boot, held: Mutex::new(held) });
+        }
+        // A manager that is no keeper any more may have the pages of one that was: nobody would wipe them later.
+        if let Some(Err(e)) = held.map(|shared| shared.wipe()) {
+            tracing::warn!("what systemd keeps of an earlier start may still have the key: {e}");
+        }
+        None
     }
 
     fn held(&self) -> MutexGuard<'_, Option<SharedBytes>> {
@@ -146,7 +157,8 @@ impl KekKeeper for DescriptorStore {
         let mut held = self.held();
         match &*held {
             None => Ok(()),
-            Some(_) => self.drop_held(&mut held),
+            // On return it is gone from the manager too: what starts next is not handed it.
+            Some(_) => self.drop_held(&mut held).and_then(|()| self.barrier()),
         }
     }
 }
@@ -243,9 +255,8 @@ mod tests {
         next.keep(&STORE, &kek(2)).unwrap();
         let copy = SharedBytes::from_fd(manager.kept().pop().unwrap().1);
         next.forget().unwrap();
+        assert!(manager.kept().is_empty(), "on return");
         assert_eq!(copy.read(KEPT_BYTES).unwrap().expose(), [0; KEPT_BYTES], "whoever has a copy has zeros");
-        next.barrier().unwrap();
-        assert!(manager.kept().is_empty());
         assert_eq!(fetched(&started(&manager, BOOT), &STORE), None);
     }
 
@@ -261,6 +272,15 @@ mod tests {
         assert!(keeper.fetch(&STORE).is_err(), "and told");
         keeper.keep(&STORE, &kek(1)).unwrap();
         assert_eq!(fetched(&keeper, &STORE), Some(1), "it is no way out either");
+    }
+
+    #[test]
+    fn what_is_handed_back_where_nothing_is_kept_any_more_is_wiped() {
+        let held = SharedBytes::new(&[7; KEPT_BYTES]).unwrap();
+        let copy = SharedBytes::from_fd(held.as_fd().try_clone_to_owned().unwrap());
+        let variables = [("NOTIFY_SOCKET".into(), "/run/systemd/notify".into())];
+        assert!(DescriptorStore::with(&Environment::new(variables), BOOT, Some(held)).is_none());
+        assert_eq!(copy.read(KEPT_BYTES).unwrap().expose(), [0; KEPT_BYTES]);
     }
 
     #[test]

@@ -5,17 +5,19 @@
 //! F | store id 16                       -> 1 | slot u16 | KEK 32   or 0: nothing for that store
 //! X                                     -> 1                       forget, and end
 //! ```
-//! On a Unix socket in the directory of the admin socket, which is ours alone; the kernel says who asks, and nobody else's user is
-//! answered. It weakens what the hardware gives: root of this boot can ask as `up` does.
+//! On a Unix socket in the directory of the admin socket, which is ours alone; the kernel says who asks, and nobody
+//! else's user is answered. It weakens what the hardware gives: root of this boot can ask as `up` does.
 
 use std::ffi::OsString;
 use std::io::{self, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
+use std::time::Duration;
 
 use boot::driver::KekKeeper;
 use clap::Args;
+use host::{Disk, OsDisk};
 use seal::{SlotId, SlotKek, StoreId};
 use secret::{Kek, LockedBytes, Secret};
 use zeroize::Zeroizing;
@@ -42,6 +44,15 @@ impl KeeperProcess {
         Self { socket: admin_socket.with_file_name("keeper.sock") }
     }
 
+    /// That of the admin socket, where no `up` has made it yet.
+    fn make_directory(&self) -> io::Result<()> {
+        let Some(directory) = self.socket.parent() else { return Ok(()) };
+        match OsDisk.create_dir(directory, 0o700) {
+            Err(e) if e.kind() == io::ErrorKind::AlreadyExists => Ok(()),
+            made => made,
+        }
+    }
+
     /// Somebody who listens there and is our own user; `None` if nobody does.
     fn connect(&self) -> io::Result<Option<UnixStream>> {
         let stream = match UnixStream::connect(&self.socket) {
@@ -51,7 +62,7 @@ impl KeeperProcess {
             }
             Err(e) => return Err(e),
         };
-        patient(&stream)?;
+        patient(&stream, ASKER_PATIENCE)?;
         if !is_ours(&stream)? {
             return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user listens on the keeper's socket"));
         }
@@ -64,6 +75,7 @@ impl KekKeeper for KeeperProcess {
         let mut stream = match self.connect()? {
             Some(stream) => stream,
             None => {
+                self.make_directory()?;
                 let arguments = [OsString::from("--socket"), self.socket.clone().into()];
                 reap(start("keeper", &arguments, errors())?);
                 self.connect()?.ok_or(io::ErrorKind::ConnectionRefused)?
@@ -122,20 +134,31 @@ pub(in crate::commands) fn run(keeper: &Keeper) -> Result<(), Failure> {
     let listener = UnixListener::bind(&keeper.socket).map_err(failed)?;
     ready();
     crate::process::give_back_start();
+    serve(listener, &keeper.socket).map_err(failed)
+}
+
+/// Answers one after the other, until it is to forget: then the key is wiped, and nobody can ask any more, before it
+/// says so. A start that follows at once finds no keeper, and not one that is about to end.
+fn serve(listener: UnixListener, socket: &Path) -> io::Result<()> {
     let mut kept = None;
-    for stream in listener.incoming() {
-        match stream.and_then(|s| serve(s, &mut kept)) {
-            Ok(true) => {}
-            Ok(false) => break,
+    loop {
+        match listener.accept().and_then(|(stream, _)| answer(stream, &mut kept)) {
+            Ok(None) => {}
+            Ok(Some(mut last)) => {
+                drop(kept);
+                // The name first: whoever connects by it from now on is told that nobody is there.
+                let removed = std::fs::remove_file(socket);
+                drop(listener);
+                last.write_all(&[1])?;
+                return removed;
+            }
             Err(e) => tracing::warn!("the keeper refuses: {e}"),
         }
     }
-    drop(kept);
-    std::fs::remove_file(&keeper.socket).map_err(failed)
 }
 
-/// Where the keeper complains. It outlives whoever started it, so that a pipe behind `up` would end only with the keeper; the journal of
-/// systemd is nobody's pipe.
+/// Where the keeper complains. It outlives whoever started it, so that a pipe behind `up` would end only with the
+/// keeper; the journal of systemd is nobody's pipe.
 fn errors() -> Stdio {
     let variables = crate::locate::environment();
     let journal = variables.value("JOURNAL_STREAM").and_then(|text| {
@@ -145,9 +168,9 @@ fn errors() -> Stdio {
     journal.unwrap_or_else(Stdio::null)
 }
 
-/// One request. `false`: it was the last.
-fn serve(mut stream: UnixStream, kept: &mut Option<Kept>) -> io::Result<bool> {
-    patient(&stream)?;
+/// One request. Who asks it to forget is answered when it has.
+fn answer(mut stream: UnixStream, kept: &mut Option<Kept>) -> io::Result<Option<UnixStream>> {
+    patient(&stream, PATIENCE)?;
     if !is_ours(&stream)? && host::in_force("keeper-peer-checked") {
         return Err(io::Error::new(io::ErrorKind::PermissionDenied, "another user asks"));
     }
@@ -172,14 +195,12 @@ fn serve(mut stream: UnixStream, kept: &mut Option<Kept>) -> io::Result<bool> {
             }
         }
         FORGET => {
-            // Wiped before it says so.
             *kept = None;
-            stream.write_all(&[1])?;
-            return Ok(false);
+            return Ok(Some(stream));
         }
         _ => return Err(io::Error::new(io::ErrorKind::InvalidData, "no request of the keeper's")),
     }
-    Ok(true)
+    Ok(None)
 }
 
 fn read<const N: usize>(stream: &mut UnixStream) -> io::Result<[u8; N]> {
@@ -195,10 +216,10 @@ fn answered(stream: &mut UnixStream) -> io::Result<()> {
     }
 }
 
-/// A peer that says nothing holds up a start, and the keeper's other askers, for a second.
-fn patient(stream: &UnixStream) -> io::Result<()> {
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.set_write_timeout(Some(PATIENCE))
+/// A peer that says nothing holds up others for so long, and no longer.
+fn patient(stream: &UnixStream, limit: Duration) -> io::Result<()> {
+    stream.set_read_timeout(Some(limit))?;
+    stream.set_write_timeout(Some(limit))
 }
 
 /// Whether the other end belongs to our own user, as the kernel says.
@@ -206,6 +227,8 @@ fn is_ours(stream: &UnixStream) -> io::Result<bool> {
     Ok(rustix::net::sockopt::socket_peercred(stream)?.uid == rustix::process::geteuid())
 }
 
+/// The keeper serves one after the other: two who say nothing may be before us, and it must forget all the same.
+const ASKER_PATIENCE: Duration = Duration::from_secs(3);
 const KEEP: u8 = b'K';
 const FETCH: u8 = b'F';
 const FORGET: u8 = b'X';
@@ -223,18 +246,10 @@ mod tests {
     }
 
     /// A keeper's end of a socket, served in this process.
-    fn served(socket: &Path) -> std::thread::JoinHandle<bool> {
+    fn served(socket: &Path) -> std::thread::JoinHandle<io::Result<()>> {
         let listener = UnixListener::bind(socket).unwrap();
-        std::thread::spawn(move || {
-            let mut kept = None;
-            for stream in listener.incoming() {
-                match serve(stream.unwrap(), &mut kept) {
-                    Ok(true) | Err(_) => {}
-                    Ok(false) => return kept.is_none(),
-                }
-            }
-            false
-        })
+        let socket = socket.to_owned();
+        std::thread::spawn(move || serve(listener, &socket))
     }
 
     #[test]
@@ -255,7 +270,13 @@ mod tests {
             UnixStream::connect(&keeper.socket).unwrap().write_all(nonsense).unwrap();
         }
         assert!(keeper.fetch(&STORE).unwrap().is_some());
+        // One who says nothing and stays is before us.
+        let silent = UnixStream::connect(&keeper.socket).unwrap();
         keeper.forget().unwrap();
-        assert!(process.join().unwrap(), "wiped, and gone");
+        // At once, whatever the keeper does next: nobody is there to be asked, and another may take its place.
+        assert!(UnixStream::connect(&keeper.socket).is_err() && !keeper.socket.exists());
+        drop(UnixListener::bind(&keeper.socket).unwrap());
+        drop(silent);
+        process.join().unwrap().unwrap();
     }
 }

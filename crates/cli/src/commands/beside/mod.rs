@@ -1,22 +1,63 @@
-//! Processes that stand beside `up` and outlive it: one has the KEK for the next start of this boot, one closes the key sources.
+//! Processes that stand beside `up` and outlive it: one has the KEK for the next start of this boot, one closes the key
+//! sources, one has another's store made.
 //!
-//! Both are this executable, started by `up` as commands that nobody needs to type, in a session of their own so that what ends `up` does
-//! not end them.
+//! All are this executable, started by `up` as commands that nobody needs to type, in a session of their own so that
+//! what ends `up` does not end them.
 
 mod descriptors;
 mod guard;
 mod keeper;
+mod maker;
 
 use std::ffi::OsString;
 use std::io::{self, BufRead, BufReader};
+use std::path::PathBuf;
 use std::process::{Child, Command, Stdio};
 use std::sync::mpsc::{RecvTimeoutError, sync_channel};
 use std::time::Duration;
 
+use boot::driver::KekKeeper as _;
+use boot::plan::Plan;
+use clap::Args;
+
 pub(crate) use descriptors::DescriptorStore;
 pub(crate) use guard::{Guard, GuardProcess};
 pub(crate) use keeper::{Keeper, KeeperProcess};
-pub(super) use {guard::run as run_guard, keeper::run as run_keeper};
+pub(crate) use maker::{MakeStore, MakerProcess};
+pub(super) use {guard::run as run_guard, keeper::run as run_keeper, maker::run as run_maker};
+
+use crate::commands::up;
+use crate::failure::Failure;
+
+/// What `up` was called with: whoever stands beside it reads the same configuration.
+#[derive(Args, Clone)]
+pub(crate) struct CalledAs {
+    /// The configuration of `up`.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) config: PathBuf,
+    /// As for `up`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) edgex_config: Option<PathBuf>,
+    /// As for `up`.
+    #[arg(long, value_name = "DIR")]
+    pub(crate) data_dir: Option<PathBuf>,
+}
+
+impl CalledAs {
+    fn arguments(&self) -> Vec<OsString> {
+        let mut arguments: Vec<OsString> = vec!["--config".into(), self.config.clone().into()];
+        for (name, value) in [("--edgex-config", &self.edgex_config), ("--data-dir", &self.data_dir)] {
+            if let Some(value) = value {
+                arguments.extend([name.into(), value.clone().into()]);
+            }
+        }
+        arguments
+    }
+
+    fn config(&self) -> Result<config::Config, Failure> {
+        up::load(&self.config, self.edgex_config.as_deref(), self.data_dir.as_deref())
+    }
+}
 
 /// Starts this executable as `command` and waits until it says that it is ready.
 fn start(command: &str, arguments: &[OsString], errors: Stdio) -> io::Result<Child> {
@@ -54,6 +95,16 @@ fn ready() {
     // Refused only to the leader of a group, which already has what it would get.
     let _ = rustix::process::setsid();
     crate::output::line(READY_WORD);
+}
+
+/// Has a keeper process of this boot forget, and end. What cannot be had from it is told.
+pub(crate) fn forget(plan: &Plan) {
+    if let Err(e) = KeeperProcess::beside(&plan.listen.admin_socket).forget() {
+        tracing::error!("the keeper of this boot may still have the key: {e}");
+        crate::output::error(&format!(
+            "warning: the keeper of this boot may still have the key until the device restarts: {e}"
+        ));
+    }
 }
 
 /// Takes note of a child's end whenever that is, so that no dead process is left in the table.

@@ -1,8 +1,8 @@
 //! Which store a command talks to, as whom, and how it shows the answer.
 //!
-//! `--as SERVICE` stands for the service on this device: address, CA and token are those that were delivered to it. Otherwise
-//! the address is the one given, or `BAO_ADDR` or `VAULT_ADDR`, or the edgekeep that runs here; the token is `BAO_TOKEN`,
-//! `VAULT_TOKEN` or what `login` left in `~/.vault-token`.
+//! `--as SERVICE` stands for the service on this device: address, CA and token are those that were delivered to it.
+//! Otherwise the address is the one given, or `BAO_ADDR` or `VAULT_ADDR`, or the edgekeep that runs here; the token is
+//! `BAO_TOKEN`, `VAULT_TOKEN` or what `login` left in `~/.vault-token`.
 
 use std::path::{Path, PathBuf};
 
@@ -89,6 +89,14 @@ impl Connection {
             }
         };
         Ok(Session { vault, token, token_file: home.map(|h| h.join(TOKEN_FILE)) })
+    }
+
+    /// The run directory of the edgekeep that runs here, unless another store is named.
+    pub(super) fn here(&self, environment: &Environment) -> Option<PathBuf> {
+        let service = self.service.is_some() || environment.value("EDGEKEEP_AS").is_some_and(|s| !s.is_empty());
+        let elsewhere =
+            self.address.is_some() || !service && either(environment, "ADDR").is_some_and(|a| !a.is_empty());
+        (!elsewhere).then(|| crate::locate::run_dir(self.run_dir.as_deref()))
     }
 
     fn endpoint(&self) -> Result<Endpoint, Failure> {

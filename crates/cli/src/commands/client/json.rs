@@ -1,4 +1,5 @@
-//! JSON text laid out for people, without parsing it into values: numbers stay as they are, and no copy of a secret is left.
+//! JSON text laid out for people, without parsing it into values: numbers stay as they are, and no copy of a secret is
+//! left.
 
 use zeroize::Zeroizing;
 

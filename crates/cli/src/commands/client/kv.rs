@@ -1,7 +1,7 @@
 //! `edgekeep kv`: secrets by their name, whichever version the mount has.
 //!
-//! Version 1 keeps a secret at the path itself. Version 2 has `data/` and `metadata/` between mount and name, and wraps the
-//! values. Which it is, and where the mount ends, the store tells (`sys/internal/ui/mounts/PATH`).
+//! Version 1 keeps a secret at the path itself. Version 2 has `data/` and `metadata/` between mount and name, and wraps
+//! the values. Which it is, and where the mount ends, the store tells (`sys/internal/ui/mounts/PATH`).
 
 use std::io::Read;
 

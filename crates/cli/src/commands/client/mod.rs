@@ -4,8 +4,8 @@
 //! arguments --normalise--> clap --> Connection::open --> Session { vault, token } --command--> Answer --print--> stdout
 //! ```
 //!
-//! A command takes any [`Vault`], so that a test can give it one that remembers what it was asked. It prints nothing itself:
-//! it returns an [`Answer`].
+//! A command takes any [`Vault`], so that a test can give it one that remembers what it was asked. It prints nothing
+//! itself: it returns an [`Answer`].
 
 mod answer;
 mod connection;
@@ -29,7 +29,7 @@ mod write;
 use clap::Subcommand;
 use client::Vault;
 
-use crate::failure::Failure;
+use crate::failure::{Code, Failure};
 use answer::Answer;
 use connection::{Common, Connection};
 use session::Session;
@@ -89,6 +89,7 @@ pub(crate) async fn run(command: ClientCommand) -> Result<(), Failure> {
     let environment = crate::locate::environment();
     let (common, connection) = command.common();
     let style = common.style(&environment)?;
+    let (is_status, here) = (matches!(command, ClientCommand::Status(_)), connection.here(&environment));
     let session = connection.open(&environment)?;
     let stdin = std::io::stdin().lock();
     let answer = match &command {
@@ -97,6 +98,14 @@ pub(crate) async fn run(command: ClientCommand) -> Result<(), Failure> {
             perform(command, &session, &mut typed).await
         }
         _ => perform(command, &session, &mut { stdin }).await,
+    };
+    let answer = match answer {
+        // A sealed edgekeep has no listener but that of the admin socket.
+        Err(e) if e.code == Code::NotReady && is_status => Err(match here {
+            Some(run_dir) => status::by_the_admin_socket(run_dir).await.unwrap_or(e),
+            None => e,
+        }),
+        answer => answer,
     };
     let (text, failure) = answer?.render(&style)?;
     answer::print(&text);

@@ -1,10 +1,12 @@
-//! Vault's notation of flags turned into ours: `-format=json` is `--format=json`, and flags may stand before the command.
+//! Vault's notation of flags turned into ours: `-format=json` is `--format=json`, and flags may stand before the
+//! command.
 
 use std::ffi::OsString;
 
 /// Rewrites the arguments of a process, its name first. What stands after `--` is left alone, and so is every value.
 ///
-/// Flags of a connection before the command (`edgekeep --as sensor kv put ...`) move behind it, for there clap looks for them.
+/// Flags of a connection before the command (`edgekeep --as sensor kv put ...`) move behind it, for there clap looks
+/// for them.
 pub(crate) fn normalise(arguments: Vec<OsString>) -> Vec<OsString> {
     let mut rest = arguments.into_iter();
     let mut out: Vec<OsString> = rest.next().into_iter().collect();

@@ -1,7 +1,7 @@
 //! `key=value` arguments as a JSON body.
 //!
-//! `key=@file` takes the value from a file and `key=-` from standard input, so that no secret needs to be an argument, which
-//! every user of the machine can read. `@file` and `-` alone are a whole JSON object. `key=\@x` is the text `@x`.
+//! `key=@file` takes the value from a file and `key=-` from standard input, so that no secret needs to be an argument,
+//! which every user of the machine can read. `@file` and `-` alone are a whole JSON object. `key=\@x` is the text `@x`.
 
 use std::io::Read;
 use std::path::Path;

@@ -74,7 +74,10 @@ impl<V: Vault> Session<V> {
 
 fn unanswered(error: &CallError) -> Failure {
     let (code, hint) = match error {
-        CallError::Unreachable { .. } => (Code::NotReady, "start the store, or name another with --address"),
+        CallError::Unreachable { .. } => (
+            Code::NotReady,
+            "start the store, or name another with --address; `edgekeep status` tells whether ours is sealed",
+        ),
         CallError::Untrusted { .. } => {
             (Code::Refused, "nothing was sent; compare the CA file and the server name with those of the store")
         }

@@ -1,10 +1,13 @@
 //! `edgekeep status`.
 
+use std::path::PathBuf;
+
 use api::{Operation, Payload};
 use client::Vault;
 use serde_json::{Value, json};
 use zeroize::Zeroizing;
 
+use super::super::admin;
 use super::answer::Answer;
 use super::session::Session;
 use crate::failure::{Code, Failure};
@@ -39,4 +42,24 @@ pub(super) async fn run<V: Vault>(session: &Session<V>) -> Result<Answer, Failur
         None => answer,
         Some((fact, hint)) => answer.failing(Failure::new(Code::NotReady, fact).hint(hint)),
     })
+}
+
+/// What the edgekeep of this run directory says of itself, if it runs and answers to us.
+pub(super) async fn by_the_admin_socket(run_dir: PathBuf) -> Option<Failure> {
+    let told = admin::status(&admin::Place::of(run_dir)).await.ok()?;
+    let fact = match told["state"].as_str()? {
+        "sealed" => "the store is sealed",
+        "shut" => "the gates are shut",
+        "starting" => "edgekeep is starting",
+        // It has opened meanwhile, or listens nowhere that we can reach: the refusal of before says more.
+        _ => return None,
+    };
+    let fact = match told["reason"].as_str() {
+        Some(reason) => format!("{fact}: {reason}"),
+        None => fact.to_owned(),
+    };
+    Some(
+        Failure::new(Code::NotReady, fact)
+            .hint("`edgekeep doctor` tells more; `edgekeep recover` opens a sealed store"),
+    )
 }

@@ -1,4 +1,5 @@
-//! Transcripts: what is typed, what the store is asked, what is shown, and the exit code, as files in `tests/golden/cli`.
+//! Transcripts: what is typed, what the store is asked, what is shown, and the exit code, as files in
+//! `tests/golden/cli`.
 //!
 //! `EDGEKEEP_BLESS=1` writes them anew; the difference is then for a person to read.
 

@@ -1,4 +1,5 @@
-//! The text of a first edgekeep.toml: what was found is filled in, what only a person can decide is left open with its reasons.
+//! The text of a first edgekeep.toml: what was found is filled in, what only a person can decide is left open with its
+//! reasons.
 
 use std::path::Path;
 

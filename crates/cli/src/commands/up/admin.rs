@@ -1,4 +1,5 @@
-//! What stands behind the admin socket: wishes are handed to the one task that owns the device, and answered when it has done them.
+//! What stands behind the admin socket: wishes are handed to the one task that owns the device, and answered when it
+//! has done them.
 
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -83,8 +84,16 @@ impl Port {
             Wish::ConfirmRecovery(..) => "confirm the new recovery key",
             Wish::GenerateRoot(..) => "make a root token",
             Wish::Rekey(..) => "replace the recovery key",
-            Wish::Slots(SlotWish::List, _) => "list key slots",
-            Wish::Slots(..) => "change or try key slots",
+            Wish::Slots(wish, _) => match wish {
+                SlotWish::List => "list key slots",
+                SlotWish::Test(_) => "try key slots",
+                SlotWish::Erase => "erase this device",
+                SlotWish::Add(_)
+                | SlotWish::Remove(_)
+                | SlotWish::Reseal(_)
+                | SlotWish::Predict(_)
+                | SlotWish::Commit => "change key slots",
+            },
         };
         tracing::warn!(what, ?by, "asked at the admin socket");
         let (done, outcome) = oneshot::channel();

@@ -10,7 +10,7 @@ use boot::plan::{
 };
 use config::Config;
 
-pub(super) fn text(config: &Config, file: &Path) -> String {
+pub(super) fn text(config: &Config, file: &Path, awaited: &[String]) -> String {
     let plan = &config.plan;
     let mut out = String::new();
     let mut put = |text: String| {
@@ -31,6 +31,9 @@ pub(super) fn text(config: &Config, file: &Path) -> String {
     put(list("protections lacking", &crate::lacking::of_plan(plan)));
     if let Some(shared) = super::super::ikm::gate_shared_with_the_hook(plan) {
         put(list("what will not work", &[shared]));
+    }
+    if !awaited.is_empty() {
+        put(list("what is waited for, or gone on without", awaited));
     }
     if !config.notes.is_empty() {
         put(list("settings without effect", &config.notes));
@@ -160,7 +163,7 @@ fn opened_by(plan: &Plan) -> String {
     };
     let recovery = match &plan.recovery {
         Some(RecoverySpec::Age(recipients)) => {
-            format!("sealed to {} in {}", recipients.join(", "), dir.join("recovery.age").display())
+            format!("sealed to {recipients} in {}", dir.join("recovery.age").display())
         }
         Some(RecoverySpec::File(path)) => format!("{}, mode 0600", path.display()),
         Some(RecoverySpec::Terminal) => "shown once on the terminal".into(),
@@ -183,16 +186,17 @@ fn mounts(plan: &Plan) -> String {
 }
 
 fn services(plan: &Plan) -> String {
-    let mut out = format!("\ntokens ({} services, each in its directory of mode 0500)", plan.services.len());
+    let mut out = format!("\ntokens ({} services)", plan.services.len());
     for s in &plan.services {
         let file = plan.run_dir.join("secrets").join(s.name.as_str()).join("secrets-token.json");
         let owner =
             s.owner.map_or_else(|| "owner: who runs this".to_owned(), |o| format!("uid {} gid {}", o.uid, o.gid));
         let _ = write!(
             out,
-            "\n  {}  mode {:04o}, {owner}, period {}",
+            "\n  {}  mode {:04o} in a directory of mode {:04o}, {owner}, period {}",
             file.display(),
             s.mode.bits(),
+            delivery::directory_mode(s.owner),
             Ttl::to_go(s.token.period)
         );
     }

@@ -3,8 +3,7 @@
 use std::sync::Arc;
 
 use boot::driver::Assemble;
-use engines::{Facts, Identity, Kv, SysEngine, ThreadPool, TokenEngine, Userpass};
-use pipeline::{Directory, Engine};
+use engines::{Facts, HashPool, ThreadPool};
 
 use crate::failure::Failure;
 
@@ -16,15 +15,7 @@ pub(super) fn assemble() -> Result<Assemble, Failure> {
         .map_err(|e| Failure::fault(format!("the threads for password hashes do not start: {e}")))?;
     let pool = Arc::new(pool);
     Ok(Arc::new(move |services| {
-        let identity = Arc::new(Identity::new(Arc::clone(&services.mounts)));
-        let engines: Vec<Arc<dyn Engine>> = vec![
-            Arc::new(SysEngine::new(Arc::clone(services), facts(services.cluster_id()))),
-            Arc::new(TokenEngine::new(Arc::clone(services))),
-            Arc::clone(&identity) as Arc<dyn Engine>,
-            Arc::new(Kv),
-            Arc::new(Userpass::new(pool.clone())),
-        ];
-        (engines, identity as Arc<dyn Directory>)
+        engines::all(services, facts(services.cluster_id()), Arc::clone(&pool) as Arc<dyn HashPool>)
     }))
 }
 

@@ -27,13 +27,8 @@ pub(super) struct ServerFront {
 impl ServerFront {
     /// Opens the admin socket, and TCP if the operator gave a certificate. Must be called within the runtime.
     pub(super) fn start(plan: &Plan, port: Arc<Port>, machine: Machine) -> Result<Arc<Self>, Failure> {
-        let listen = Listen {
-            tcp: tcp(plan)?,
-            // Secrets are asked for where the store is.
-            api_socket: plan.store.external().is_none().then(|| plan.listen.api_socket.clone()),
-            admin_socket: plan.listen.admin_socket.clone(),
-        };
-        let server = Server::start(listen, Limits::default(), sealed(), port, machine).map_err(|e| refused(&e))?;
+        let server =
+            Server::start(listen(plan)?, Limits::default(), sealed(), port, machine).map_err(|e| refused(&e))?;
         let addresses = Mutex::new(server.addresses());
         Ok(Arc::new(Self { server: AsyncMutex::new(Some(server)), addresses }))
     }
@@ -91,6 +86,26 @@ pub(super) fn check_address(plan: &Plan) -> Result<(), Failure> {
         std::net::TcpListener::bind(address).map_err(|cause| refused(&ListenError::Tcp { address, cause }))?;
     }
     Ok(())
+}
+
+/// What [`check_address`] and [`ServerFront::start`] would refuse, whoever else listens: an edgekeep that runs has the
+/// port.
+pub(super) fn preflight(plan: &Plan) -> Result<(), Failure> {
+    for address in addresses(plan)? {
+        std::net::TcpListener::bind((address.ip(), 0))
+            .map_err(|cause| refused(&ListenError::Tcp { address, cause }))?;
+    }
+    let places = listen(plan)?.check_sockets(&OsDisk, &plan.run_dir);
+    places.map_err(|e| refused(&ListenError::Socket(e)))
+}
+
+fn listen(plan: &Plan) -> Result<Listen, Failure> {
+    Ok(Listen {
+        tcp: tcp(plan)?,
+        // Secrets are asked for where the store is.
+        api_socket: plan.store.external().is_none().then(|| plan.listen.api_socket.clone()),
+        admin_socket: plan.listen.admin_socket.clone(),
+    })
 }
 
 fn addresses(plan: &Plan) -> Result<Vec<SocketAddr>, Failure> {

@@ -5,11 +5,12 @@ mod build;
 mod check;
 mod engines;
 mod front;
+mod preflight;
 mod run;
 mod slots;
 mod story;
 
-pub(super) use run::environment;
+pub(super) use run::{environment, keeper};
 
 use std::path::{Path, PathBuf};
 
@@ -18,7 +19,7 @@ use clap::Args;
 use config::{Config, Faults, Inputs};
 use host::{Disk, OsDisk};
 
-use crate::commands::beside::GuardProcess;
+use crate::commands::beside::CalledAs;
 use crate::failure::Failure;
 
 /// Example: edgekeep up --config /etc/edgekeep/edgekeep.toml
@@ -30,7 +31,7 @@ pub(crate) struct Up {
     /// The configuration; EDGEKEEP_CONFIG, or /etc/edgekeep/edgekeep.toml.
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
-    /// Print the whole plan and change nothing.
+    /// Print the whole plan, refuse what `up` would refuse, and change nothing; no hardware is asked.
     #[arg(long)]
     check: bool,
     /// A directory with EdgeX's own files, in place of [edgex] config_dir.
@@ -52,22 +53,23 @@ pub(super) fn run(up: Up) -> Result<(), Failure> {
     if up.demo {
         let demo = || demo_plan(up.data_dir.as_deref(), up.listen.as_deref());
         let (plan, note) = demo()?;
-        let start = run::Start { note, guard: None, at_once: up.at_once };
+        let start = run::Start { note, called_as: None, at_once: up.at_once };
         return on_runtime(run::run(plan, start, || demo().map(|(plan, _)| plan)));
     }
     let file = config_file(up.config.as_deref());
     let read = || load(&file, up.edgex_config.as_deref(), up.data_dir.as_deref());
     let config = read()?;
     if up.check {
-        crate::output::line(&check::text(&config, &file));
-        return Ok(());
+        let found = preflight::preflight(&config.plan)?;
+        crate::output::line(&check::text(&config, &file, &found.awaited));
+        return found.end();
     }
     for note in config.notes.iter().cloned().chain(super::ikm::gate_shared_with_the_hook(&config.plan)) {
         tracing::warn!("{note}");
     }
-    let guard =
-        GuardProcess { config: absolute(&file)?, edgex_config: up.edgex_config.clone(), data_dir: up.data_dir.clone() };
-    let start = run::Start { note: None, guard: Some(guard), at_once: up.at_once };
+    let called_as =
+        CalledAs { config: absolute(&file)?, edgex_config: up.edgex_config.clone(), data_dir: up.data_dir.clone() };
+    let start = run::Start { note: None, called_as: Some(called_as), at_once: up.at_once };
     on_runtime(run::run(config.plan, start, || read().map(|config| config.plan)))
 }
 

@@ -1,11 +1,12 @@
-//! The device while it runs: one task owns it, and takes signals, wishes of the admin socket and the passing of time in turn.
+//! The device while it runs: one task owns it, and takes signals, wishes of the admin socket and the passing of time in
+//! turn.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use boot::driver::{Environment, Front, KekKeeper, ReleaseGuard, Rotation, Running, UpError};
+use boot::driver::{Environment, Front, KekKeeper, ReleaseGuard, Rotation, Running, StoreMaker, UpError};
 use boot::machine::{Halt, State};
-use boot::plan::{AfterClose, GateName, Plan};
+use boot::plan::{GateName, Plan};
 use delivery::OsMedium;
 use host::{Disk, OsClock, OsDisk, OsEntropy};
 use seal::RecoveryKey;
@@ -17,7 +18,7 @@ use super::front::{self, ServerFront};
 use super::slots;
 use super::story::Story;
 use super::{build, engines};
-use crate::commands::beside::{DescriptorStore, GuardProcess, KeeperProcess};
+use crate::commands::beside::{self, CalledAs, DescriptorStore, GuardProcess, KeeperProcess, MakerProcess};
 use crate::failure::{Code, Failure};
 use crate::process::Memory;
 
@@ -25,28 +26,33 @@ use crate::process::Memory;
 pub(super) struct Start {
     /// To be told with what was done.
     pub(super) note: Option<&'static str>,
-    pub(super) guard: Option<GuardProcess>,
+    /// For whoever is started beside it; nobody is for a demo.
+    pub(super) called_as: Option<CalledAs>,
     /// Whatever was tried before.
     pub(super) at_once: bool,
 }
 
 /// Carries a plan out and serves until it is told to end. `again` reads the configuration anew, for SIGHUP.
 pub(super) async fn run(plan: Plan, start: Start, again: impl Fn() -> Result<Plan, Failure>) -> Result<(), Failure> {
-    let Start { note, guard, at_once } = start;
+    let Start { note, called_as, at_once } = start;
     // Before anything is made: a port that is taken is the commonest slip.
     front::check_address(&plan)?;
     let memory = crate::process::lock_memory();
     let mut signals = Signals::new().map_err(|e| Failure::fault(format!("signals cannot be taken over: {e}")))?;
     let story = Story::default();
     note.into_iter().for_each(|n| story.warn(n));
-    let mut environment = environment(guard)?;
+    let mut environment = environment(called_as)?;
     environment.keeper = Some(keeper(&plan, environment.clock.boot_id()));
     let (clock, disk) = (Arc::clone(&environment.clock), Arc::clone(&environment.disk));
     let (port, mut desk) = admin::open();
     // The lock on the data directory comes first: a second edgekeep must not take the sockets of the one that runs.
     let claimed = boot::driver::claim(plan, environment, Box::new(story.listener())).map_err(|e| not_up(&e))?;
+    // What is known already is told while sources are asked, however long that takes.
+    desk.show(starting(claimed.plan(), memory));
     let front = ServerFront::start(claimed.plan(), port, server::Machine { clock, disk })?;
     let mut running = claimed.at_once(at_once).start(Some(Arc::clone(&front) as Arc<dyn Front>)).await;
+    // Whoever reads one of the lines below and asks finds the same at the admin socket.
+    desk.show(status(&running, &story, memory));
 
     if let Some(halt) = running.halted().cloned() {
         if !may_be_recovered(&running, &halt) {
@@ -70,21 +76,17 @@ pub(super) async fn run(plan: Plan, start: Start, again: impl Fn() -> Result<Pla
 }
 
 /// Who keeps the KEK within this boot: the service manager where it keeps descriptors, else a process.
-fn keeper(plan: &Plan, boot: host::BootId) -> Arc<dyn KekKeeper> {
+pub(in crate::commands) fn keeper(plan: &Plan, boot: host::BootId) -> Arc<dyn KekKeeper> {
     let Some(store) = DescriptorStore::offered(&crate::locate::environment(), boot) else {
         return Arc::new(KeeperProcess::beside(&plan.listen.admin_socket));
     };
-    // It was wanted at another start, and is not any more.
-    if plan.release.after_close != Some(AfterClose::Keeper)
-        && let Err(e) = store.forget()
-    {
-        tracing::error!("what the service manager keeps of another start is left behind: {e}");
-    }
+    // One of an earlier start, before the service manager took its place.
+    beside::forget(plan);
     Arc::new(store)
 }
 
 /// This machine, for a boot.
-pub(in crate::commands) fn environment(guard: Option<GuardProcess>) -> Result<Environment, Failure> {
+pub(in crate::commands) fn environment(called_as: Option<CalledAs>) -> Result<Environment, Failure> {
     let clock = OsClock::new().map_err(|e| Failure::fault(format!("the kernel's boot id cannot be read: {e}")))?;
     Ok(Environment {
         clock: Arc::new(clock),
@@ -94,7 +96,9 @@ pub(in crate::commands) fn environment(guard: Option<GuardProcess>) -> Result<En
         us: crate::process::uid(),
         vfs: None,
         keeper: None,
-        guard: guard.map(|g| Arc::new(g) as Arc<dyn ReleaseGuard>),
+        guard: called_as.clone().map(|up| Arc::new(GuardProcess(up)) as Arc<dyn ReleaseGuard>),
+        latch: seal::ReleaseLatch::default(),
+        maker: called_as.map(|up| Arc::new(MakerProcess(up)) as Arc<dyn StoreMaker>),
         key_wear: store::KeyWear::default(),
         machine: "/".into(),
         build_date: build::date(),
@@ -139,7 +143,14 @@ async fn serve(
         desk.show(status(running, story, memory));
         tokio::select! {
             () = running.wait() => {}
-            Some(asked) = desk.wishes.recv() => grant(running, asked, &again).await,
+            Some(Asked { wish, done }) = desk.wishes.recv() => {
+                let outcome = grant(running, wish, &again).await;
+                // Whoever asked and looks then sees what came of it.
+                desk.show(status(running, story, memory));
+                if done.send(outcome).is_err() {
+                    tracing::debug!("who asked at the admin socket is gone");
+                }
+            }
             signal = signals.next() => match signal {
                 Signal::Terminate => return,
                 Signal::Reload => reload(running.plan(), front, &again).await,
@@ -167,8 +178,12 @@ fn is_serving(running: &Running) -> bool {
     matches!(running.state(), State::Serving(_))
 }
 
-async fn grant(running: &mut Running, Asked { wish, done }: Asked, again: &impl Fn() -> Result<Plan, Failure>) {
-    let outcome = match wish {
+async fn grant(
+    running: &mut Running,
+    wish: Wish,
+    again: &impl Fn() -> Result<Plan, Failure>,
+) -> Result<Granted, Refusal> {
+    match wish {
         Wish::Seal => {
             running.seal().await;
             Ok(Granted::Done)
@@ -192,9 +207,6 @@ async fn grant(running: &mut Running, Asked { wish, done }: Asked, again: &impl 
             Ok(key) => running.confirm_recovery(&key, by).await.map(|()| Granted::Done).map_err(Refusal::Halted),
             Err(refusal) => Err(refusal),
         },
-    };
-    if done.send(outcome).is_err() {
-        tracing::debug!("who asked at the admin socket is gone");
     }
 }
 
@@ -262,6 +274,15 @@ fn status(running: &Running, story: &Story, memory: Memory) -> AdminStatus {
     let (state, reason) = match running.state() {
         State::Serving(_) => ("unsealed", None),
         State::Reaching(_) => ("starting", running.away().map(str::to_owned)),
+        State::Sealed if running.plan().store.external().is_some() => {
+            let address = running.plan().store.external().map(|s| s.address().to_string()).unwrap_or_default();
+            (
+                "shut",
+                Some(format!(
+                    "{address} is another's store and stays open: seal it there; restart edgekeep to open the gates"
+                )),
+            )
+        }
         State::Sealed => ("sealed", Some("it was sealed on command; restart edgekeep to unseal".to_owned())),
         State::Releasing(_) => ("starting", running.resting()),
         State::Halted(halt) => ("sealed", Some(format!("{halt}; {}", halt.hint()))),
@@ -276,13 +297,21 @@ fn status(running: &Running, story: &Story, memory: Memory) -> AdminStatus {
             _ => Some("the store".into()),
         },
     };
+    let gates = running.plan().gates.iter().map(|g| gate(&g.name)).collect();
+    AdminStatus { state, reason, gates, ..starting(running.plan(), memory) }
+}
+
+/// What the plan and the machine say, before anything was done.
+fn starting(plan: &Plan, memory: Memory) -> AdminStatus {
+    let shut =
+        |name: &GateName| GateStatus { name: name.to_string(), open: false, waits_for: Some("the store".into()) };
     AdminStatus {
-        state,
-        reason,
-        profile: Some(running.plan().profile.as_str()),
-        gates: running.plan().gates.iter().map(|g| gate(&g.name)).collect(),
+        state: "starting",
+        reason: None,
+        profile: Some(plan.profile.as_str()),
+        gates: plan.gates.iter().map(|g| shut(&g.name)).collect(),
         memory: Some(memory.tell()),
-        lacking: [crate::lacking::of_plan(running.plan()), memory.lacking()].concat(),
+        lacking: [crate::lacking::of_plan(plan), memory.lacking()].concat(),
     }
 }
 
@@ -300,8 +329,8 @@ fn waits_for(running: &Running) -> String {
     }
 }
 
-/// Whether there is something to wait for: a recovery key that could help, because slots and store are there and the source is what
-/// fails; or somebody who asks for the receipt of an erased device.
+/// Whether there is something to wait for: a recovery key that could help, because slots and store are there and the
+/// source is what fails; or somebody who asks for the receipt of an erased device.
 fn may_be_recovered(running: &Running, halt: &Halt) -> bool {
     if matches!(halt, Halt::Erased { .. }) {
         return true;
@@ -312,16 +341,24 @@ fn may_be_recovered(running: &Running, halt: &Halt) -> bool {
     matches!(halt, Halt::Refused { .. }) && there(what) && (there("slots.a") || there("slots.b"))
 }
 
-fn stopped(halt: &Halt) -> Failure {
+pub(super) fn stopped(halt: &Halt) -> Failure {
     Failure::new(Code::NotReady, format!("edgekeep is sealed: {halt}")).hint(halt.hint())
 }
 
-fn not_up(error: &UpError) -> Failure {
+pub(super) fn not_up(error: &UpError) -> Failure {
     let code = match error {
-        UpError::InUse { .. } => Code::NotReady,
+        UpError::InUse { .. } | UpError::RunDirInUse { .. } | UpError::Gates(_) => Code::NotReady,
+        // Of the disk, and not of the configuration: it may be put right while nobody touches edgekeep.
+        UpError::DataDir { cause, .. } if is_of_the_disk(cause) => Code::NotReady,
         _ => Code::Usage,
     };
     Failure::of(code, error).hint(error.hint())
+}
+
+fn is_of_the_disk(cause: &std::io::Error) -> bool {
+    use std::io::ErrorKind::{QuotaExceeded, ReadOnlyFilesystem, StorageFull};
+    let io = rustix::io::Errno::IO.raw_os_error();
+    matches!(cause.kind(), QuotaExceeded | ReadOnlyFilesystem | StorageFull) || cause.raw_os_error() == Some(io)
 }
 
 /// How this program would be called again from here.

@@ -1,5 +1,5 @@
-//! Wishes about key slots, done by the running device. The configuration's sources are read anew for each, so that a slot can be added
-//! without a restart.
+//! Wishes about key slots, done by the running device. The configuration's sources are read anew for each, so that a
+//! slot can be added without a restart.
 
 use api::PeerAddress;
 use boot::driver::Running;
@@ -18,10 +18,13 @@ pub(super) async fn grant(
     by: PeerAddress,
     again: &impl Fn() -> Result<Plan, Failure>,
 ) -> Result<Granted, Refusal> {
-    let adopted = adopt(running, again);
-    // To look, what was read at the start is good enough.
-    if !matches!(wish, SlotWish::List | SlotWish::Erase) {
-        adopted?;
+    match wish {
+        // What has no slot yet is listed too. A device that waits has nothing to list, and is left to what it asks.
+        SlotWish::List if running.store().is_some() => drop(adopt(running, again)),
+        SlotWish::List => {}
+        // A configuration with a fault must not keep a device alive.
+        SlotWish::Erase => drop(adopt(running, again)),
+        _ => adopt(running, again)?,
     }
     match wish {
         SlotWish::List => told(running.slots().await),

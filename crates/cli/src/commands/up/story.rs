@@ -90,7 +90,8 @@ impl Observer for Listener {
     }
 }
 
-/// At most 25 lines for the demo: what was made, where each token is, which gates are open, what is lacking, what to try.
+/// At most 25 lines for the demo: what was made, where each token is, which gates are open, what is lacking, what to
+/// try.
 fn screen(told: &Told, plan: &Plan, address: Option<&str>, memory: Memory, program: &str) -> String {
     let mut out = String::new();
     let mut line = |name: &str, text: String| {

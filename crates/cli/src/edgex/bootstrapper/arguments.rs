@@ -27,7 +27,8 @@ pub(super) struct Arguments {
 #[derive(Subcommand)]
 #[command(rename_all = "camelCase")]
 pub(super) enum Command {
-    /// Open the start port; when the database takes queries, open the ready-to-run port, and close it when it no longer does.
+    /// Open the start port; when the database takes queries, open the ready-to-run port, and close it when it no longer
+    /// does.
     Gate,
     /// Keep a port open until told to stop.
     ListenTcp {
@@ -38,7 +39,8 @@ pub(super) enum Command {
         #[arg(long, value_name = "HOST", default_value = "")]
         host: String,
     },
-    /// Wait until all of these are there: file:///path, tcp://host:port, unix:///path, http://... or https://... (any 2xx).
+    /// Wait until all of these are there: file:///path, tcp://host:port, unix:///path, http://... or https://... (any
+    /// 2xx).
     WaitFor(WaitFor),
     /// Print a new random password.
     GenPassword,

@@ -12,7 +12,7 @@ use boot::gate::{Database, NotReady, Pace, Standing, Watch, persist, until_lapse
 use config::StageGates;
 
 use super::listen::bind;
-use super::signals::unless_told;
+use super::signals::Signals;
 use crate::failure::Failure;
 use crate::output;
 
@@ -20,8 +20,8 @@ use crate::output;
 ///
 /// # Errors
 /// If a port cannot be opened.
-pub(super) async fn run(gates: &StageGates) -> Result<(), Failure> {
-    unless_told(serve(gates)).await?.unwrap_or(Ok(()))
+pub(super) async fn run(signals: &mut Signals, gates: &StageGates) -> Result<(), Failure> {
+    signals.unless_told(serve(gates)).await.unwrap_or(Ok(()))
 }
 
 async fn serve(gates: &StageGates) -> Result<(), Failure> {

@@ -4,17 +4,19 @@ use std::num::NonZeroU16;
 
 use boot::gate::OpenPort;
 
-use super::signals::unless_told;
+use super::signals::Signals;
 use crate::failure::{Code, Failure};
 
 /// Opens the port on the addresses of `host`, and keeps it.
 ///
 /// # Errors
 /// If it cannot be opened on all of them.
-pub(super) async fn run(host: &str, port: NonZeroU16) -> Result<(), Failure> {
-    let open = bind(host, port).await?;
-    unless_told(open.serve()).await?;
-    Ok(())
+pub(super) async fn run(signals: &mut Signals, host: &str, port: NonZeroU16) -> Result<(), Failure> {
+    let work = async {
+        bind(host, port).await?.serve().await;
+        Ok(())
+    };
+    signals.unless_told(work).await.unwrap_or(Ok(()))
 }
 
 pub(super) async fn bind(host: &str, port: NonZeroU16) -> Result<OpenPort, Failure> {

@@ -1,6 +1,7 @@
 //! EdgeX's `security-bootstrapper`: gates between processes, and the configuration of databases and brokers.
 //!
-//! What is waited for and what is written is decided below (`boot::gate`, `delivery::peers`); here are names, flags and codes.
+//! What is waited for and what is written is decided below (`boot::gate`, `delivery::peers`); here are names, flags and
+//! codes.
 
 mod arguments;
 mod entry;
@@ -27,6 +28,7 @@ use secret::Password;
 
 use self::arguments::{Arguments, Command};
 pub(crate) use self::entry::{Entry, entry};
+use self::signals::Signals;
 use self::wait_for::Patience;
 use crate::failure::{Code, Failure, report};
 use crate::output;
@@ -58,15 +60,15 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
     let environment = crate::locate::environment();
     let config = || load(&environment, arguments.config_dir.as_deref(), arguments.config_file.as_deref());
     match arguments.command {
-        Command::Gate => gate::run(&config()?.gates).await,
-        Command::ListenTcp { port, host } => listen::run(&host, port).await,
+        Command::Gate => gate::run(&mut Signals::listen()?, &config()?.gates).await,
+        Command::ListenTcp { port, host } => listen::run(&mut Signals::listen()?, &host, port).await,
         Command::WaitFor(wanted) => {
             let usual = config()?.gates;
             let patience = Patience {
                 timeout: wanted.timeout.unwrap_or(usual.timeout),
                 interval: wanted.retry_interval.unwrap_or(usual.retry_interval),
             };
-            signals::or_stopped(wait_for::all(wanted.uri, patience)).await
+            Signals::listen()?.or_stopped(wait_for::all(wanted.uri, patience)).await
         }
         Command::GenPassword => {
             let password = Password::generate(&mut |out| OsEntropy.fill(out));
@@ -75,14 +77,14 @@ async fn dispatch(arguments: Arguments) -> Result<(), Failure> {
         }
         Command::GetHttpStatus { url } => status(&url, &environment).await,
         Command::ConfigureRedis => {
-            signals::or_stopped(async { redis::configure(&config()?, None).await.map(drop) }).await
+            Signals::listen()?.or_stopped(async { redis::configure(&config()?, None).await.map(drop) }).await
         }
         Command::ConfigurePostgres => {
             let work = async { postgres::configure(&config()?, &environment, None, None).await.map(drop) };
-            signals::or_stopped(work).await
+            Signals::listen()?.or_stopped(work).await
         }
         Command::SetupMessageBusCreds { broker } => {
-            signals::or_stopped(async { message_bus::configure(&config()?, broker, None).await }).await
+            Signals::listen()?.or_stopped(async { message_bus::configure(&config()?, broker, None).await }).await
         }
     }
 }
@@ -131,8 +133,8 @@ fn on_runtime<T>(work: impl Future<Output = Result<T, Failure>>) -> Result<T, Fa
         .block_on(work)
 }
 
-/// EdgeX's codes: 1 where nothing could be begun, and for whatever a configure command or the gate meets; 2 where another
-/// command ran and failed.
+/// EdgeX's codes: 1 where nothing could be begun, and for whatever a configure command or the gate meets; 2 where
+/// another command ran and failed.
 fn code_of(command: &Command) -> fn(Code) -> u8 {
     match command {
         Command::Gate | Command::ConfigureRedis | Command::ConfigurePostgres | Command::SetupMessageBusCreds { .. } => {

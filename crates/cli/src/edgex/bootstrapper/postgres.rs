@@ -24,8 +24,8 @@ pub(super) struct Written {
     pub(super) script: PathBuf,
 }
 
-/// Writes both files, for `owner`. A script whose name ends in `.sh` is for the image's shell, any other for psql; `name` stands
-/// in for the configured one.
+/// Writes both files, for `owner`. A script whose name ends in `.sh` is for the image's shell, any other for psql;
+/// `name` stands in for the configured one.
 ///
 /// # Errors
 /// If a credential cannot be had or written.

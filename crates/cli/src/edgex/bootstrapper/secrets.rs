@@ -1,7 +1,8 @@
-//! The bootstrapper's own secrets: read from the store with the token that was delivered to it, as every EdgeX service does.
+//! The bootstrapper's own secrets: read from the store with the token that was delivered to it, as every EdgeX service
+//! does.
 //!
-//! The token's file is read anew at each attempt, for it may be delivered while we wait. The store is trusted by its CA alone:
-//! the one that is configured, or the `ca.pem` that lies beside the token.
+//! The token's file is read anew at each attempt, for it may be delivered while we wait. The store is trusted by its CA
+//! alone: the one that is configured, or the `ca.pem` that lies beside the token.
 
 use std::io;
 use std::path::{Path, PathBuf};
@@ -159,7 +160,8 @@ enum SecretError {
 }
 
 impl SecretError {
-    /// Whether another attempt may end otherwise. A server that is not ours, or a malformed credential, stays what it is.
+    /// Whether another attempt may end otherwise. A server that is not ours, or a malformed credential, stays what it
+    /// is.
     fn may_pass(&self) -> bool {
         match self {
             Self::TokenFile { .. } | Self::NoToken { .. } | Self::CaFile { .. } | Self::NoAnswer => true,

@@ -24,8 +24,8 @@ pub(super) enum Source {
     Program(std::sync::Mutex<Vec<Password>>),
 }
 
-/// What the configuration names. A program that is not there, or gives nothing, is an error: EdgeX goes on with its own passwords
-/// then, against whoever had a reason to name one.
+/// What the configuration names. A program that is not there, or gives nothing, is an error: EdgeX goes on with its own
+/// passwords then, against whoever had a reason to name one.
 pub(super) async fn passwords(face: &SetupFace, ground: &Ground, stop: &Stop) -> Result<Source, Failure> {
     let Some(program) = &face.passwords else { return Ok(Source::Own) };
     let failed = |e: &dyn std::error::Error| Failure::of(Code::Refused, e).hint("see SecretStore.PasswordProvider");

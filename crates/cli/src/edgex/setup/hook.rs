@@ -37,12 +37,12 @@ pub(super) fn material(hook: &str, named: &str, face: &SetupFace, ground: &Groun
 
 /// Shares are wrapped under what the hook gives twice alike; those that are wrapped are opened with what it gives now.
 fn ask(mut source: ExecSource, new: bool, clock: &dyn Clock) -> Result<Ikm, SourceError> {
-    let deadline = Deadline::after(clock, HOOK_LIMIT);
     if new {
+        let deadline = Deadline::after_each(clock, HOOK_LIMIT / 2, 2);
         Ok(source.provision(&PolicyRequest::default(), &NoAuth, deadline)?.ikm)
     } else {
         let nothing = SlotPublic::new(SourceKind::Exec, None, Vec::new()).expect("no items are in order, and short");
-        Ok(source.release(&nothing, &NoAuth, deadline)?.ikm)
+        Ok(source.release(&nothing, &NoAuth, Deadline::after(clock, HOOK_LIMIT))?.ikm)
     }
 }
 
@@ -58,8 +58,8 @@ fn plain(face: &SetupFace) -> Result<Keeping, Failure> {
     Ok(Keeping::Plain(PlainSharesAllowed::danger_plain_shares()))
 }
 
-/// EdgeX's hooks run in the environment of the set-up, and some need it. What would have another program loaded into theirs is left
-/// out.
+/// EdgeX's hooks run in the environment of the set-up, and some need it. What would have another program loaded into
+/// theirs is left out.
 fn variables() -> Vec<(String, String)> {
     let harmless =
         |name: &str| !name.starts_with("LD_") && !["BASH_ENV", "ENV", "GCONV_PATH", "SHELLOPTS"].contains(&name);

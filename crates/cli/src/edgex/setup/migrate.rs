@@ -1,7 +1,9 @@
-//! Key shares from one way of keeping to another: in clear to wrapped, back where a person says so, from one hook to another.
+//! Key shares from one way of keeping to another: in clear to wrapped, back where a person says so, from one hook to
+//! another.
 //!
-//! Shares that lay in clear are good for whoever has an old copy of the disk, so wrapping them is the half of it: then the store replaces
-//! them. What is cut short, or finds no store, is gone on with by the next run of this or of the set-up.
+//! Shares that lay in clear are good for whoever has an old copy of the disk, so wrapping them is the half of it: then
+//! the store replaces them. What is cut short, or finds no store, is gone on with by the next run of this or of the
+//! set-up.
 
 use std::time::Duration;
 
@@ -15,8 +17,8 @@ use super::{custody_failed, hook};
 use crate::edgex::face::{self, Ground, Where};
 use crate::failure::{Code, Failure};
 
-/// Wraps the shares under the hook, and has the store replace them if they lay in clear. `former`: a hook under whose key material
-/// they are now.
+/// Wraps the shares under the hook, and has the store replace them if they lay in clear. `former`: a hook under whose
+/// key material they are now.
 pub(crate) async fn encrypt(ground: &Ground, at: &Where, former: Option<&str>, stop: &Stop) -> Result<(), Failure> {
     let face = ground.read(at, "res", |face| face.setup())?;
     let former = former.map(|program| hook::material(program, "--former-hook", &face, ground, false)).transpose()?;

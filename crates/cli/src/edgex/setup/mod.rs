@@ -1,5 +1,5 @@
-//! `security-secretstore-setup`: from a Vault or OpenBao in whatever state to one that serves EdgeX, with its keys wrapped under this
-//! device's hardware.
+//! `security-secretstore-setup`: from a Vault or OpenBao in whatever state to one that serves EdgeX, with its keys
+//! wrapped under this device's hardware.
 //!
 //! ```text
 //! hook -> IKM     shares: made, or read; the store: made, unsealed, or as it is      (external::bring_up)

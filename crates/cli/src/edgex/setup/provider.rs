@@ -18,7 +18,8 @@ use crate::failure::{Code, Failure};
 pub(super) enum Provider {
     /// Nothing: tokens come from elsewhere.
     None,
-    /// `security-file-token-provider`, which is a face of this executable: no process, and no token of its own on any disk.
+    /// `security-file-token-provider`, which is a face of this executable: no process, and no token of its own on any
+    /// disk.
     BuiltIn(ProviderFace),
     /// Something else.
     Program(Found),

@@ -1,5 +1,5 @@
-//! The certificate of a proxy, put into the store once. One that is there already is as it should be, at the second run as at the
-//! hundredth.
+//! The certificate of a proxy, put into the store once. One that is there already is as it should be, at the second run
+//! as at the hundredth.
 
 use api::{ApiPath, Body, Operation, Request, Status};
 use client::Vault;

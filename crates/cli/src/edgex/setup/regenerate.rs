@@ -7,8 +7,9 @@
 //!   need:   the store knows the token no more
 //!   then:   shares -> root -> issuing token -> a token of the service's role -> its file
 //! ```
-//! EdgeX takes the request from anybody, over the network, and has the store make a root token for each. Here nothing is asked of
-//! the hook, or of the store as root, before all of that is shown. Between two requests no authority is held.
+//! EdgeX takes the request from anybody, over the network, and has the store make a root token for each. Here nothing
+//! is asked of the hook, or of the store as root, before all of that is shown. Between two requests no authority is
+//! held.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -208,8 +209,8 @@ impl Window<'_> {
     }
 }
 
-/// Whether it rings who may have the service's token: who owns its file, and shows what lies in it; or who has a certificate of that name. At the
-/// open port, where that was asked for, nobody can be told.
+/// Whether it rings who may have the service's token: who owns its file, and shows what lies in it; or who has a
+/// certificate of that name. At the open port, where that was asked for, nobody can be told.
 fn is_of(ring: &Ring, service: &str, owner: u32, token: &Token) -> bool {
     let shown = |t: &Token| secret::crypto::ct_eq(t.expose().as_bytes(), token.expose().as_bytes());
     let known = match &ring.caller {

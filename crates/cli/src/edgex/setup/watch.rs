@@ -1,6 +1,7 @@
 //! `--longRun`: a store that crashed, or was sealed, is unsealed again; nothing is started or restarted.
 //!
-//! The hook is run when the store is found sealed, and its key material let go after: between two such moments there is none in memory.
+//! The hook is run when the store is found sealed, and its key material let go after: between two such moments there is
+//! none in memory.
 
 use client::Remote;
 use config::SetupFace;

@@ -1,7 +1,8 @@
 //! `security-file-token-provider`: a token for each service, in its file; or one for one service again.
 //!
-//! A token is made before its file is touched, and the file is replaced whole: whatever fails, the service keeps what it had. Each
-//! failure is the exit code's (EdgeX's own `createToken` says 0 to everything, and empties the file first).
+//! A token is made before its file is touched, and the file is replaced whole: whatever fails, the service keeps what
+//! it had. Each failure is the exit code's (EdgeX's own `createToken` says 0 to everything, and empties the file
+//! first).
 
 use std::ffi::OsString;
 use std::process::ExitCode;

@@ -1,5 +1,5 @@
-//! Programs that do their part before the real one runs. They are told when we are told to stop, and we end after them: a container
-//! whose first process goes takes everybody with it, in the middle of a write.
+//! Programs that do their part before the real one runs. They are told when we are told to stop, and we end after them:
+//! a container whose first process goes takes everybody with it, in the middle of a write.
 
 use std::ffi::OsStr;
 use std::io;

@@ -3,8 +3,8 @@
 //! ```text
 //! .edgekeep-new: initdb, others let in, synced -> renamed .edgekeep-made -> its parts moved up, PG_VERSION last -> removed
 //! ```
-//! PGDATA itself is mostly a mount, which no rename replaces. How far a start has come is told by names alone: a cluster without
-//! `PG_VERSION` is none, for PostgreSQL too.
+//! PGDATA itself is mostly a mount, which no rename replaces. How far a start has come is told by names alone: a
+//! cluster without `PG_VERSION` is none, for PostgreSQL too.
 
 use std::io;
 use std::path::Path;

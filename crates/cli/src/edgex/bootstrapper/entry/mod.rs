@@ -3,8 +3,9 @@
 //! ```text
 //! wait for the gate of the role -> write what the program reads -> become its user -> the program takes this process's place
 //! ```
-//! Nothing of a step is done before the one in front of it is done whole: a program never runs ahead of its gate, with half a
-//! configuration, or as root by mistake. Killed in between, it begins anew.
+//! Nothing of a step is done before the one in front of it is done whole: a program never runs ahead of its gate, with
+//! half a configuration, or as root by mistake. Killed in between, it begins anew; told to stop at any of them, between
+//! two or just before the last, it ends with code 2 and the program never runs.
 
 mod child;
 mod initdb;
@@ -24,8 +25,9 @@ use host::{Clock, OsClock, OsDisk, Owner};
 
 use self::privileges::{become_user, user_of_passwd};
 use super::message_bus::Broker;
+use super::signals::Signals;
 use super::wait_for::{Condition, Family, Patience, all};
-use super::{listen, load, message_bus, on_runtime, redis, signals};
+use super::{listen, load, message_bus, on_runtime, redis};
 use crate::failure::{Code, Failure};
 
 /// Example: edgekeep entry redis --user 999:1000 -- redis-server /run/redis/conf/redis.conf
@@ -37,7 +39,8 @@ pub(crate) struct Entry {
     /// The directory of configuration.yaml [env: CONF_DIR, EDGEX_CONFIG_DIR].
     #[arg(long, value_name = "DIR")]
     config_dir: Option<PathBuf>,
-    /// Whom to become before the program starts, by number; only root can. [default: the user of EdgeX's script for the role]
+    /// Whom to become before the program starts, by number; only root can. [default: the user of EdgeX's script for the
+    /// role]
     #[arg(long, value_name = "UID:GID", value_parser = owner)]
     user: Option<Owner>,
     /// The program and its arguments.
@@ -73,12 +76,15 @@ enum Role {
 /// # Errors
 /// What was not there in time, or could not be done.
 pub(crate) fn entry(entry: Entry) -> Result<(), Failure> {
+    // Before all else: from the first process of a container the kernel hides what it has no handler for
+    // (pid_namespaces(7)).
+    let mut signals = on_runtime(async { Signals::listen() })?;
     let environment = crate::locate::environment();
     let of_environment = |name| environment.value(name).filter(|v| !v.is_empty());
     let dir = entry.config_dir.clone().or_else(|| of_environment("CONF_DIR").map(PathBuf::from));
     let config = load(&environment, dir.as_deref(), None)?;
     let plan = Start { environment: &environment, config: &config, entry: &entry, user: entry.user(&environment)? };
-    plan.start()
+    plan.start(&mut signals)
 }
 
 struct Start<'a> {
@@ -90,69 +96,69 @@ struct Start<'a> {
 }
 
 impl Start<'_> {
-    fn start(self) -> Result<(), Failure> {
+    fn start(self, signals: &mut Signals) -> Result<(), Failure> {
         let program = self.entry.program.clone();
         match self.entry.role {
             Role::Bootstrapper => {
                 self.drop_privileges()?;
-                on_runtime(super::gate::run(&self.config.gates))
+                on_runtime(super::gate::run(signals, &self.config.gates))
             }
             Role::SecretStore | Role::ReadyToRun | Role::Kuiper | Role::Nginx => {
-                on_runtime(self.gate())?;
-                self.replace_by(program)
+                on_runtime(self.gate(signals))?;
+                self.replace_by(signals, program)
             }
             Role::Redis => {
                 let conf = on_runtime(async {
-                    self.gate().await?;
-                    signals::or_stopped(redis::configure(self.config, self.user)).await
+                    self.gate(signals).await?;
+                    signals.or_stopped(redis::configure(self.config, self.user)).await
                 })?;
                 let usual = || vec!["redis-server".into(), conf.into_os_string()];
-                self.replace_by(if program.is_empty() { usual() } else { program })
+                self.replace_by(signals, if program.is_empty() { usual() } else { program })
             }
             Role::MessageBus => {
                 let broker = self.broker()?;
                 on_runtime(async {
-                    self.gate().await?;
-                    signals::or_stopped(message_bus::configure(self.config, broker, self.user)).await
+                    self.gate(signals).await?;
+                    signals.or_stopped(message_bus::configure(self.config, broker, self.user)).await
                 })?;
                 let named = || self.environment.value("ENTRYPOINT").unwrap_or_default();
                 let usual = || named().split_ascii_whitespace().map(OsString::from).collect();
-                self.replace_by(if program.is_empty() { usual() } else { program })
+                self.replace_by(signals, if program.is_empty() { usual() } else { program })
             }
             Role::Postgres => {
                 let cluster = on_runtime(async {
-                    self.gate().await?;
+                    self.gate(signals).await?;
                     let work = postgres::prepare(self.config, self.environment, self.user);
-                    signals::or_stopped(work).await
+                    signals.or_stopped(work).await
                 })?;
                 self.drop_privileges()?;
-                on_runtime(signals::or_stopped(cluster.mend()))?;
+                on_runtime(signals.or_stopped(cluster.mend()))?;
                 let usual = || cluster.server();
-                exec(if program.is_empty() { usual() } else { program })
+                exec(signals, if program.is_empty() { usual() } else { program })
             }
             Role::ProxySetup => {
-                on_runtime(self.gate())?;
+                on_runtime(self.gate(signals))?;
                 self.drop_privileges()?;
-                on_runtime(signals::or_stopped(child::run(&mut command_of(program)?)))?;
+                on_runtime(signals.or_stopped(child::run(&mut command_of(program)?)))?;
                 // Only now: whoever waits for this port needs what the program has made.
                 let gates = &self.config.gates;
-                on_runtime(listen::run(&gates.proxy_host, gates.proxy_port))
+                on_runtime(listen::run(signals, &gates.proxy_host, gates.proxy_port))
             }
         }
     }
 
     /// Waits for the gate of the role: by its evidence where an edgekeep runs on this machine, otherwise by its port.
-    async fn gate(&self) -> Result<(), Failure> {
+    async fn gate(&self, signals: &mut Signals) -> Result<(), Failure> {
         let Some((port, gate)) = self.entry.role.gate(&self.config.gates) else { return Ok(()) };
         let gates = &self.config.gates;
         let run_dir = self.environment.value("EDGEKEEP_RUN_DIR").filter(|d| !d.is_empty());
         if let (Some(gate), Some(run_dir)) = (gate, run_dir) {
             let socket = PathBuf::from(run_dir).join("gate.sock");
-            return signals::or_stopped(by_evidence(socket, gate, gates.timeout)).await;
+            return signals.or_stopped(by_evidence(socket, gate, gates.timeout)).await;
         }
         crate::output::error(&format!("waiting for {port}"));
         let patience = Patience { timeout: gates.timeout, interval: gates.retry_interval };
-        signals::or_stopped(all(vec![port], patience)).await
+        signals.or_stopped(all(vec![port], patience)).await
     }
 
     fn broker(&self) -> Result<Broker, Failure> {
@@ -166,9 +172,9 @@ impl Start<'_> {
         become_user(user).map_err(|e| Failure::of(Code::Refused, &e).hint("start it as root, or as that very user"))
     }
 
-    fn replace_by(&self, program: Vec<OsString>) -> Result<(), Failure> {
+    fn replace_by(&self, signals: &mut Signals, program: Vec<OsString>) -> Result<(), Failure> {
         self.drop_privileges()?;
-        exec(program)
+        exec(signals, program)
     }
 }
 
@@ -220,16 +226,21 @@ async fn by_evidence(socket: PathBuf, gate: GateName, timeout: std::time::Durati
     let trust = Trust { boot: clock.boot_id(), uid: crate::process::uid(), ca: None };
     crate::output::error(&format!("waiting for the gate {gate} at {}", socket.display()));
     wait_for(&socket, &gate, &trust, timeout).await.map(drop).map_err(|e| {
-        let late = matches!(e, WaitError::Absent { .. } | WaitError::TimedOut { .. });
+        let late = matches!(e, WaitError::Absent { .. } | WaitError::Busy { .. } | WaitError::TimedOut { .. });
         Failure::of(if late { Code::NotReady } else { Code::Refused }, &e).hint(e.hint())
     })
 }
 
 /// The program takes the place of this process: its number, its signals, its files.
-fn exec(program: Vec<OsString>) -> Result<(), Failure> {
+fn exec(signals: &mut Signals, program: Vec<OsString>) -> Result<(), Failure> {
     let mut command = command_of(program)?;
-    let cause = command.exec();
-    Err(child::not_run(command.get_program(), &cause))
+    on_runtime(async {
+        signals.none_yet().await?;
+        // On the runtime still: whatever comes now is lost with our handler, and taking the runtime down would give it
+        // time.
+        let cause = command.exec();
+        Err(child::not_run(command.get_program(), &cause))
+    })
 }
 
 fn command_of(program: Vec<OsString>) -> Result<Command, Failure> {

@@ -4,8 +4,8 @@
 //! as root: credentials read, password file and script written for the server's user
 //! as that user: a cluster if there is none (`initdb`) -> a server without a network -> the script -> that server stopped
 //! ```
-//! The port opens only with the real server, when every user has the password of today: a gate that asks the database is told
-//! the truth.
+//! The port opens only with the real server, when every user has the password of today: a gate that asks the database
+//! is told the truth.
 
 use std::ffi::OsString;
 use std::path::{Path, PathBuf};

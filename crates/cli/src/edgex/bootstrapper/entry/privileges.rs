@@ -9,11 +9,12 @@ use rustix::thread::{
     no_new_privs, set_no_new_privs, set_thread_groups, set_thread_res_gid, set_thread_res_uid, set_thread_uid,
 };
 
-/// Gives up every right but those of `to`: other groups first, then the group, then the user, for each needs the rights that the
-/// next one takes. Then looks whether it is so: a call that did less than it said has made root of many a daemon.
+/// Gives up every right but those of `to`: other groups first, then the group, then the user, for each needs the rights
+/// that the next one takes. Then looks whether it is so: a call that did less than it said has made root of many a
+/// daemon.
 ///
-/// The kernel keeps these for each thread, and the program takes over those of the thread that calls `execve`: it must be this
-/// one, with no work left on others.
+/// The kernel keeps these for each thread, and the program takes over those of the thread that calls `execve`: it must
+/// be this one, with no work left on others.
 ///
 /// # Errors
 /// [`PrivilegeError`]; nothing may be started then.
