@@ -7,7 +7,7 @@ cd "$(dirname "$0")/.."
 skipped() { case ",${EDGEKEEP_TEST_SKIP:-}," in *",$1,"*) return 0 ;; *) return 1 ;; esac; }
 
 # --- real components from Debian: package, and the name that skips it
-wanted=(age:age openssl:openssl tang:tang jose:tang softhsm2:softhsm opensc:softhsm redis-server:redis postgresql:postgres mosquitto:mosquitto mosquitto-clients:mosquitto nginx-light:nginx curl:nginx strace:strace swtpm:swtpm systemd:systemd-creds systemd:systemd gdb:gdb libtss2-esys-3.0.2-0:systemd-creds libtss2-rc0:systemd-creds libtss2-mu0:systemd-creds iproute2:netns podman:podman runc:podman python3-venv:clients)
+wanted=(age:age openssl:openssl tang:tang jose:tang softhsm2:softhsm opensc:softhsm redis-server:redis postgresql:postgres mosquitto:mosquitto mosquitto-clients:mosquitto nginx-light:nginx curl:curl strace:strace swtpm:swtpm tpm2-tools:tpm2-tools systemd:systemd-creds systemd:systemd gdb:gdb libtss2-esys-3.0.2-0:systemd-creds libtss2-rc0:systemd-creds libtss2-mu0:systemd-creds iproute2:netns podman:podman runc:podman python3-venv:clients python3:python3 bsdutils:script dpkg:dpkg)
 missing=()
 for pair in "${wanted[@]}"; do
     skipped "${pair#*:}" && { echo "skipped by EDGEKEEP_TEST_SKIP: ${pair#*:}"; continue; }
@@ -16,10 +16,10 @@ done
 if [ ${#missing[@]} -gt 0 ]; then
     if [ "$(id -u)" = 0 ] && command -v apt-get >/dev/null; then
         echo "installing: ${missing[*]}"
-        apt-get update -qq
+        apt-get update -qq -o Acquire::Retries=3
         # The servers that packages start by themselves are not ours: tests start their own, in folders of their own.
         printf '#!/bin/sh\nexit 101\n' >/usr/sbin/policy-rc.d && chmod +x /usr/sbin/policy-rc.d
-        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+        DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends -o Acquire::Retries=3 "${missing[@]}" >/dev/null
         rm -f /usr/sbin/policy-rc.d
     else
         echo "error: the tests need these Debian packages: ${missing[*]}" >&2

@@ -1,5 +1,5 @@
-//! What a database, or whoever holds its port, answers to a gate: judged from the first bytes that decide, and for good. And the
-//! addresses that a gate may be told to ask.
+//! What a database, or whoever holds its port, answers to a gate: judged from the first bytes that decide, and for
+//! good. And the addresses that a gate may be told to ask.
 #![no_main]
 
 use boot::gate::{Verdict, postgres_verdict, redis_verdict};

@@ -1,4 +1,5 @@
-//! Both messages between edgekeep and ikm-pkcs11: any bytes are read or refused, and what is read is written the same way.
+//! Both messages between edgekeep and ikm-pkcs11: any bytes are read or refused, and what is read is written the same
+//! way.
 #![no_main]
 
 use ikm::{Reply, Request};

@@ -1,5 +1,5 @@
-//! Sequences of operations on a real store against a `BTreeMap`, with reopening, and with the database damaged in between:
-//! after damage each answer is the right one or an error.
+//! Sequences of operations on a real store against a `BTreeMap`, with reopening, and with the database damaged in
+//! between: after damage each answer is the right one or an error.
 #![no_main]
 
 use std::collections::BTreeMap;

@@ -1,4 +1,5 @@
-//! A Tang server's advertisement: any bytes are refused, for no stranger has the pinned key. What stands in a slot is read too.
+//! A Tang server's advertisement: any bytes are refused, for no stranger has the pinned key. What stands in a slot is
+//! read too.
 #![no_main]
 
 use libfuzzer_sys::fuzz_target;

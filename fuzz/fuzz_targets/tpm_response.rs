@@ -1,4 +1,5 @@
-//! Answers of a TPM, or of whoever sits in its place: any bytes give an answer or an error, in every command that reads them.
+//! Answers of a TPM, or of whoever sits in its place: any bytes give an answer or an error, in every command that reads
+//! them.
 #![no_main]
 
 use std::sync::Arc;
@@ -6,8 +7,8 @@ use std::sync::Arc;
 use host::{BootTime, Clock, OsClock, OsEntropy};
 use libfuzzer_sys::fuzz_target;
 use tpm::{
-    AuthorityKey, NvHandle, NvIndex, PcrSet, PolicyDigest, SealedObject, Shape, Signature, Tpm, Transport, TransportError,
-    parse_response,
+    AuthorityKey, NvHandle, NvIndex, NvState, PcrSet, PolicyDigest, SealedObject, Shape, Signature, Tpm, Transport,
+    TransportError, parse_response,
 };
 
 /// Answers each command with what is left of the input, framed so that the parser gets to the parameters.
@@ -57,7 +58,7 @@ fuzz_target!(|bytes: &[u8]| {
         let key = key.pin();
         let _ = tpm.seal(&key, &Default::default(), None, &[7; 32]);
         let object = SealedObject { public: vec![1; 8], private: vec![2; 8] };
-        if let (Ok(object), Ok(session)) = (tpm.load(&key, &object), tpm.policy_session(&key)) {
+        if let (Ok(object), Ok(session)) = (tpm.try_load(&key, &object), tpm.policy_session(&key)) {
             let _ = tpm.unseal(session, &object, None);
         }
         let counter = NvIndex::counter(NvHandle::drawn(1), PolicyDigest::default());
@@ -65,7 +66,10 @@ fuzz_target!(|bytes: &[u8]| {
         let _ = tpm.nv_name(counter.handle());
         let _ = tpm.nv_read_counter(counter.handle());
         let secret = NvIndex::secret(NvHandle::drawn(2), PolicyDigest::default(), false, true);
+        let _ = tpm.keep(&key);
         if let Ok(mut session) = tpm.policy_session(&key) {
+            let _ = tpm.load(&key, &object, &mut session);
+            let _ = tpm.nv_shown(&mut session, &secret, NvState::READABLE);
             let _ = tpm.policy_digest(&session);
             let _ = tpm.policy_secret(&session, counter.handle());
             let authority = AuthorityKey::P256(Box::new([1; 64]));

@@ -1,4 +1,5 @@
-//! The body of a reply of a Vault or OpenBao of somebody else's: any bytes give a reply or an error, and what was understood is in bounds.
+//! The body of a reply of a Vault or OpenBao of somebody else's: any bytes give a reply or an error, and what was
+//! understood is in bounds.
 #![no_main]
 
 use api::Payload;

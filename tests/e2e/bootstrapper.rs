@@ -1,6 +1,5 @@
 //! Redis, PostgreSQL and Mosquitto, configured by our commands from our store and then logged in to.
 
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::process::Command;
 
@@ -121,7 +120,7 @@ fn mosquitto_configured_by_our_command_takes_the_right_password_alone() {
     // As in the image: the directory is the broker's, and so become the files in it.
     let config = dir_of(number_of("mosquitto"), dir.path().join("config"));
     let (conf, log) = (config.join("mosquitto.conf"), dir.path().join("log"));
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let free = testkit::port().to_string();
     let say = |login: Option<(&str, &str)>| tell_mosquitto(&free, login);
     let generated = device.field(service, &format!("secret/edgex/{service}/message-bus"), "password");
     for (user, password) in [("msgbususer", generated.as_str()), ("bus user", HOSTILE)] {

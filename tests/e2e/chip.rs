@@ -4,8 +4,8 @@ use testkit::{Swtpm, is_skipped};
 
 use crate::device::Device;
 
-/// A device with the service `sensor` whose key is in a TPM that has measured what [`boot`] calls 0x77 and 0xbb; `more` stands in its
-/// `[source]`. `None` where TPMs are skipped by name.
+/// A device with the service `sensor` whose key is in a TPM that has measured what [`boot`] calls 0x77 and 0xbb; `more`
+/// stands in its `[source]`. `None` where TPMs are skipped by name.
 pub(crate) fn device_with_tpm(more: &str) -> Option<(Swtpm, Device)> {
     if is_skipped("swtpm") {
         return None;
@@ -30,7 +30,7 @@ pub(crate) fn measure(tpm: &Swtpm, firmware: u8, kernel: u8) {
 
 /// The next boot of the kernel, in which these are measured: another kernel of the same firmware is a vendor's update.
 pub(crate) fn boot(tpm: &mut Swtpm, device: &mut Device, firmware: u8, kernel: u8) {
+    device.reboot();
     tpm.reboot();
     measure(tpm, firmware, kernel);
-    device.reboot();
 }

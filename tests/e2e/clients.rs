@@ -3,6 +3,9 @@
 use std::process::Command;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use testkit::SiteCa;
+
+use crate::combined::{Holder, write};
 use crate::device::Device;
 use crate::part;
 
@@ -22,7 +25,8 @@ fn all_pairs_by_hvac() {
     assert_eq!(summary["pairs"], 18 * 17, "{summary}");
 }
 
-/// The same by the real OpenBao's command, with the variables that `edgekeep env` prints for it: 18 that may, 306 that may not.
+/// The same by the real OpenBao's command, with the variables that `edgekeep env` prints for it: 18 that may, 306 that
+/// may not.
 #[test]
 fn all_pairs_by_bao() {
     if part::is_skipped("clients") {
@@ -72,6 +76,45 @@ fn all_pairs_by_bao() {
     assert_eq!(lookup["data"]["renewable"], true);
     let renewed = bao(&services[0], &["token", "renew"]);
     assert!(renewed.status.success(), "{renewed:?}");
+}
+
+/// Roles and logins by certificate: by hvac, and by the real OpenBao's `login`.
+#[test]
+fn certificates_by_hvac_and_bao() {
+    if part::is_skipped("clients") {
+        return;
+    }
+    let (holder, site) = (Holder::start(), SiteCa::new());
+    holder.trust(&site);
+    let device = holder.device();
+    let at = |name: &str, text: &str| write(&device.dir().join(name), text, 0o600);
+    let (own, foreign) = (site.device("device-07"), SiteCa::new().device("device-07"));
+    let (certificate, key) = (at("own.pem", &own.certificate), at("own.key", &own.key));
+    let ca = device.ca("registrar");
+    let token = device.secrets_dir().join("registrar/secrets-token.json");
+    let script = part::root().join("tests/e2e/clients/certificates_hvac.py");
+    let mut hvac = Command::new(part::in_venv("python"));
+    hvac.arg(script).arg(device.url()).args([&token, &ca, &at("site.pem", site.pem()), &certificate, &key]);
+    hvac.args([at("foreign.pem", &foreign.certificate), at("foreign.key", &foreign.key)]);
+    assert_eq!(part::must(&mut hvac).stdout, b"done\n");
+
+    let bao = |shown: &[(&str, &std::path::Path)]| {
+        let mut bao = Command::new(part::bao());
+        bao.args(["login", "-method=cert", "-no-store", "-field=token_policies", "-format=json"]);
+        bao.env_clear().env("HOME", device.dir()).env("VAULT_ADDR", device.url()).env("VAULT_CACERT", &ca);
+        bao.args(shown.iter().map(|(flag, file)| format!("-{flag}={}", file.display())));
+        bao.arg("name=devices").output().unwrap()
+    };
+    let output = bao(&[("client-cert", &certificate), ("client-key", &key)]);
+    assert!(output.status.success(), "{output:?}");
+    assert_eq!(
+        String::from_utf8_lossy(&output.stdout).split_whitespace().collect::<String>(),
+        "[\"edgekeep-devices\"]"
+    );
+    let output = bao(&[]);
+    assert!(
+        !output.status.success() && String::from_utf8_lossy(&output.stderr).contains("no client certificate found")
+    );
 }
 
 /// Does the same for each, four at a time: each call of a client is a process that takes a tenth of a second to start.

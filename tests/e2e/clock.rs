@@ -1,7 +1,7 @@
 //! A device without a battery behind its clock: it begins in 1970, and steps to the present while clients talk to it.
 //!
-//! Driver, store and server are the real ones; the clocks of the device and of its client are in the test's hands. The server
-//! verifies no certificate and so asks no clock of its own for a handshake.
+//! Driver, store and server are the real ones; the clocks of the device and of its client are in the test's hands. The
+//! server verifies no certificate and so asks no clock of its own for a handshake.
 
 use std::path::Path;
 use std::sync::Arc;
@@ -28,8 +28,8 @@ use tokio_rustls::client::TlsStream;
 /// 22 November 2026, as a time server would tell it.
 const NOW: i64 = 1_795_316_124;
 
-/// Host and client both in 1970, then a step to 2026 and one back: gates stay open, no handshake fails before, at or after
-/// each, a connection goes on through all of them, and no token dies of it.
+/// Host and client both in 1970, then a step to 2026 and one back: gates stay open, no handshake fails before, at or
+/// after each, a connection goes on through all of them, and no token dies of it.
 #[tokio::test]
 async fn from_1970_to_2026_no_handshake_fails_and_no_gate_shuts() {
     let mut device = Device::up().await;
@@ -86,6 +86,8 @@ impl Device {
             vfs: None,
             keeper: None,
             guard: None,
+            latch: seal::ReleaseLatch::default(),
+            maker: None,
             key_wear: store::KeyWear::default(),
             machine: "/".into(),
             // A build of today whose clock says that it was made 56 years later.

@@ -1,7 +1,7 @@
 //! Images FROM scratch, run by podman: the executable and nothing else, with the TPM passed in.
 //!
-//! In them is the artefact that `EDGEKEEP_ARTEFACT` names (`cargo xtask release --check` does), static as it is; otherwise the
-//! executable under test, with the libraries that it is linked with.
+//! In them is the artefact that `EDGEKEEP_ARTEFACT` names (`cargo xtask release --check` does), static as it is;
+//! otherwise the executable under test, with the libraries that it is linked with.
 
 use std::ffi::OsStr;
 use std::path::{Path, PathBuf};
@@ -50,8 +50,8 @@ impl Podman {
         command
     }
 
-    /// A container in this network with these directories, of root's rights none but `capabilities`, and nothing else that could be
-    /// written to.
+    /// A container in this network with these directories, of root's rights none but `capabilities`, and nothing else
+    /// that could be written to.
     fn run(&self, network: &str, capabilities: &[&str], mounts: &[(&Path, &str)]) -> Command {
         let mut command = self.command("run");
         command.args(["--network", network, "--read-only", "--security-opt", "no-new-privileges", "--cap-drop", "all"]);
@@ -123,8 +123,8 @@ fn a_hook_from_scratch_gives_what_was_agreed_and_then_no_more() {
     assert_eq!(line(&command.output().unwrap()), expected);
 }
 
-/// A device in a container: its store unseals by EdgeX's own variable, which names the hook beside it; services find its socket in a
-/// directory that they share.
+/// A device in a container: its store unseals by EdgeX's own variable, which names the hook beside it; services find
+/// its socket in a directory that they share.
 struct Contained<'p> {
     podman: &'p Podman,
     mounts: Vec<(PathBuf, &'static str)>,
@@ -254,6 +254,7 @@ fn a_layout_has_every_name_and_no_loose_mode() {
             "/usr/libexec/edgekeep/ikm-pkcs11",
             "/usr/share/doc/edgekeep/copyright",
             "/usr/share/doc/edgekeep/edgekeep.toml",
+            "/usr/share/doc/edgekeep/escrow/devices-edgekeep.hcl",
             "/usr/share/doc/edgekeep/escrow/devices-kv.hcl",
             "/usr/share/doc/edgekeep/escrow/devices.hcl",
         ]
@@ -268,11 +269,25 @@ fn a_layout_has_every_name_and_no_loose_mode() {
 /// Two packages: all of it is root's, and whoever has the helper has the edgekeep that it was built with.
 #[test]
 fn packages_are_roots_and_fit_each_other() {
+    if part::is_skipped("dpkg") {
+        return;
+    }
     let (dir, packaging) = (tempfile::tempdir().unwrap(), part::root().join("packaging"));
     let (root, out) = (dir.path().join("root"), dir.path());
     // Any programs will do.
     part::must(Command::new(packaging.join("layout.sh")).arg(&root).args(["/bin/true", "/bin/true"]));
-    part::must(Command::new(packaging.join("deb.sh")).arg(&root).args(["0.1.0", "all"]).arg(out));
+    let package = |maintainer: &[&str]| {
+        let mut command = Command::new(packaging.join("deb.sh"));
+        command.arg(&root).args(["0.1.0", "all"]).arg(out).args(maintainer);
+        command
+    };
+    for (maintainer, told) in [(&[][..], "MAINTAINER"), (&["somebody"], "\"somebody\" is not of the form")] {
+        let refused = package(maintainer).output().unwrap();
+        let said = String::from_utf8(refused.stderr).unwrap();
+        assert!(!refused.status.success() && said.contains(told), "{said}");
+    }
+    let maintainer = "A Vendor <edge@vendor.example>";
+    part::must(&mut package(&[maintainer]));
     let look = |option: &str, package: &str| {
         let file = out.join(format!("{package}_0.1.0_all.deb"));
         let output = part::must(Command::new(part::program("dpkg-deb", "dpkg", &[])).arg(option).arg(file));
@@ -283,5 +298,9 @@ fn packages_are_roots_and_fit_each_other() {
     assert!(!main.contains("ikm-pkcs11") && helper.contains("./usr/libexec/edgekeep/ikm-pkcs11"), "{helper}");
     assert!((main + &helper).lines().all(|line| line.contains(" root/root ")));
     let depends = look("--field", "edgekeep-ikm-pkcs11");
+    assert!(
+        depends.contains(&format!("Maintainer: {maintainer}\n")) && depends.contains("Homepage: https://"),
+        "{depends}"
+    );
     assert!(depends.contains("Depends: edgekeep (= 0.1.0), libc6 (>= 2."), "{depends}");
 }

@@ -4,7 +4,6 @@ use std::fmt::Write;
 use std::io::{BufRead, BufReader, Lines};
 use std::path::{Path, PathBuf};
 use std::process::{Child, ChildStderr, Command, Output, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::part;
 
@@ -19,6 +18,8 @@ pub(crate) struct Device {
     child: Option<Child>,
     /// The other end of its standard error, where that is no file: as long as this is held it can write there.
     stderr: Option<Lines<BufReader<ChildStderr>>>,
+    /// The one that is installed: the one under test, wherever that lies.
+    executable: PathBuf,
     /// What stands before the executable: another boot id, another network.
     before: Vec<String>,
     /// Who starts it, in systemd's place.
@@ -33,7 +34,7 @@ impl Device {
     pub(crate) fn new(sections: &str) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let run = tempfile::Builder::new().prefix("edgekeep-e2e-").tempdir_in("/dev/shm").unwrap();
-        let ip = loopback();
+        let ip = testkit::loopback().to_string();
         let text = format!(
             "data_dir = {data:?}\nrun_dir = {run:?}\n\
              [source]\nkind = \"software\"\npath = {key:?}\ndanger_software_key = true\n\
@@ -45,7 +46,18 @@ impl Device {
         );
         #[allow(clippy::disallowed_methods)]
         std::fs::write(dir.path().join("edgekeep.toml"), text).unwrap();
-        Self { dir, run, ip, child: None, stderr: None, before: Vec::new(), manager: None, at_once: false, boots: 0 }
+        Self {
+            dir,
+            run,
+            ip,
+            child: None,
+            stderr: None,
+            executable: EDGEKEEP.into(),
+            before: Vec::new(),
+            manager: None,
+            at_once: false,
+            boots: 0,
+        }
     }
 
     /// A guest in another's store, by these sections alone.
@@ -85,7 +97,7 @@ impl Device {
         let began = std::time::Instant::now();
         while (self.wait(&["--gate", gate, "--timeout", "0"]).0 == Some(0)) != open {
             assert!(
-                began.elapsed().as_secs() < 60,
+                began.elapsed().as_secs() < 120,
                 "{gate} is not {}: {}",
                 if open { "open" } else { "shut" },
                 self.said()
@@ -188,12 +200,22 @@ impl Device {
         self.child = Some(child);
     }
 
-    /// Runs `edgekeep up`, which is to end by itself: its code, and what it said on standard error, without lines of the log.
+    /// Runs `edgekeep up`, which is to end by itself: its code, and what it said on standard error, without lines of
+    /// the log.
     pub(crate) fn ends(&self) -> (Option<i32>, String) {
+        self.ends_with(&["up"])
+    }
+
+    /// Runs `edgekeep up --check`: its code, and what it said on standard error.
+    pub(crate) fn checks(&self) -> (Option<i32>, String) {
+        self.ends_with(&["up", "--check"])
+    }
+
+    fn ends_with(&self, words: &[&str]) -> (Option<i32>, String) {
         let up = self.edgekeep();
         let mut command = Command::new("timeout");
-        command.args(["--signal=KILL", "60"]).arg(up.get_program()).args(up.get_args());
-        command.args(["up", "--config"]).arg(self.config()).env_clear().env("PATH", PATH);
+        command.args(["--signal=KILL", "120"]).arg(up.get_program()).args(up.get_args());
+        command.args(words).arg("--config").arg(self.config()).env_clear().env("PATH", PATH);
         let output = command.stdin(Stdio::null()).output().unwrap();
         let said = String::from_utf8(output.stderr).unwrap();
         let is_log = |line: &&str| line.contains("Z ERROR ") || line.contains("Z  WARN ");
@@ -206,13 +228,15 @@ impl Device {
         self.up_until_it_says(|said| said == line)
     }
 
-    /// Starts `edgekeep up`, and reads what it says on standard error up to the first line that is meant, which is to come.
+    /// Starts `edgekeep up`, and reads what it says on standard error up to the first line that is meant, which is to
+    /// come.
     pub(crate) fn up_until_it_says(&mut self, meant: impl Fn(&str) -> bool) -> String {
         let mut up = self.edgekeep();
         up.args(["up", "--config"]).arg(self.config()).args(self.at_once.then_some("--at-once"));
         up.stdin(self.handed()).stdout(Stdio::null());
         let mut child = up.stderr(Stdio::piped()).spawn().unwrap();
         let mut lines = BufReader::new(child.stderr.take().unwrap()).lines();
+        let _wait = testkit::LongestWait::of(&child, "edgekeep says what it should");
         self.child = Some(child);
         let mut said = String::new();
         while let Some(next) = lines.next() {
@@ -238,7 +262,7 @@ impl Device {
         let run_dir = self.run_dir();
         let output = self
             .edgekeep()
-            .args(["wait", "--gate", gate, "--timeout", "60s", "--run-dir"])
+            .args(["wait", "--gate", gate, "--timeout", "120s", "--run-dir"])
             .arg(&run_dir)
             .output()
             .unwrap();
@@ -246,9 +270,10 @@ impl Device {
         assert!(output.status.success(), "{gate}: {output:?}; up: {ended:?}\n{}", self.said());
     }
 
-    /// From now on the device runs in another boot of the kernel: its id is bind-mounted over, in a mount namespace. What a
-    /// tmpfs held is gone.
+    /// From now on the device runs in another boot of the kernel: its id is bind-mounted over, in a mount namespace.
+    /// What a tmpfs held is gone.
     pub(crate) fn reboot(&mut self) {
+        self.leaves_nothing_running();
         self.boots += 1;
         let file = self.dir.path().join("boot-id");
         #[allow(clippy::disallowed_methods)]
@@ -272,10 +297,44 @@ impl Device {
     /// The executable, in this device's boot and network.
     pub(crate) fn edgekeep(&self) -> Command {
         let managed = self.manager.as_ref().map(testkit::ServiceManager::words).unwrap_or_default();
-        let mut words = self.before.iter().chain(&managed).map(String::as_str).chain([EDGEKEEP]);
+        let executable = self.executable.to_str().expect("a path of this machine is text");
+        let mut words = self.before.iter().chain(&managed).map(String::as_str).chain([executable]);
         let mut command = Command::new(words.next().expect("the executable at least"));
         command.args(words).env_clear().env("PATH", PATH);
+        // A mitigation that is switched off is off there too.
+        let switch = host::SWITCH.and_then(|switch| Some((switch, std::env::var_os(switch)?)));
+        command.envs(switch);
         command
+    }
+
+    /// Installs the executable as package managers do: a file of its own takes the place of the one before, which runs
+    /// on without a name.
+    pub(crate) fn install(&mut self) {
+        use host::Disk;
+        let (installed, new) = (self.dir.path().join("edgekeep"), self.dir.path().join("edgekeep.new"));
+        testkit::copy_program(Path::new(EDGEKEEP), &new);
+        host::OsDisk.rename(&new, &installed, true).unwrap();
+        self.executable = installed;
+    }
+
+    /// From now on the device has this executable.
+    pub(crate) fn runs(&mut self, executable: &Path) {
+        executable.clone_into(&mut self.executable);
+    }
+
+    /// From now on `up` runs under an init of its own, in a kernel that has run for so long. An init that is asked for
+    /// a restart, by the signal of Ctrl-Alt-Del, ends with `code`, and everything with it.
+    pub(crate) fn under_init(&mut self, uptime: std::time::Duration, code: u8) {
+        let init = format!("trap 'exit {code}' INT; \"$@\" & wait");
+        let now = rustix::time::clock_gettime(rustix::time::ClockId::Boottime);
+        let offset = i64::try_from(uptime.as_secs()).unwrap() - now.tv_sec;
+        let namespaces = ["unshare", "--mount-proc", "--pid", "--fork", "--kill-child", "--time", "--boottime"];
+        // A shell cannot trap what was ignored when it began, as SIGINT is below whoever was put in the background.
+        let shell = ["env", "--default-signal=INT", "sh", "-c"];
+        self.before = namespaces.map(str::to_owned).to_vec();
+        self.before.push(offset.to_string());
+        self.before.extend(shell.map(str::to_owned));
+        self.before.extend([init, "init".into()]);
     }
 
     /// From now on everything that it writes, to files, sockets and pipes, is noted in this file.
@@ -293,6 +352,12 @@ impl Device {
         let behind = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
         part::must(Command::new("kill").arg(behind.trim()));
         self.child.take().unwrap().wait().unwrap().code()
+    }
+
+    /// From now on it is started with this on descriptor 5, which is a pipe.
+    pub(crate) fn handed_on_5(&mut self, text: &str) {
+        let script = format!("exec 5<<END\n{text}\nEND\nexec \"$@\"");
+        self.before = ["sh", "-c", &script, "sh"].map(str::to_owned).to_vec();
     }
 
     /// From now on it is started by a service manager.
@@ -323,6 +388,26 @@ impl Device {
         self.child.take().unwrap().wait().unwrap().to_string()
     }
 
+    /// The child of `up` that runs as this command.
+    pub(crate) fn beside(&self, command: &str) -> Option<u32> {
+        let threads = std::fs::read_dir(format!("/proc/{}/task", self.pid())).ok()?;
+        let children = threads.filter_map(|thread| std::fs::read_to_string(thread.ok()?.path().join("children")).ok());
+        let all: Vec<u32> = children
+            .flat_map(|pids| pids.split_whitespace().map(|pid| pid.parse().unwrap()).collect::<Vec<_>>())
+            .collect();
+        // `/proc/self/exe` `command` ...
+        let runs = |pid: &u32| {
+            std::fs::read(format!("/proc/{pid}/cmdline"))
+                .is_ok_and(|words| words.split(|b| *b == 0).nth(1) == Some(command.as_bytes()))
+        };
+        all.into_iter().find(runs)
+    }
+
+    /// Whether `up` has not ended.
+    pub(crate) fn is_up(&mut self) -> bool {
+        self.child.as_mut().is_some_and(|child| child.try_wait().unwrap().is_none())
+    }
+
     pub(crate) fn pid(&self) -> u32 {
         self.child.as_ref().unwrap().id()
     }
@@ -334,7 +419,8 @@ impl Device {
         child.wait().unwrap();
     }
 
-    /// SIGKILL, and then what those that it leaves behind say, up to the line that is meant. After [`Device::up_until_it_says`].
+    /// SIGKILL, and then what those that it leaves behind say, up to the line that is meant. After
+    /// [`Device::up_until_it_says`].
     pub(crate) fn kill_until_it_is_said(&mut self, meant: impl Fn(&str) -> bool) {
         self.kill();
         let lines = self.stderr.take().unwrap();
@@ -345,7 +431,22 @@ impl Device {
     pub(crate) fn stop(&mut self) -> Option<i32> {
         let mut child = self.child.take().unwrap();
         part::must(Command::new("kill").arg(child.id().to_string()));
+        let _wait = testkit::LongestWait::of(&child, "edgekeep ends at SIGTERM");
         child.wait().unwrap().code()
+    }
+
+    /// What it and those that it leaves behind still say, to the end of the last of them. After
+    /// [`Device::up_until_it_says`].
+    pub(crate) fn last_words(&mut self) -> String {
+        self.stderr.take().unwrap().map_while(Result::ok).collect::<Vec<_>>().join("\n")
+    }
+
+    /// Waits for those that it has left behind: a guard that outlived a reset of the TPM, as none does on a device,
+    /// would close it in the boot that follows.
+    fn leaves_nothing_running(&mut self) {
+        if let Some(lines) = self.stderr.take() {
+            lines.for_each(drop);
+        }
     }
 
     /// A client command with a token of one's own.
@@ -392,11 +493,24 @@ impl Device {
         self.field("sensor", "secret/edgex/sensor/kept", "n")
     }
 
+    /// A file of the device's gets another content.
+    pub(crate) fn write(&self, path: &Path, bytes: &[u8]) {
+        use host::Disk;
+        host::OsDisk.replace(path, bytes, 0o600, None).unwrap();
+    }
+
+    /// What `edgekeep ikm status` prints.
+    pub(crate) fn ikm_status(&self) -> String {
+        let output = self.edgekeep().args(["ikm", "status", "--config"]).arg(self.config()).output().unwrap();
+        String::from_utf8(output.stdout).unwrap()
+    }
+
     /// Starts `edgekeep up`, which is to say these words and open nothing, and ends it.
     pub(crate) fn stays_sealed(&mut self, words: &str) {
         let said = self.up_until_it_says(|line| line.contains(words));
         assert!(!said.contains("ready-to-run"), "{said}");
         self.kill();
+        self.leaves_nothing_running();
     }
 
     /// All that `up` has said.
@@ -426,11 +540,3 @@ impl Drop for Device {
 }
 
 const PATH: &str = "/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// An address of 127.0.0.0/8 that no other test of any running process has.
-fn loopback() -> String {
-    static NEXT: AtomicU32 = AtomicU32::new(1);
-    let n = NEXT.fetch_add(1, Ordering::Relaxed);
-    let pid = std::process::id();
-    format!("127.{}.{}.{}", 1 + (pid >> 8) % 250, pid & 255, 1 + n % 250)
-}

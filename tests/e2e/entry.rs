@@ -1,5 +1,6 @@
-//! `edgekeep entry` in the place of EdgeX's entrypoint scripts, with the real programs behind it: each is held back until its gate is
-//! open, finds its configuration, is its user, and hears signals; killed at any step and started again it ends the same.
+//! `edgekeep entry` in the place of EdgeX's entrypoint scripts, with the real programs behind it: each is held back
+//! until its gate is open, finds its configuration, is its user, and hears signals; killed at any step and started
+//! again it ends the same.
 
 use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
@@ -31,7 +32,8 @@ fn entry_by_ports(ip: &str, role: &str) -> Command {
     command
 }
 
-/// Kills it at each of its renames and syncs, from a fresh start each time, and starts it again: `ran` is what its program makes.
+/// Kills it at each of its renames and syncs, from a fresh start each time, and starts it again: `ran` is what its
+/// program makes.
 fn cut_everywhere(ran: &Path, fresh: impl Fn(), entry: impl Fn() -> Command, mut after: impl FnMut(&str)) {
     let mut cuts = 0;
     for calls in [RENAMES, SYNCS] {
@@ -114,7 +116,7 @@ fn mosquitto_waits_for_its_credential_and_hears_signals() {
     let (service, dir) = ("security-bootstrapper-messagebus", open_dir());
     let config = dir_of(number_of("mosquitto"), dir.path().join("config"));
     let (conf, log) = (config.join("mosquitto.conf"), dir.path().join("log"));
-    let free = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port().to_string();
+    let free = testkit::port().to_string();
     let mut device = device_with_mqtt(dir.path());
     let bus = |device: &Device| {
         let mut command = entry(device, "messagebus", service);
@@ -179,8 +181,8 @@ fn postgres_that_is_killed_while_it_is_made_is_made_by_the_next_start() {
         command.args(["--user", &format!("{uid}:{gid}"), "--"]);
         command
     };
-    // The password file and the script; the cluster becomes one; its first and some later part is moved; initdb is at work; the
-    // password file goes.
+    // The password file and the script; the cluster becomes one; its first and some later part is moved; initdb is at
+    // work; the password file goes.
     let moments =
         [(RENAMES, 1), (RENAMES, 2), (RENAMES, 4), (RENAMES, 5), (RENAMES, 20), (SYNCS, 9), ("?unlink,?unlinkat", 1)];
     let mut whole = 0;
@@ -209,8 +211,8 @@ fn postgres_that_is_killed_while_it_is_made_is_made_by_the_next_start() {
     device.until_gate("ready-to-run", false);
 }
 
-/// A proxy in front of the store, as EdgeX has it: set up by a program that takes certificate and key out of the store, asking the
-/// store about each token.
+/// A proxy in front of the store, as EdgeX has it: set up by a program that takes certificate and key out of the store,
+/// asking the store about each token.
 struct Proxy {
     dir: tempfile::TempDir,
     device: Device,
@@ -305,7 +307,7 @@ impl Proxy {
 
 #[test]
 fn nginx_waits_for_its_setup_and_lets_in_whom_the_store_knows() {
-    if part::is_skipped("nginx") {
+    if part::is_skipped("nginx") || part::is_skipped("openssl") || part::is_skipped("curl") {
         return;
     }
     part::program("nginx", "nginx-light", &["/usr/sbin"]);
@@ -345,8 +347,8 @@ fn nginx_waits_for_its_setup_and_lets_in_whom_the_store_knows() {
     assert!(port().is_err(), "the gate ends with whoever holds it");
 }
 
-/// The container of the gates, as its user, and `up` itself, in front of a database that comes, goes and comes again: what waits behind
-/// a gate is let go only while the database takes queries.
+/// The container of the gates, as its user, and `up` itself, in front of a database that comes, goes and comes again:
+/// what waits behind a gate is let go only while the database takes queries.
 #[test]
 fn the_last_gate_is_open_while_a_real_redis_runs_and_no_longer() {
     if part::is_skipped("redis") {
@@ -402,4 +404,42 @@ fn the_last_gate_is_open_while_a_real_redis_runs_and_no_longer() {
     assert!(service.ends().success());
     assert!(ran.exists());
     assert_eq!(gate.signal("TERM").code(), Some(0));
+}
+
+/// SIGTERM at each call by which a stage is taken down, up to the one that gives the place to the program: between two
+/// stages nobody waits, and yet it is told.
+#[test]
+fn a_stop_between_two_stages_is_heard() {
+    if part::is_skipped("strace") {
+        return;
+    }
+    let strace = part::program("strace", "strace", &[]);
+    let (dir, ip) = (open_dir(), testkit::loopback().to_string());
+    let _gate = TcpListener::bind((ip.as_str(), 54329)).unwrap();
+    let (ran, log) = (dir.path().join("ran"), dir.path().join("trace"));
+    let traced = |nth: Option<usize>| {
+        remove(&ran);
+        let entry = entry_by_ports(&ip, "ready-to-run");
+        let mut command = Command::new(&strace);
+        command.args(["-e", "trace=close,execve,rt_sigaction", "-o"]).arg(&log);
+        if let Some(nth) = nth {
+            command.args(["-e", &format!("inject=close:signal=SIGTERM:when={nth}")]);
+        }
+        command.arg(entry.get_program()).args(entry.get_args()).args(["--", "touch"]).arg(&ran);
+        command.env_clear().envs(entry.get_envs().filter_map(|(name, value)| Some((name, value?))));
+        let status = command.current_dir("/").stdin(Stdio::null()).stderr(Stdio::null()).status().unwrap();
+        (status.code(), std::fs::read_to_string(&log).unwrap())
+    };
+    let (code, whole) = traced(None);
+    assert_eq!(code, Some(0), "{whole}");
+    let lines: Vec<&str> = whole.lines().collect();
+    let at = |what: &str| lines.iter().rposition(|l| l.starts_with(what)).unwrap_or_else(|| panic!("{what}: {whole}"));
+    let closes = |until: usize| lines[..until].iter().filter(|l| l.starts_with("close(")).count();
+    let (heard, program) = (closes(at("rt_sigaction(SIGTERM, {")), closes(at("execve(")));
+    assert!(program >= heard + 4, "the gate, and the runtimes of the stages: {whole}");
+    for nth in heard + 1..=program {
+        let (code, trace) = traced(Some(nth));
+        assert!(trace.contains("--- SIGTERM"), "{nth}: {trace}");
+        assert_eq!((code, ran.exists()), (Some(2), false), "SIGTERM at close {nth}: {trace}");
+    }
 }

@@ -10,13 +10,20 @@ use serde_json::{Value, json};
 use testkit::OpenBao;
 
 use crate::device::Device;
+use crate::part;
+use crate::wire::Wire;
 
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
 fn store_at(bao: &OpenBao, terms: &str) -> String {
-    format!("[store]\nexternal = \"{}\"\nca = {:?}\n{terms}\n", bao.url(), bao.ca_file())
+    store_by(&bao.url(), bao, terms)
+}
+
+/// The same, reached by another way.
+fn store_by(url: &str, bao: &OpenBao, terms: &str) -> String {
+    format!("[store]\nexternal = {url:?}\nca = {:?}\n{terms}\n", bao.ca_file())
 }
 
 const SERVICES: &str = "[[service]]\nname = \"sensor\"\n[[service]]\nname = \"uploader\"\n\
@@ -71,8 +78,8 @@ fn a_guest_opens_its_gates_and_shuts_them_while_the_store_is_sealed() {
     assert_eq!(device.stop(), Some(0));
 }
 
-/// The store is killed and started again, five times; each time it is unsealed, and nobody has to read anything again. Printed: how
-/// long it was sealed after its first answer.
+/// The store is killed and started again, five times; each time it is unsealed, and nobody has to read anything again.
+/// Printed: how long it was sealed after its first answer.
 #[test]
 fn an_owner_unseals_a_store_that_is_killed() {
     if testkit::is_skipped("clients") {
@@ -95,9 +102,63 @@ fn an_owner_unseals_a_store_that_is_killed() {
     }
     sealed_for.sort();
     println!("sealed after the first answer: median {:?}, all {sealed_for:?}", sealed_for[2]);
-    // The figure is 100 ms on a machine that does nothing else; here others work too.
-    assert!(sealed_for[2] < Duration::from_secs(1), "{sealed_for:?}");
+    assert!(sealed_for[2] < Duration::from_millis(100) || !testkit::are_figures_held(), "{sealed_for:?}");
+
+    let kept = device.run_dir().join("store-token");
+    assert!(kept.exists());
+    let sealed = device.admin(&["seal"]);
+    let said = String::from_utf8(sealed.stdout).unwrap();
+    assert!(sealed.status.success() && said.starts_with("the gates are shut: "), "{said}");
+    assert!(said.contains("stays open: seal it there") && !said.contains("gone from memory"), "{said}");
+    assert!(!kept.exists(), "nothing that enters the store is left");
+    device.until_gate("ready-to-run", false);
+    assert!(runtime.block_on(bao.knows(&token)), "the store is open, as was said");
+    let doctor = String::from_utf8(device.admin(&["doctor"]).stdout).unwrap();
+    assert!(doctor.starts_with("edgekeep is shut ") && doctor.contains("stays open"), "{doctor}");
     assert_eq!(device.stop(), Some(0));
+    device.up();
+    assert!(kept.exists(), "the shares open the way again");
+    assert_eq!(device.stop(), Some(0));
+}
+
+/// OpenBao elects itself for a second in the middle of its `sys/init`, and gives its key shares only to whoever asked.
+/// `up` is killed while the answer is on its way: the process that asked goes on, and the next start waits for what it
+/// keeps.
+#[test]
+fn a_start_that_is_killed_while_the_store_makes_itself_loses_no_share() {
+    if testkit::is_skipped("clients") {
+        return;
+    }
+    let runtime = runtime();
+    let bao = OpenBao::start();
+    let (electing, log) = ("entering follower state", bao.log_file());
+    let is_electing = move || std::fs::read_to_string(&log).is_ok_and(|said| said.contains(electing));
+    let wire = Wire::to(bao.address(), is_electing);
+    let mut device = Device::keeping(&(store_by(&wire.url(), &bao, "owned = true") + SERVICES));
+    device.start();
+    bao.until_it_says(electing);
+    device.kill();
+    let kept = device.data_dir().join("data/resp-init.json");
+    assert!(!kept.exists(), "nobody has had a share until now");
+    assert!(is_being_made(&device), "it went with `up`");
+    wire.lets_go();
+    device.up();
+    assert!(kept.exists());
+    // It has kept what was waited for, and has only to end.
+    part::until(|| !is_being_made(&device), || device.said());
+    let token = device.token("sensor");
+    assert!(runtime.block_on(bao.knows(&token)));
+    assert_eq!(device.stop(), Some(0));
+}
+
+/// Whether a process makes the store of this device.
+fn is_being_made(device: &Device) -> bool {
+    let config = device.config();
+    std::fs::read_dir("/proc").unwrap().flatten().any(|entry| {
+        let line = std::fs::read(entry.path().join("cmdline")).unwrap_or_default();
+        let mut words = line.split(|b| *b == 0);
+        words.nth(1) == Some(b"make-store") && words.any(|word| word == config.as_os_str().as_encoded_bytes())
+    })
 }
 
 async fn sealed_after_the_first_answer(bao: &OpenBao) -> Duration {
@@ -119,7 +180,8 @@ async fn sealed_after_the_first_answer(bao: &OpenBao) -> Duration {
     }
 }
 
-/// What a name leads to is not what is believed: at the address stands a store that does everything right, and cannot show the pinned CA.
+/// What a name leads to is not what is believed: at the address stands a store that does everything right, and cannot
+/// show the pinned CA.
 #[test]
 fn a_store_that_cannot_show_the_pinned_ca_gets_nothing() {
     if testkit::is_skipped("clients") {

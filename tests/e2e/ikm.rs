@@ -41,7 +41,7 @@ impl Hook {
         self.path(name)
     }
 
-    fn ikm(&self, arguments: &[&str]) -> Output {
+    pub(crate) fn ikm(&self, arguments: &[&str]) -> Output {
         let mut command = Command::new(EDGEKEEP);
         command.arg("ikm").args(arguments).arg("--config").arg(self.path("hook.toml"));
         command.env_clear().stdin(Stdio::null()).output().unwrap()
@@ -55,7 +55,18 @@ impl Hook {
     }
 
     pub(crate) fn print(&self, slot: &Path) -> Output {
-        self.ikm(&["tpm", "--slot", slot.to_str().unwrap()])
+        self.print_as("tpm", slot)
+    }
+
+    pub(crate) fn print_as(&self, kind: &str, slot: &Path) -> Output {
+        self.ikm(&[kind, "--slot", slot.to_str().unwrap()])
+    }
+
+    /// As whoever asks what is left does.
+    fn asked(&self, question: &str, slot: &Path) -> Output {
+        let mut command = Command::new(EDGEKEEP);
+        command.args(["ikm", "tpm", "--slot"]).arg(slot).arg("--config").arg(self.path("hook.toml"));
+        command.env_clear().env("EDGEKEEP_IKM_ASK", question).stdin(Stdio::null()).output().unwrap()
     }
 }
 
@@ -65,6 +76,11 @@ pub(crate) fn line(output: &Output) -> String {
     let digits = text.strip_suffix('\n').unwrap();
     assert!(digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')), "not a hook's line");
     digits.to_owned()
+}
+
+fn line_of(output: &Output) -> String {
+    assert!(output.status.success(), "{output:?}");
+    String::from_utf8(output.stdout.clone()).unwrap().trim_end().to_owned()
 }
 
 pub(crate) fn refused(output: &Output) -> String {
@@ -118,6 +134,67 @@ fn a_hook_of_an_index_prints_once_in_a_boot() {
     assert_eq!(line(&print(&hook)), first);
 }
 
+/// Whoever tries a hook of ours spends none of its releases, also through a script; and one release a boot is enough
+/// for a device whose source it is.
+#[test]
+fn a_hook_of_ours_is_judged_for_nothing_and_opens_a_store_with_one_release() {
+    let Some(mut hook) = Hook::new("releases_per_boot = 1\n") else { return };
+    let (slot, config) = (hook.provision("one.slot"), hook.path("hook.toml"));
+    let left = |hook: &Hook| {
+        let output = hook.ikm(&["status", "--slot", slot.to_str().unwrap()]);
+        let told = String::from_utf8(output.stdout).unwrap();
+        u8::from(output.status.code() == Some(0) && told.contains("releases left in this boot: 1"))
+    };
+    let text = format!("#!/bin/sh\nexec {EDGEKEEP} ikm tpm --slot {} --config {}\n", slot.display(), config.display());
+    let script = hook.path("hook");
+    testkit::lay_program(&script, &text, 0o700);
+    let named = hook.path("edgekeep-ikm");
+    std::os::unix::fs::symlink(EDGEKEEP, &named).unwrap();
+    let judge = |path: &Path, more: &[&str]| {
+        let mut command = Command::new(EDGEKEEP);
+        command.args(["ikm", "conformance"]).args(more).arg(path).env_clear();
+        let output = command.stdin(Stdio::null()).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stdout).unwrap())
+    };
+    let variables =
+        [format!("EDGEKEEP_IKM_SLOT={}", slot.display()), format!("EDGEKEEP_IKM_CONFIG={}", config.display())];
+    for (path, more) in [(&script, &[][..]), (&named, &["--env", &variables[0], "--env", &variables[1]])] {
+        let (code, told) = judge(path, more);
+        assert!(code == Some(0) && told.contains("1 of 1; none was spent on this report"), "{told}");
+        assert!(told.contains("Nothing speaks against it."), "{told}");
+        assert_eq!(left(&hook), 1);
+    }
+    // A question that it does not know is no reason to print the key.
+    let asked = hook.asked("perhaps", &slot);
+    assert!(refused(&asked).contains("is no question to a hook"));
+    assert_eq!(line_of(&hook.asked("status", &slot)), "edgekeep-ikm 1 counted 1 of 1");
+
+    let mut device = crate::device::Device::with_services(&["sensor"]);
+    device.replace_section("source", &format!("kind = \"exec\"\npath = {script:?}\n"));
+    device.at_once = true;
+    device.up();
+    device.keep();
+    assert_eq!(left(&hook), 0);
+    assert_eq!(device.stop(), Some(0));
+    device.stays_sealed("gives nothing more in this boot");
+    assert_eq!(line_of(&hook.asked("status", &slot)), "edgekeep-ikm 1 counted 0 of 1");
+    for _ in 0..2 {
+        hook.tpm.reboot();
+        hook.tpm.extend(7, 0x77);
+        assert_eq!(left(&hook), 1);
+        device.up();
+        assert_eq!((device.kept().as_str(), left(&hook)), ("1", 0));
+        assert_eq!(device.stop(), Some(0));
+    }
+
+    // Who wants to see the key itself says that it counts, and spends one.
+    hook.tpm.reboot();
+    hook.tpm.extend(7, 0x77);
+    let (code, told) = judge(&script, &["--counts"]);
+    assert!(code == Some(0) && told.contains("1 of 1, and 0 after it was run once"), "{told}");
+    assert_eq!(left(&hook), 0);
+}
+
 /// A PIN that whoever starts edgekeep has, and no file.
 #[test]
 fn a_pin_comes_on_a_descriptor() {
@@ -142,7 +219,8 @@ fn a_pin_comes_on_a_descriptor() {
     assert!(said.contains("descriptor 5 cannot be used: nothing was handed over under this number"), "{said}");
 }
 
-/// Hook and store on one TPM: with one counter each would shut the other out, and so neither is set up like that unnoticed.
+/// Hook and store on one TPM: with one counter each would shut the other out, and so neither is set up like that
+/// unnoticed.
 #[test]
 fn a_hook_and_a_store_do_not_count_by_one_register() {
     let Some(hook) = Hook::new("releases_per_boot = 2\n") else { return };
@@ -183,6 +261,9 @@ fn a_hook_and_a_store_do_not_count_by_one_register() {
 
 #[test]
 fn only_what_was_made_for_a_hook_is_printed_and_never_on_a_terminal() {
+    if testkit::is_skipped("script") {
+        return;
+    }
     let Some(hook) = Hook::new("") else { return };
     let said = refused(&hook.ikm(&["provision", "--out", hook.path("none").to_str().unwrap()]));
     assert!(said.contains("--as-hook") && !hook.path("none").exists(), "{said}");
@@ -209,13 +290,18 @@ fn only_what_was_made_for_a_hook_is_printed_and_never_on_a_terminal() {
     // `script` gives it a terminal.
     let command =
         format!("{EDGEKEEP} ikm tpm --slot {} --config {}", other.display(), hook.path("hook.toml").display());
-    let output = Command::new("script").args(["-qec", &command, "/dev/null"]).stdin(Stdio::null()).output().unwrap();
+    let output = Command::new("script")
+        .args(["-qec", &command, "/dev/null"])
+        .stdin(Stdio::null())
+        .output()
+        .expect("script is missing: apt-get install bsdutils");
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(!output.status.success() && shown.contains("is not shown on a terminal"), "{shown}");
     assert!(!shown.contains(&line(&hook.print(&other))));
 }
 
-/// A container made FROM scratch: the executable under the hook's name, what it is linked with, its two files, and the TPM.
+/// A container made FROM scratch: the executable under the hook's name, what it is linked with, its two files, and the
+/// TPM.
 #[test]
 fn a_container_that_has_nothing_else_runs_it() {
     let Some(hook) = Hook::new("") else { return };
@@ -228,9 +314,9 @@ fn a_container_that_has_nothing_else_runs_it() {
     for file in part::linked_with(Path::new(EDGEKEEP)) {
         let to = root.join(file.strip_prefix("/").unwrap());
         std::fs::create_dir_all(to.parent().unwrap()).unwrap();
-        std::fs::copy(&file, to).unwrap();
+        testkit::copy_program(&file, &to);
     }
-    std::fs::copy(EDGEKEEP, root.join("edgekeep-ikm")).unwrap();
+    testkit::copy_program(Path::new(EDGEKEEP), &root.join("edgekeep-ikm"));
     std::fs::copy(&slot, root.join("etc/edgekeep/ikm-hook.slot")).unwrap();
     let text = "[source]\nkind = \"tpm\"\ndevice = \"/tpm/sock\"\npcrs = [7]\n";
     hook.write("root/etc/edgekeep/ikm-hook.toml", text, 0o600);
@@ -243,14 +329,81 @@ fn a_container_that_has_nothing_else_runs_it() {
     assert_eq!(line(&output), expected);
 }
 
+/// Every kind of source behind EdgeX's hook, beside a store that has a source of that kind.
+#[test]
+fn each_source_is_a_hook_with_a_secret_of_its_own() {
+    let dir = tempfile::tempdir().unwrap();
+    let at = |name: &str| dir.path().join(name);
+    let write = |name: &str, text: &str, mode: u32| {
+        use host::Disk;
+        host::OsDisk.replace(&at(name), text.as_bytes(), mode, None).unwrap();
+        at(name)
+    };
+    let (one, two) = ("64acd82883269a5e46b8b0426d5a18e2b006f7d79041a68a4efa5339f25aba80", "ab".repeat(31) + "cd");
+    let script = at("vendors");
+    testkit::lay_program(&script, &format!("#!/bin/sh\nprintf {one}\n"), 0o700);
+    write("credential", &two, 0o600);
+    let exec = format!("kind = \"exec\"\npath = {script:?}\n");
+    let credential =
+        format!("kind = \"credential\"\nname = \"credential\"\nform = \"hex\"\ndirectory = {:?}\n", dir.path());
+    let of = |kind: &str, parts: &[&str]| {
+        let parts: Vec<String> = parts.iter().map(|part| format!("[[source.part]]\n{part}")).collect();
+        format!("{kind}{}", parts.concat())
+    };
+    let software = format!("kind = \"software\"\npath = {:?}\ndanger_software_key = true\n", at("FILE.key"));
+    let holder = crate::combined::Holder::start();
+    holder.admit("device-09");
+    let mut sources = vec![
+        ("software", software.clone()),
+        ("exec", exec.clone()),
+        ("credential", credential.clone()),
+        ("escrow", holder.section("device-09", dir.path())),
+        ("all", of("kind = \"all\"\n", &[&exec, &credential])),
+        ("threshold", of("kind = \"threshold\"\nthreshold = 2\n", &[&exec, &credential, &software])),
+    ];
+    let tangs: Vec<testkit::Tangd> = (!is_skipped("tang")).then(testkit::Tangd::start).into_iter().collect();
+    if !tangs.is_empty() {
+        sources.push(("tang", crate::sources::tang_section(&tangs, 1)));
+    }
+    let hsm = (!is_skipped("softhsm")).then(|| testkit::SoftHsm::new("edge"));
+    if let Some(hsm) = &hsm {
+        crate::sources::write_pin(&at("pin"), testkit::SoftHsm::PIN);
+        sources.push(("pkcs11", crate::sources::token_section(hsm, &at("pin"))));
+    }
+    let mut printed = vec![one.to_owned(), two.clone()];
+    for (kind, section) in sources {
+        // A key file is made by whoever has it, and is one slot's alone.
+        let config =
+            write("hook.toml", &format!("[source]\n{}", section.replace("FILE", &format!("{kind}-hook"))), 0o600);
+        let ikm = |arguments: &[&str], file: &Path| {
+            let mut command = Command::new(EDGEKEEP);
+            command.arg("ikm").args(arguments).arg(file).arg("--config").arg(&config);
+            command.env_clear().stdin(Stdio::null()).output().unwrap()
+        };
+        let slot = at(&format!("{kind}.slot"));
+        let made = ikm(&["provision", "--as-hook", "--out"], &slot);
+        assert!(made.status.success(), "{kind}: {made:?}");
+        let secret = line(&ikm(&[kind, "--slot"], &slot));
+        assert_eq!(line(&ikm(&[kind, "--slot"], &slot)), secret, "{kind}");
+        assert!(!printed.contains(&secret), "{kind} prints what another has printed, or what its source has given");
+        printed.push(secret);
+
+        let mut device = crate::device::Device::with_services(&["sensor"]);
+        device.replace_section("source", &section.replace("FILE", &format!("{kind}-store")));
+        device.up();
+        assert_eq!(device.stop(), Some(0));
+        let said = refused(&ikm(&[kind, "--slot"], &device.data_dir().join("data/slots.a")));
+        assert!(said.contains("was not made by `edgekeep ikm provision --as-hook`"), "{kind}: {said}");
+    }
+}
+
 /// What a vendor sees; the reports themselves are a golden file of the seal crate.
 #[test]
 fn a_vendors_hook_is_judged() {
     let dir = tempfile::tempdir().unwrap();
     let judge = |name: &str, text: &str| {
-        use host::Disk;
         let path = dir.path().join(name);
-        host::OsDisk.replace(&path, format!("#!/bin/sh\n{text}\n").as_bytes(), 0o700, None).unwrap();
+        testkit::lay_program(&path, &format!("#!/bin/sh\n{text}\n"), 0o700);
         let mut command = Command::new(EDGEKEEP);
         command.args(["ikm", "conformance", "--runs", "2", "--env", "KEY=00112233445566778899aabbccddeeff"]).arg(&path);
         let output = command.env_clear().stdin(Stdio::null()).output().unwrap();

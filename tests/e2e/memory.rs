@@ -2,11 +2,17 @@
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
+use std::path::Path;
 use std::process::Command;
+use std::sync::Arc;
 
+use host::{Entropy, OsClock, OsDisk, OsEntropy};
+use seal::{ExecSource, TpmSource};
+
+use crate::chip::{boot, device_with_tpm, measure};
 use crate::device::Device;
 use crate::part;
-use crate::residue::{forms, opened};
+use crate::residue::{forms, opened, opened_by};
 
 /// Fewer bytes could be chance.
 const WINDOW: usize = 16;
@@ -34,8 +40,8 @@ fn mappings(pid: u32) -> Vec<Mapping> {
     found
 }
 
-/// Every byte that a core dump made by root would have, and more: all that `/proc/PID/mem` gives, but for pages that are those of a file
-/// and cannot be written to.
+/// Every byte that a core dump made by root would have, and more: all that `/proc/PID/mem` gives, but for pages that
+/// are those of a file and cannot be written to.
 fn readable(pid: u32) -> Vec<u8> {
     let memory = File::open(format!("/proc/{pid}/mem")).unwrap();
     let mut all = Vec::new();
@@ -57,6 +63,9 @@ fn is_empty(page: &[u8]) -> bool {
 
 #[test]
 fn root_finds_neither_key_material_nor_root_key_in_memory() {
+    if testkit::is_skipped("memfd-secret") {
+        return;
+    }
     let mut device = Device::with_services(&["sensor"]);
     device.up();
     let seen = readable(device.pid());
@@ -64,29 +73,41 @@ fn root_finds_neither_key_material_nor_root_key_in_memory() {
     device.kill();
     assert!(seen.len() > 1 << 20, "{} bytes were read", seen.len());
 
-    let mut secrets = secrets_of(&device);
-    secrets.retain(|(what, _)| !what.starts_with("boot/ca") && !what.starts_with("boot/server"));
-    assert_eq!(found_in(&seen, &secrets), None, "in memory");
-    // The search finds what is there.
-    let there = ("a path".to_owned(), device.data_dir().to_str().unwrap().as_bytes().to_vec());
-    assert!(found_in(&seen, &[there]).is_some());
+    holds_no_key("memory", &seen, &in_locked_pages(opened(&device)), &device.data_dir());
     let told = String::from_utf8_lossy(&status.stdout).into_owned();
     assert!(told.contains("memory: keys are in pages that root and the kernel do not read (memfd_secret)"), "{told}");
 }
 
 /// The keys that open all others, and where they come from.
 fn secrets_of(device: &Device) -> Vec<(String, Vec<u8>)> {
-    let mut secrets = opened(device);
-    secrets.retain(|(what, _)| what == "root key" || what.starts_with("boot/"));
-    assert!(secrets.len() >= 4, "root key, KEK, and the keys of CA and server are looked for");
+    of_all(opened(device))
+}
+
+/// Of what was opened, the keys that open all others.
+fn of_all(mut secrets: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    secrets.retain(|(what, _)| ["root key", "key material"].contains(&what.as_str()) || what.starts_with("boot/"));
+    assert!(secrets.len() >= 5, "key material, root key, KEK, and the keys of CA and server are looked for");
     for (_, pkcs8) in secrets.iter_mut().filter(|(what, _)| what.ends_with("/key")) {
         // Of an ECPrivateKey (RFC 5915) the OCTET STRING of 32 bytes: the rest is public.
         let at = pkcs8.windows(2).position(|w| w == [0x04, 0x20]).expect("a private key of P-256") + 2;
         *pkcs8 = pkcs8[at..at + 32].to_vec();
     }
-    let file = std::fs::read(device.dir().join("device.key")).unwrap();
-    secrets.push(("key material".to_owned(), file[file.len() - 32..].to_vec()));
     secrets
+}
+
+/// Of them, those that are in pages of their own. Keys of TLS are in ordinary memory while they serve: `doctor` and
+/// THREATS.md say so.
+fn in_locked_pages(opened: Vec<(String, Vec<u8>)>) -> Vec<(String, Vec<u8>)> {
+    let mut secrets = of_all(opened);
+    secrets.retain(|(what, _)| !what.starts_with("boot/ca") && !what.starts_with("boot/server"));
+    secrets
+}
+
+/// None of the secrets has a part in `seen`, where a search finds what is there: a path that the process works with.
+fn holds_no_key(what: &str, seen: &[u8], secrets: &[(String, Vec<u8>)], path: &Path) {
+    assert_eq!(found_in(seen, secrets), None, "in {what}");
+    let there = ("a path".to_owned(), path.to_str().unwrap().as_bytes().to_vec());
+    assert!(found_in(seen, &[there]).is_some(), "{what}: {} bytes", seen.len());
 }
 
 /// Whose secret has a part in `seen`, in any of the forms that bytes are written in.
@@ -96,7 +117,16 @@ fn found_in<'a>(seen: &[u8], secrets: &'a [(String, Vec<u8>)]) -> Option<&'a str
     secrets.iter().find(|(_, secret)| is_there(secret)).map(|(what, _)| what.as_str())
 }
 
-/// A core of the running device as root takes it with a debugger.
+/// A core of a running process as root takes it with a debugger.
+fn core_of(pid: u32) -> Vec<u8> {
+    let place = testkit::scratch_dir();
+    let mut gcore = Command::new("gcore");
+    gcore.arg("-o").arg(place.path().join("core")).arg(pid.to_string());
+    part::must(&mut gcore);
+    let core = std::fs::read(place.path().join(format!("core.{pid}"))).unwrap();
+    core.chunks(4096).filter(|page| !is_empty(page)).flatten().copied().collect()
+}
+
 #[test]
 fn a_core_taken_by_root_holds_neither_key_material_nor_root_key() {
     if testkit::is_skipped("gdb") {
@@ -104,20 +134,68 @@ fn a_core_taken_by_root_holds_neither_key_material_nor_root_key() {
     }
     let mut device = Device::with_services(&["sensor"]);
     device.up();
-    let place = testkit::scratch_dir();
-    let mut gcore = Command::new("gcore");
-    gcore.arg("-o").arg(place.path().join("core")).arg(device.pid().to_string());
-    part::must(&mut gcore);
-    let core = std::fs::read(place.path().join(format!("core.{}", device.pid()))).unwrap();
-    let core: Vec<u8> = core.chunks(4096).filter(|page| !is_empty(page)).flatten().copied().collect();
+    let core = core_of(device.pid());
     device.kill();
-    let mut secrets = secrets_of(&device);
-    // Keys of TLS are in ordinary memory while they serve: `doctor` and THREATS.md say so.
-    secrets.retain(|(what, _)| !what.starts_with("boot/ca") && !what.starts_with("boot/server"));
-    assert_eq!(found_in(&core, &secrets), None);
-    // The search finds what is there.
-    let there = ("a path".to_owned(), device.data_dir().to_str().unwrap().as_bytes().to_vec());
-    assert!(core.len() > 1 << 20 && found_in(&core, &[there]).is_some(), "{} bytes", core.len());
+    assert!(core.len() > 1 << 20, "{} bytes", core.len());
+    holds_no_key("the core", &core, &in_locked_pages(opened(&device)), &device.data_dir());
+}
+
+/// Key material that comes as text through a pipe: it is in the hook's file and nowhere else.
+#[test]
+fn a_core_taken_by_root_holds_nothing_that_a_hook_has_printed() {
+    if testkit::is_skipped("gdb") {
+        return;
+    }
+    let place = testkit::scratch_dir();
+    let hook = place.path().join("hook");
+    let mut octets = [0; 32];
+    OsEntropy.fill(&mut octets);
+    let mut device = Device::with_services(&["sensor"]);
+    testkit::lay_program(&hook, &format!("#!/bin/sh\nprintf {}\n", hex::encode(octets)), 0o700);
+    device.replace_section("source", &format!("kind = \"exec\"\npath = {hook:?}\n"));
+    device.up();
+    let core = core_of(device.pid());
+    device.kill();
+    let mut source = ExecSource::new(&hook, Vec::new(), None, Arc::new(OsClock::new().unwrap()));
+    let secrets = in_locked_pages(opened_by(&device, &mut source));
+    assert!(secrets.contains(&("key material".to_owned(), octets.to_vec())));
+    holds_no_key("the core", &core, &secrets, &device.data_dir());
+}
+
+/// Who stands beside `up`: a guard while the TPM is asked, and the keeper that has the KEK from then on.
+#[test]
+fn a_core_of_guard_or_keeper_taken_by_root_holds_no_key() {
+    if testkit::is_skipped("gdb") || testkit::is_skipped("mounts") {
+        return;
+    }
+    let Some((mut tpm, mut device)) = device_with_tpm("releases_per_boot = 8\n") else { return };
+    device.add("[release]\nafter_close = \"keeper\"\n");
+    device.up();
+    assert!(device.admin(&["seal"]).status.success());
+    device.kill();
+    boot(&mut tpm, &mut device, 0x77, 0xbb);
+    tpm.falls_asleep();
+    device.start();
+    part::until(|| device.beside("guard").is_some(), || device.said());
+    let guard = core_of(device.beside("guard").unwrap());
+    // Whoever asks while the TPM is waited for hears what is known of plan and machine.
+    let told = String::from_utf8(device.admin(&["doctor"]).stdout).unwrap();
+    assert!(told.starts_with("edgekeep is starting (profile production)") && told.contains("memory: "), "{told}");
+    tpm.wakes_up();
+    device.wait_for_gate("ready-to-run");
+    let (keeper, up) = (core_of(device.beside("keeper").unwrap()), core_of(device.pid()));
+    // So that nothing of this test stays behind.
+    assert!(device.admin(&["seal"]).status.success());
+    device.kill();
+    tpm.reboot();
+    measure(&tpm, 0x77, 0xbb);
+    let (disk, clock) = (Arc::new(OsDisk), Arc::new(OsClock::new().unwrap()));
+    let lock = device.dir().join("lock");
+    let mut source = TpmSource::new(tpm.socket(), Some(13), lock, disk, clock, Arc::new(OsEntropy));
+    let secrets = in_locked_pages(opened_by(&device, &mut source));
+    holds_no_key("the guard", &guard, &secrets, &device.config());
+    holds_no_key("the keeper", &keeper, &secrets, &device.run_dir());
+    holds_no_key("up", &up, &secrets, &device.data_dir());
 }
 
 /// Everything that a first boot, a restart and a service's work write, wherever to, as the kernel is asked for it.
@@ -162,11 +240,17 @@ fn bytes_of(text: &str) -> Vec<u8> {
 
 #[test]
 fn pages_of_keys_are_neither_dumped_nor_inherited_nor_swapped() {
+    if testkit::is_skipped("memfd-secret") {
+        return;
+    }
     let mut device = Device::with_services(&["sensor"]);
     device.up();
     let secret: Vec<Mapping> = mappings(device.pid()).into_iter().filter(|m| m.name.contains("secretmem")).collect();
     device.kill();
-    assert!(!secret.is_empty(), "the kernel here has memfd_secret(2)");
+    assert!(
+        !secret.is_empty(),
+        "no memfd_secret(2) (before Linux 6.5 secretmem.enable=1): EDGEKEEP_TEST_SKIP=memfd-secret"
+    );
     for mapping in secret {
         for flag in ["dd", "dc", "lo"] {
             assert!(mapping.flags.iter().any(|f| f == flag), "{flag} is missing of {:?}", mapping.flags);

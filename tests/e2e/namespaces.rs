@@ -96,8 +96,8 @@ fn two_services_in_networks_of_their_own() {
     }
 }
 
-/// As EdgeX's compose files have it: a store without TLS in another container, which waits for the bootstrapper's own gate. Nothing is
-/// sent there in clear but on a private network, and where somebody has said so.
+/// As EdgeX's compose files have it: a store without TLS in another container, which waits for the bootstrapper's own
+/// gate. Nothing is sent there in clear but on a private network, and where somebody has said so.
 #[test]
 fn a_bootstrapper_speaks_plain_text_on_a_private_network_alone_and_only_when_told() {
     if part::is_skipped("netns") || part::is_skipped("openbao") {
@@ -157,7 +157,8 @@ fn a_bootstrapper_speaks_plain_text_on_a_private_network_alone_and_only_when_tol
     let acl = dir.path().join("conf/edgex_redis_acl.conf");
     let configure = |host: &str, allowed: &str| {
         let mut command = within(other, &face);
-        command.env("SECRETSTORE_HOST", host).env("SECRETSTORE_TOKENFILE", &token).env("EDGEX_STARTUP_DURATION", "2");
+        // What is refused is refused at once; what is allowed has the time that it needs.
+        command.env("SECRETSTORE_HOST", host).env("SECRETSTORE_TOKENFILE", &token).env("EDGEX_STARTUP_DURATION", "120");
         command.env("DATABASECONFIG_PATH", dir.path().join("conf")).env("EDGEKEEP_DANGER_PLAIN_HTTP", allowed);
         let output = command.current_dir(dir.path()).arg("configureRedis").output().unwrap();
         (output.status.code(), String::from_utf8(output.stderr).unwrap())

@@ -1,6 +1,7 @@
 //! The owner's own ways in: a root token that ends, and another recovery key, by the whole executable.
 
 use crate::device::Device;
+use crate::part;
 
 #[test]
 fn the_owner_of_the_recovery_key_gets_a_root_token_and_another_key() {
@@ -21,6 +22,7 @@ fn the_owner_of_the_recovery_key_gets_a_root_token_and_another_key() {
     let ttl = device.with_token(token.trim(), &["token", "lookup", "-field=ttl"]);
     let ttl: u64 = String::from_utf8(ttl.stdout).unwrap().trim().parse().unwrap();
     assert!((1..=300).contains(&ttl), "{ttl} s");
+    mounts_by_bao(&device, token.trim());
 
     let second = key();
     assert_ne!(first, second);
@@ -35,5 +37,46 @@ fn the_owner_of_the_recovery_key_gets_a_root_token_and_another_key() {
         let said = String::from_utf8(refused.stderr).unwrap();
         assert_eq!(refused.status.code(), Some(1), "{said}");
         assert!(said.contains("is not the recovery key of this store"), "{said}");
+    }
+    sealed(&device, old.to_str().unwrap(), named);
+}
+
+/// What somebody reads who finds it sealed, and has the key of before last at hand.
+fn sealed(device: &Device, old: &str, newest: &str) {
+    let at = device.run_dir();
+    let ask = |arguments: &[&str]| {
+        let output = device.edgekeep().args(arguments).arg("--run-dir").arg(&at).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    assert!(device.admin(&["seal"]).status.success());
+    let (code, said) = ask(&["status"]);
+    assert!(code == Some(2) && said.contains("the store is sealed: it was sealed on command"), "{code:?} {said}");
+    let (code, said) = ask(&["recover", "--key-file", old]);
+    assert!(code == Some(1) && said.contains("this is not the recovery key of this store"), "{code:?} {said}");
+    assert!(said.contains("take the newest") && !said.contains("slot 2"), "{said}");
+    // A key that is not this store's changes nothing.
+    let (code, said) = ask(&["status"]);
+    assert!(code == Some(2) && said.contains("the store is sealed: it was sealed on command"), "{code:?} {said}");
+    assert_eq!(ask(&["recover", "--key-file", newest]).0, Some(0));
+    assert_eq!(ask(&["status"]).0, Some(0));
+    let (code, said) = ask(&["operator", "generate-root", "--key-file", newest, "--ttl", "48h"]);
+    assert!(code == Some(64) && said.contains("1 s to 24 h"), "{code:?} {said}");
+}
+
+/// As a newcomer types it, without options.
+fn mounts_by_bao(device: &Device, token: &str) {
+    for arguments in [
+        &["secrets", "enable", "-path=kv1", "kv"][..],
+        &["kv", "put", "kv1/a", "n=1"],
+        &["secrets", "tune", "-max-lease-ttl=30m", "kv1/"],
+        &["auth", "enable", "-path=up2", "userpass"],
+        &["auth", "tune", "-default-lease-ttl=10m", "up2/"],
+        &["auth", "disable", "up2/"],
+        &["secrets", "disable", "kv1/"],
+    ] {
+        let mut bao = std::process::Command::new(part::bao());
+        bao.args(arguments).env_clear().env("HOME", device.dir()).env("BAO_TOKEN", token).env("BAO_ADDR", device.url());
+        let output = bao.env("BAO_CACERT", device.run_dir().join("ca.pem")).output().unwrap();
+        assert!(output.status.success(), "{arguments:?}: {output:?}");
     }
 }

@@ -31,7 +31,8 @@ pub(crate) fn in_venv(name: &str) -> PathBuf {
     path
 }
 
-/// OpenBao's program in that environment. `bin/bao` beside it is a script that starts Python first, and tests call it often.
+/// OpenBao's program in that environment. `bin/bao` beside it is a script that starts Python first, and tests call it
+/// often.
 ///
 /// # Panics
 /// If it is not there.
@@ -106,12 +107,12 @@ pub(crate) fn squatter(socket: &Path) -> std::process::Child {
 /// Asks until the answer is yes; one that does not come ends with what there is to say.
 ///
 /// # Panics
-/// After 20 s.
+/// After two minutes.
 pub(crate) fn until(mut ask: impl FnMut() -> bool, told: impl Fn() -> String) {
     #[allow(clippy::disallowed_methods)] // a real process's time
     let begun = std::time::Instant::now();
     while !ask() {
-        assert!(begun.elapsed().as_secs() < 20, "it does not come: {}", told());
+        assert!(begun.elapsed().as_secs() < 120, "it does not come: {}", told());
         std::thread::yield_now();
     }
 }

@@ -6,7 +6,7 @@ use std::process::Command;
 use std::sync::Arc;
 
 use host::{OsClock, OsDisk, OsEntropy, WallTime};
-use seal::{Deadline, HOOK_LIMIT, KeySource, SlotFiles, SoftwareSource, SourceKind};
+use seal::{Deadline, HOOK_LIMIT, KeySource, SlotFiles, SoftwareSource};
 use store::{Store, StoreConfig, StorePath};
 
 use crate::device::Device;
@@ -15,8 +15,8 @@ use crate::part;
 /// Bytes of a secret that must not be found: fewer could be chance, more could miss a part.
 const WINDOW: usize = 20;
 
-/// Root key, keys of the CA and the server, service tokens and generated credentials are looked for in every persistent byte,
-/// free pages and write-ahead log included, after a kill. The store's own values come from opening a copy of it.
+/// Root key, keys of the CA and the server, service tokens and generated credentials are looked for in every persistent
+/// byte, free pages and write-ahead log included, after a kill. The store's own values come from opening a copy of it.
 #[test]
 fn no_secret_is_on_any_disk() {
     let mut device = Device::edgex();
@@ -100,18 +100,27 @@ fn an_unattended_first_boot_never_shows_the_recovery_key() {
     }
 }
 
-/// The secrets of a copy of the device's store, opened as the device would.
+/// The secrets of a copy of the device's store, opened as the device would by the key in its file.
 pub(crate) fn opened(device: &Device) -> Vec<(String, Vec<u8>)> {
+    let file = device.dir().join("device.key");
+    opened_by(device, &mut SoftwareSource::new(file, Arc::new(OsDisk), Arc::new(OsEntropy)))
+}
+
+/// The same by another source; what it gives is among them.
+pub(crate) fn opened_by(device: &Device, source: &mut dyn KeySource) -> Vec<(String, Vec<u8>)> {
     let copy = tempfile::tempdir().unwrap();
     let dir = copy.path().join("data");
     part::must(Command::new("cp").arg("-a").arg(device.data_dir().join("data")).arg(&dir));
     let (clock, entropy, disk) = (Arc::new(OsClock::new().unwrap()), Arc::new(OsEntropy), Arc::new(OsDisk));
     let found = SlotFiles::new(&*disk, &dir).read().unwrap();
-    let mut source = SoftwareSource::new(device.dir().join("device.key"), disk.clone(), entropy.clone());
-    let public = found.set.slots_of(SourceKind::Software).next().unwrap().public().clone();
+    let public = found.set.slots_of(source.kind()).next().unwrap().public().clone();
     let released = source.release(&public, &seal::NoAuth, Deadline::after(&*clock, HOOK_LIMIT)).unwrap();
-    let unlocked = found.set.unlock(SourceKind::Software, released.ikm).unwrap();
-    let mut secrets = vec![("root key".to_owned(), unlocked.root.expose().to_vec())];
+    let mut handed = Vec::new();
+    released.ikm.hand_over(&mut handed).unwrap();
+    let unlocked = found.set.unlock(source.kind(), released.ikm).unwrap();
+    // Behind its length.
+    let mut secrets = vec![("key material".to_owned(), handed.split_off(2))];
+    secrets.push(("root key".to_owned(), unlocked.root.expose().to_vec()));
     let config = StoreConfig::new(dir.join("store.db"), disk, clock, entropy, WallTime(0));
     let store = Store::open(&config, &unlocked.root, unlocked.header().store.0).unwrap();
     let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
@@ -145,7 +154,8 @@ pub(crate) fn opened(device: &Device) -> Vec<(String, Vec<u8>)> {
     secrets
 }
 
-/// The secret itself, and as people and programs write bytes: in base64 wherever it begins among the bytes of something longer.
+/// The secret itself, and as people and programs write bytes: in base64 wherever it begins among the bytes of something
+/// longer.
 pub(crate) fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     use base64::Engine;
     let standard = base64::engine::general_purpose::STANDARD_NO_PAD;

@@ -28,7 +28,7 @@ impl Server {
         while !ask() {
             let ended = self.child.try_wait().unwrap();
             assert!(ended.is_none(), "{ended:?}: {}", self.said());
-            assert!(begun.elapsed().as_secs() < 60, "the server does not answer: {}", self.said());
+            assert!(begun.elapsed().as_secs() < 120, "the server does not answer: {}", self.said());
             std::thread::yield_now();
         }
     }
@@ -54,11 +54,12 @@ impl Server {
     /// Sends a signal, and waits for the end.
     pub(crate) fn signal(&mut self, name: &str) -> ExitStatus {
         part::must(Command::new("kill").args(["-s", name, &self.child.id().to_string()]));
-        self.child.wait().unwrap()
+        self.ends()
     }
 
     /// Waits for its own end.
     pub(crate) fn ends(&mut self) -> ExitStatus {
+        let _wait = testkit::LongestWait::of(&self.child, "a server ends");
         self.child.wait().unwrap()
     }
 }
@@ -73,8 +74,8 @@ impl Drop for Server {
     }
 }
 
-/// Runs the command as a container does, in a process space of its own, and kills all of it at the `nth` of these system calls that
-/// one process makes. Whether it came to its good end before.
+/// Runs the command as a container does, in a process space of its own, and kills all of it at the `nth` of these
+/// system calls that one process makes. Whether it came to its good end before.
 pub(crate) fn cut(command: &Command, calls: &str, nth: u32) -> bool {
     let strace = part::program("strace", "strace", &[]);
     let trace = tempfile::NamedTempFile::new().unwrap();
@@ -116,7 +117,7 @@ pub(crate) fn to_store(command: &mut Command, device: &Device, service: &str) {
     command.env_clear().env("PATH", path()).stdin(Stdio::null());
     command.env("SECRETSTORE_PROTOCOL", "https").env("SECRETSTORE_HOST", &device.ip).env("SECRETSTORE_PORT", "8200");
     command.env("SECRETSTORE_TOKENFILE", device.secrets_dir().join(service).join("secrets-token.json"));
-    command.env("EDGEX_STARTUP_DURATION", "20");
+    command.env("EDGEX_STARTUP_DURATION", "120");
 }
 
 /// Where programs are; Debian keeps PostgreSQL's apart.

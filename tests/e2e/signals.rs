@@ -12,8 +12,8 @@ use pki::{Ca, Scope, ServerNames};
 use crate::device::Device;
 use crate::part;
 
-/// An operator's certificate is shown anew after SIGHUP. A configuration or a certificate that has become unreadable changes
-/// nothing: what was in force stays so, and the log says why.
+/// An operator's certificate is shown anew after SIGHUP. A configuration or a certificate that has become unreadable
+/// changes nothing: what was in force stays so, and the log says why.
 #[test]
 fn hangup_shows_the_new_certificate_and_no_broken_one() {
     let mut device = Device::with_services(&["sensor"]);
@@ -50,7 +50,8 @@ fn hangup_shows_the_new_certificate_and_no_broken_one() {
     assert!(device.secrets_dir().join("late").exists(), "after a restart the new service is provided for");
 }
 
-/// SIGTERM ends it with 0 though clients hold connections; gates shut with it, and tokens stay alive for the next start.
+/// SIGTERM ends it with 0 though clients hold connections; gates shut with it, and tokens stay alive for the next
+/// start.
 #[test]
 fn terminate_drains_shuts_and_keeps_tokens() {
     let mut device = Device::with_services(&["sensor"]);
@@ -60,7 +61,8 @@ fn terminate_drains_shuts_and_keeps_tokens() {
     #[allow(clippy::disallowed_methods)] // a real process's time
     let begun = std::time::Instant::now();
     assert_eq!(device.stop(), Some(0));
-    assert!(begun.elapsed().as_secs() < 10, "the drain has a deadline of 5 s");
+    // Without the drain's deadline of 5 s it would wait for their handshakes' of 10 s.
+    assert!(begun.elapsed().as_secs() < 10 || !testkit::are_figures_held(), "{:?}", begun.elapsed());
     drop(idle);
     assert_eq!(device.wait(&["--gate", "ready-to-run", "--timeout", "0"]).0, Some(2));
     device.up();

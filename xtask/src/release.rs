@@ -4,6 +4,7 @@
 //! edgekeep     TARGET, mostly musl    static: any kernel, no library, also FROM scratch
 //! ikm-pkcs11   the same, by glibc     dynamic: it loads a vendor's module, which is made for glibc
 //! ```
+//! For another processor both come from Debian's cross compiler and its glibc, edgekeep static all the same.
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -31,7 +32,11 @@ pub(crate) fn release(words: &[&str]) -> Result<()> {
         let status = Command::new(layout).arg(root).arg(&executable).arg(&helper).status().context("layout.sh")?;
         ensure!(status.success(), "{root} could not be laid out");
     }
-    if check { in_containers(&executable) } else { Ok(()) }
+    match (check, is_foreign(target)) {
+        (false, _) => Ok(()),
+        (true, false) => passes("containers::", "EDGEKEEP_ARTEFACT", &executable),
+        (true, true) => passes("processors::", "EDGEKEEP_FOREIGN", &executable),
+    }
 }
 
 /// Builds the executable, and fails if it is dynamic, too large, or can switch mitigations off.
@@ -66,13 +71,13 @@ fn read(artefact: &Path) -> Result<Vec<u8>> {
     Ok(bytes)
 }
 
-/// Runs the tests of containers with what was built, in place of the executable of the tests.
-fn in_containers(executable: &Path) -> Result<()> {
+/// Runs these tests with what was built, in place of the executable of the tests.
+fn passes(tests: &str, named_by: &str, executable: &Path) -> Result<()> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut tests = Command::new(cargo);
-    tests.current_dir(crate::root()).args(["test", "--package", "edgekeep", "--test", "e2e", "containers::"]);
-    let status = tests.env("EDGEKEEP_ARTEFACT", executable).status().context("cargo test")?;
-    ensure!(status.success(), "{} does not do in a container what it should", executable.display());
+    let mut run = Command::new(cargo);
+    run.current_dir(crate::root()).args(["test", "--package", "edgekeep", "--test", "e2e", tests]);
+    let status = run.env(named_by, executable).status().context("cargo test")?;
+    ensure!(status.success(), "{} does not do what it should: see the tests {tests}", executable.display());
     Ok(())
 }
 
@@ -86,17 +91,22 @@ pub(crate) fn dist(target: &str, what: &[&str], made: &str) -> Result<PathBuf> {
     if target.ends_with("-musl") && Command::new("musl-gcc").arg("--version").output().is_err() {
         bail!("musl-gcc is missing (C parts are compiled for the target): apt-get install musl-tools");
     }
+    let static_by_glibc = made == "edgekeep" && target.contains("-gnu");
     // Where rustup does not manage the toolchain the build below says what is missing.
     let _installed = Command::new("rustup").args(["target", "add", target]).output();
     let status = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()))
         .current_dir(crate::root())
         .args(["rustc", "--profile", "dist", "--target", target])
         .args(what)
-        // Keys come from getrandom(2) alone, as `host::OsEntropy` takes them. aws-lc's own second source measures the jitter
-        // of the processor for 0.1 to 0.2 s in every process, before its first handshake or key.
+        // Keys come from getrandom(2) alone, as `host::OsEntropy` takes them. aws-lc's own second source measures the
+        // jitter of the processor for 0.1 to 0.2 s in every process, before its first handshake or key.
         .env("AWS_LC_SYS_NO_JITTER_ENTROPY", "1")
-        // Of a profile's `strip` cargo makes `debuginfo` where the profile of the executable's own package is overridden.
-        // Relative relocations packed (DT_RELR, which musl applies to itself since 1.2.4): a third of a megabyte.
+        .envs(if is_foreign(target) { cross(target)? } else { Vec::new() })
+        // For every crate, not the last alone: libc's links by it.
+        .envs(static_by_glibc.then(|| (of_target(target, "RUSTFLAGS"), "-C target-feature=+crt-static".to_owned())))
+        // Of a profile's `strip` cargo makes `debuginfo` where the profile of the executable's own package is
+        // overridden. Relative relocations packed (DT_RELR, which musl applies to itself since 1.2.4): a third of a
+        // megabyte.
         .args(["--", "-C", "strip=symbols"])
         // Not for a dynamic one: older libraries of the system do not read it.
         .args(if target.ends_with("-musl") { &["-C", "link-arg=-Wl,-z,pack-relative-relocs"][..] } else { &[] })
@@ -107,11 +117,32 @@ pub(crate) fn dist(target: &str, what: &[&str], made: &str) -> Result<PathBuf> {
     Ok(folder.join(target).join("dist").join(made))
 }
 
+/// Whether it is made for another processor than the one that this runs on.
+fn is_foreign(target: &str) -> bool {
+    target.split('-').next() != Some(std::env::consts::ARCH)
+}
+
+/// Debian's cross compiler, as linker and for what is C.
+fn cross(target: &str) -> Result<Vec<(String, String)>> {
+    let system = target.replace("-unknown-", "-").replace("armv7", "arm");
+    let gcc = format!("{system}-gcc");
+    if Command::new(&gcc).arg("--version").output().is_err() {
+        bail!("{gcc} is missing: apt-get install gcc-{system}");
+    }
+    Ok(vec![(of_target(target, "LINKER"), gcc.clone()), (format!("CC_{}", target.replace('-', "_")), gcc)])
+}
+
+/// cargo's name for a setting of this target alone.
+fn of_target(target: &str, setting: &str) -> String {
+    format!("CARGO_TARGET_{}_{setting}", target.replace('-', "_").to_uppercase())
+}
+
 /// Whether an ELF file has a PT_INTERP segment (System V gABI, program header type 3).
 fn is_dynamic(elf: &[u8]) -> bool {
     let word =
         |at: usize, n: usize| elf.get(at..at + n).map(|b| b.iter().rev().fold(0usize, |v, x| v << 8 | usize::from(*x)));
-    // Of another class or byte order than 64-bit little-endian the table lies elsewhere: 32-bit ones have it at 28, 42, 44.
+    // Of another class or byte order than 64-bit little-endian the table lies elsewhere: 32-bit ones have it at 28, 42,
+    // 44.
     let wide = elf.get(4) == Some(&2);
     let [table, size, count] =
         if wide { [word(32, 8), word(54, 2), word(56, 2)] } else { [word(28, 4), word(42, 2), word(44, 2)] };
@@ -138,5 +169,11 @@ mod tests {
         assert!(!is_dynamic(b"#!/bin/sh"));
         assert!(newest_glibc(&me).is_some_and(|minor| minor >= 17), "Rust's own least");
         assert_eq!(newest_glibc(b"GLIBC_2.4\0GLIBC_2.34\0GLIBC_2.9\0GLIBC_PRIVATE"), Some(34));
+    }
+    #[test]
+    fn another_processor_is_told_by_the_target() {
+        assert!(!is_foreign(&format!("{}-unknown-linux-musl", std::env::consts::ARCH)));
+        assert!(is_foreign("mips-unknown-linux-musl"));
+        assert_eq!(of_target("aarch64-unknown-linux-gnu", "LINKER"), "CARGO_TARGET_AARCH64_UNKNOWN_LINUX_GNU_LINKER");
     }
 }

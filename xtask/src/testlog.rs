@@ -1,4 +1,5 @@
-//! What `cargo test` said: which tests ran in this run, which of them passed, and which only said that they were skipped.
+//! What `cargo test` said: which tests ran in this run, which of them passed, and which only said that they were
+//! skipped.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
@@ -42,7 +43,8 @@ impl TestLog {
                 let file = binary.trim_end_matches(')').rsplit('/').next().unwrap_or_default();
                 file.rsplit_once('-').map_or(file, |(name, _)| name).clone_into(&mut krate);
             } else if let Some((_, rest)) = line.split_once(SKIPPED) {
-                // `component: module::test`; anywhere in its line, because tests that run side by side write into one log.
+                // `component: module::test`; anywhere in its line, because tests that run side by side write into one
+                // log.
                 let test = rest.split_once(": ").map_or(rest, |(_, test)| test);
                 log.skipped.insert(format!("{krate}::{}", test.trim()));
             } else if let Some(rest) = line.strip_prefix("test ") {

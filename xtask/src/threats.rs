@@ -1,9 +1,9 @@
 //! THREATS.md holds what it says: a row is tested by tests that ran, or accepted, or open; and the tests bite.
 //!
-//! A row of the table is `| id | threat | priority | what we do | proof |`. The proof is one of
-//! `tests: a::b::c, d::e [mitigation-name]; f::g [another]; h::i`, `accepted: reason`, `open: what is missing`. The name in
-//! brackets is that of `host::in_force("mitigation-name")`: with it off, the tests before it must fail. Tests without a name
-//! must have passed, and no more is asked of them.
+//! A row of the table is `| id | threat | priority | what we do | proof |`. The proof is one of `tests: a::b::c, d::e
+//! [mitigation-name]; f::g [another]; h::i`, `accepted: reason`, `open: what is missing`. The name in brackets is that
+//! of `host::in_force("mitigation-name")`: with it off, the tests before it must fail. Tests without a name must have
+//! passed, and no more is asked of them.
 
 use std::collections::BTreeSet;
 use std::path::Path;

@@ -2,7 +2,8 @@
 
 use store::backend::{Backend, BackendError, Change, NameRow, Record};
 
-/// Runs the contract. `make` gives a new, empty backend each time; `again` gives it back after a restart of the process.
+/// Runs the contract. `make` gives a new, empty backend each time; `again` gives it back after a restart of the
+/// process.
 ///
 /// # Panics
 /// Where the backend breaks the contract.

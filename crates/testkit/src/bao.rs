@@ -1,5 +1,5 @@
-//! The real OpenBao (`bao` of the Python environment that scripts/test.sh makes), behind TLS, with an audit file: the holder of
-//! other devices' keys.
+//! The real OpenBao (`bao` of the Python environment that scripts/test.sh makes), behind TLS, with an audit file: the
+//! holder of other devices' keys.
 
 use std::fs;
 use std::io::Write;

@@ -1,11 +1,11 @@
-//! The process of a real OpenBao (`bao` of the Python environment that scripts/test.sh makes): an address, a directory in memory, a storage that
-//! outlives the process. How it is set up, made and asked is the business of whoever holds it.
+//! The process of a real OpenBao (`bao` of the Python environment that scripts/test.sh makes): an address, a directory
+//! in memory, a storage that outlives the process. How it is set up, made and asked is the business of whoever holds
+//! it.
 
 use std::fs;
-use std::net::{IpAddr, Ipv4Addr, TcpStream};
+use std::net::{IpAddr, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use host::{Clock, OsClock};
@@ -21,7 +21,7 @@ impl BaoServer {
     /// A directory and an address that no other test has; nothing runs yet.
     #[allow(clippy::new_without_default)] // two are never the same
     pub fn new() -> Self {
-        Self::at_address(loopback())
+        Self::at_address(crate::loopback().into())
     }
 
     /// A directory of its own, at this address.
@@ -131,9 +131,14 @@ impl BaoServer {
         assert!(sent.is_ok_and(|s| s.success()), "a signal can be sent");
     }
 
+    /// The file that it writes its log to.
+    pub fn log_file(&self) -> PathBuf {
+        self.at(LOG)
+    }
+
     /// What it has written to its log.
     pub fn said(&self) -> String {
-        fs::read_to_string(self.at(LOG)).unwrap_or_default()
+        fs::read_to_string(self.log_file()).unwrap_or_default()
     }
 
     /// The executable. Not `bin/bao` beside it, a script that starts Python first.
@@ -163,14 +168,6 @@ impl Drop for BaoServer {
             eprintln!("--- what OpenBao said last\n{}", &said[from..]);
         }
     }
-}
-
-/// An address of 127.0.0.0/8 that no other test of any running process has.
-fn loopback() -> IpAddr {
-    static NEXT: AtomicU32 = AtomicU32::new(0);
-    let (n, pid) = (NEXT.fetch_add(1, Ordering::Relaxed), std::process::id());
-    let octet = |n: u32| u8::try_from(1 + n % 250).expect("less than 256");
-    IpAddr::V4(Ipv4Addr::new(127, octet(pid / 250), octet(pid), octet(n)))
 }
 
 const CONFIGURATION: &str = "bao.hcl";

@@ -157,6 +157,18 @@ impl OpenBao {
         self.vault().call(request).await.ok().map(|reply| reply.status.0)
     }
 
+    /// Until `sys/health` answers with one of these.
+    ///
+    /// # Panics
+    /// After a minute.
+    pub async fn until(&self, wanted: &[u16]) {
+        let begun = Instant::now();
+        while !self.health().await.is_some_and(|status| wanted.contains(&status)) {
+            assert!(begun.elapsed() < Duration::from_secs(60), "none of {wanted:?}: {}", self.said());
+            tokio::task::yield_now().await;
+        }
+    }
+
     /// SIGKILL: its storage stays, as after a power cut.
     pub fn kill(&mut self) {
         self.server.kill();
@@ -170,6 +182,16 @@ impl OpenBao {
     /// Everything that it kept is gone: at its next start it is not initialised.
     pub fn wipe(&mut self) {
         self.server.wipe();
+    }
+
+    /// Until its log has this.
+    pub fn until_it_says(&self, text: &str) {
+        self.server.until_it_says(text);
+    }
+
+    /// The file that it writes its log to.
+    pub fn log_file(&self) -> PathBuf {
+        self.server.log_file()
     }
 
     /// What it has written to its log.

@@ -1,5 +1,5 @@
-//! A stand-in for systemd as a service sees it: takes what is sent to `NOTIFY_SOCKET`, keeps descriptors (`FDSTORE=1`) by SCM_RIGHTS, and
-//! hands them to the next start (`LISTEN_FDS`).
+//! A stand-in for systemd as a service sees it: takes what is sent to `NOTIFY_SOCKET`, keeps descriptors (`FDSTORE=1`)
+//! by SCM_RIGHTS, and hands them to the next start (`LISTEN_FDS`).
 
 use std::io::IoSliceMut;
 use std::mem::MaybeUninit;
@@ -52,8 +52,8 @@ impl ServiceManager {
         kept.iter().map(|k| (k.name.clone(), k.fd.try_clone().expect("a descriptor is left"))).collect()
     }
 
-    /// The words before a program that it starts. What it keeps, one descriptor at most, goes to the program as standard input, and from
-    /// there to its place.
+    /// The words before a program that it starts. What it keeps, one descriptor at most, goes to the program as
+    /// standard input, and from there to its place.
     pub fn words(&self) -> Vec<String> {
         let kept = self.kept();
         let mut words = vec![

@@ -1,6 +1,9 @@
 //! A certificate authority of a site, and what it signs, in PEM.
 
-use rcgen::{BasicConstraints, CertificateParams, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair};
+use rcgen::{
+    BasicConstraints, CertificateParams, CertificateRevocationListParams, DnType, ExtendedKeyUsagePurpose, IsCa,
+    Issuer, KeyIdMethod, KeyPair, RevokedCertParams,
+};
 
 /// The authority.
 pub struct SiteCa {
@@ -68,6 +71,36 @@ impl SiteCa {
         let mut params = CertificateParams::default();
         params.distinguished_name.push(DnType::CommonName, common_name);
         self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// The same, with this serial number.
+    pub fn device_numbered(&self, common_name: &str, serial: &[u8]) -> Pair {
+        let mut params = CertificateParams::default();
+        params.distinguished_name.push(DnType::CommonName, common_name);
+        params.serial_number = Some(serial.to_vec().into());
+        self.sign(params, ExtendedKeyUsagePurpose::ClientAuth)
+    }
+
+    /// Its revocation list with these serial numbers, in PEM.
+    pub fn crl(&self, serials: &[&[u8]]) -> String {
+        let revoked_certs = serials
+            .iter()
+            .map(|serial| RevokedCertParams {
+                serial_number: serial.to_vec().into(),
+                revocation_time: rcgen::date_time_ymd(2026, 1, 1),
+                reason_code: None,
+                invalidity_date: None,
+            })
+            .collect();
+        let params = CertificateRevocationListParams {
+            this_update: rcgen::date_time_ymd(2026, 1, 1),
+            next_update: rcgen::date_time_ymd(2036, 1, 1),
+            crl_number: 1u64.into(),
+            issuing_distribution_point: None,
+            revoked_certs,
+            key_identifier_method: KeyIdMethod::Sha256,
+        };
+        params.signed_by(&self.issuer).expect("a CA signs").pem().expect("it has a text")
     }
 
     fn sign(&self, mut params: CertificateParams, usage: ExtendedKeyUsagePurpose) -> Pair {

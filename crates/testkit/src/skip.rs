@@ -15,6 +15,23 @@ pub fn is_skipped(component: &str) -> bool {
     skipped
 }
 
+/// Whether to leave out what only root can do, such as giving a file to another user: where `root` is skipped.
+///
+/// # Panics
+/// If it is neither skipped nor possible here.
+pub fn is_root_skipped() -> bool {
+    let skipped = is_skipped("root");
+    let root = rustix::process::geteuid().is_root();
+    assert!(skipped || root, "only root can do what this test tries: run it as root, or set EDGEKEEP_TEST_SKIP=root");
+    skipped
+}
+
+/// Whether the limits of figures are asserted (`EDGEKEEP_TEST_FIGURES=1`): on a machine that does nothing else.
+/// Elsewhere figures are printed, for a slow machine is no defect of what is measured.
+pub fn are_figures_held() -> bool {
+    std::env::var("EDGEKEEP_TEST_FIGURES").is_ok_and(|held| held == "1")
+}
+
 fn is_in(list: &str, component: &str) -> bool {
     list.split(',').any(|name| name.trim() == component)
 }

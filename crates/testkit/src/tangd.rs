@@ -1,6 +1,7 @@
 //! The real Tang server of Debian (`tang`), with a directory and a port of its own for each test.
 //!
-//! `tangd` answers one request on its standard input and output, as inetd's servers do; here a thread listens and starts it.
+//! `tangd` answers one request on its standard input and output, as inetd's servers do; here a thread listens and
+//! starts it.
 
 use std::fs;
 use std::io::{Read, Write};
@@ -9,7 +10,9 @@ use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::mpsc::channel;
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 /// A server; gone when it is dropped.
 pub struct Tangd {
@@ -28,6 +31,10 @@ pub enum Tanging {
     Down,
     /// Connections are taken, and nothing is ever said.
     Hanging,
+    /// As tangd does, so much later.
+    Late(Duration),
+    /// An answer is begun, and goes on by an octet every 20 ms for as long as anybody listens.
+    Dripping,
     /// These bytes are sent whatever was asked.
     Saying(Vec<u8>),
 }
@@ -117,6 +124,14 @@ fn serve(listener: &TcpListener, dir: &Path, state: &State) {
         let mood = state.mood.lock().unwrap_or_else(PoisonError::into_inner).clone();
         match mood {
             Tanging::Well => answer(stream, dir),
+            Tanging::Late(by) => {
+                let dir = dir.to_owned();
+                std::thread::spawn(move || {
+                    pause(by);
+                    answer(stream, &dir);
+                });
+            }
+            Tanging::Dripping => drop(std::thread::spawn(move || drip(stream))),
             Tanging::Down => drop(stream),
             Tanging::Hanging => held.push(stream),
             Tanging::Saying(bytes) => say(stream, &bytes),
@@ -135,6 +150,20 @@ fn answer(stream: TcpStream, dir: &Path) {
         .spawn()
         .unwrap_or_else(|e| panic!("tangd: {e}. {MISSING}"));
     std::thread::spawn(move || child.wait());
+}
+
+/// A slow server is made of this; no test waits for time to pass.
+fn pause(time: Duration) {
+    let (_nobody, never) = channel::<()>();
+    let _ = never.recv_timeout(time);
+}
+
+fn drip(mut stream: TcpStream) {
+    let mut sent = stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 4000\r\n\r\n");
+    while sent.is_ok() {
+        pause(Duration::from_millis(20));
+        sent = stream.write_all(b" ");
+    }
 }
 
 fn say(mut stream: TcpStream, bytes: &[u8]) {

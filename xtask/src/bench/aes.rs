@@ -56,7 +56,7 @@ pub(super) fn rates() -> Result<(f64, f64)> {
     Ok((plain, masked))
 }
 
-/// OPENSSL_ia32cap(3), as aws-lc's cpu_intel.c reads it: CPUID 1 ECX bits 1 (PCLMULQDQ) and 25 (AES); CPUID 7 ECX bits 9 (VAES)
-/// and 10 (VPCLMULQDQ).
+/// OPENSSL_ia32cap(3), as aws-lc's cpu_intel.c reads it: CPUID 1 ECX bits 1 (PCLMULQDQ) and 25 (AES); CPUID 7 ECX bits
+/// 9 (VAES) and 10 (VPCLMULQDQ).
 const MASK: &str = "~0x0200000200000000:~0x0000060000000000";
 const ROUNDS: u8 = 8;

@@ -1,7 +1,7 @@
 //! `cargo xtask bench calls`: what a call costs one build beside another, in processor time.
 //!
-//! Both devices run at once and are asked in turns, a block of calls each, over one connection; processor time of the process is
-//! hardly touched by what else the machine does, as the time on a clock would be.
+//! Both devices run at once and are asked in turns, a block of calls each, over one connection; processor time of the
+//! process is hardly touched by what else the machine does, as the time on a clock would be.
 
 use std::fmt::Write;
 use std::path::{Path, PathBuf};

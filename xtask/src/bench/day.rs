@@ -1,8 +1,8 @@
 //! What a day without work writes to the disk: an idle window, and beside it an hour of renewals run as one minute.
 //!
-//! The second device gives its tokens a period of one minute, and its services renew at half of it, evenly spread. So one
-//! minute has the renewals, the gathered writes and the audit records of an hour; what it writes more than the idle device, times
-//! 24, is what renewals add to a day.
+//! The second device gives its tokens a period of one minute, and its services renew at half of it, evenly spread. So
+//! one minute has the renewals, the gathered writes and the audit records of an hour; what it writes more than the idle
+//! device, times 24, is what renewals add to a day.
 
 use std::path::Path;
 use std::time::{Duration, Instant};

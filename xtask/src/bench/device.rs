@@ -126,7 +126,8 @@ impl Device {
         command
     }
 
-    /// Starts it and stamps each line that it says with the time of its arrival; without `begun` the clock runs from [`EXEC`].
+    /// Starts it and stamps each line that it says with the time of its arrival; without `begun` the clock runs from
+    /// [`EXEC`].
     fn watch(&self, command: &mut Command, begun: Option<Instant>) -> Result<Boot> {
         command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let mut child = command.spawn().with_context(|| format!("{command:?}"))?;

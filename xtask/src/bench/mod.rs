@@ -6,12 +6,14 @@
 //! day      a window without work beside a window of renewals
 //! table    medians, limits, verdicts
 //! ```
-//! Nothing is simulated: a boot is the executable started on a directory of a real disk, and what it hands out lies on a tmpfs.
+//! Nothing is simulated: a boot is the executable started on a directory of a real disk, and what it hands out lies on
+//! a tmpfs.
 
 // What measures time reads the clock itself, and waits for time to pass.
 #![allow(clippy::disallowed_methods)]
 
 mod aes;
+mod build;
 mod calls;
 mod day;
 mod device;
@@ -29,6 +31,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 
+pub(crate) use self::build::run as build;
 pub(crate) use self::calls::run as calls;
 use self::day::Day;
 use self::device::Device;

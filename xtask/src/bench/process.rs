@@ -19,8 +19,8 @@ pub(super) fn memory(pid: u32) -> Result<Memory> {
     Ok(Memory { resident: field("VmRSS:")?, anonymous: field("RssAnon:")? })
 }
 
-/// Bytes that the process has caused to be sent to a disk: pages that it made dirty, each once until it is written back.
-/// What the file system adds for itself (journal, inodes) is not in it, nor is a tmpfs.
+/// Bytes that the process has caused to be sent to a disk: pages that it made dirty, each once until it is written
+/// back. What the file system adds for itself (journal, inodes) is not in it, nor is a tmpfs.
 pub(super) fn written(pid: u32) -> Result<u64> {
     let text = read(pid, "io").context("a process that refuses to be dumped shows its I/O to root alone")?;
     number(&text, "write_bytes:").context("write_bytes in /proc/PID/io")

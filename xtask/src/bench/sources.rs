@@ -34,7 +34,7 @@ struct Options {
 
 /// A source, and what it is measured beside.
 struct Pair {
-    name: &'static str,
+    name: String,
     limit_ms: f64,
     ours: Command,
     beside: Command,
@@ -50,18 +50,35 @@ pub(crate) fn run(arguments: &[&str]) -> Result<()> {
     let mut pairs = vec![
         options.tang(dir.path(), &tangd)?,
         options.pkcs11(dir.path(), &hsm)?,
-        options.tpm(dir.path(), &tpm, "tpm", "pcrs = [7]\ncount_in = \"gate\"\n")?,
+        options.tpm(dir.path(), &tpm, ("tpm", "without a limit"), "count_in = \"gate\"\n")?,
     ];
     let mut rows = Vec::new();
     for pair in &mut pairs {
         rows.extend(pair.measure(options.rounds)?);
     }
-    // Counted by an index: the first release of a boot, which is the dearest.
-    let mut counted = options.tpm(dir.path(), &tpm, "tpm-counted", "pcrs = [7]\nreleases_per_boot = 1\n")?;
-    rows.extend(counted.measure_with(options.rounds, || {
-        tpm.reboot();
-        tpm.extend(7, 0x77);
-    })?);
+    // Each the first release of a boot, which is the dearest where an index counts.
+    let pin = dir.path().join("pin");
+    for (file, what, more) in [
+        ("tpm-index", "counted by an index", "releases_per_boot = 1\ngate_pcr = 12\n".to_owned()),
+        (
+            "tpm-gate",
+            "counted by the gate alone",
+            "releases_per_boot = 8\ngate_pcr = 13\ncount_in = \"gate\"\n".to_owned(),
+        ),
+        (
+            "tpm-pin",
+            "counted by an index, with a PIN",
+            format!("releases_per_boot = 1\ngate_pcr = 14\npin_file = {pin:?}\n"),
+        ),
+    ] {
+        let boot = |tpm: &mut Swtpm| {
+            tpm.reboot();
+            tpm.extend(7, 0x77);
+        };
+        boot(&mut tpm);
+        let mut counted = options.tpm(dir.path(), &tpm, (file, what), &more)?;
+        rows.extend(counted.measure_with(options.rounds, || boot(&mut tpm))?);
+    }
     let table = Table(rows);
     println!("{table}");
     match table.misses().as_slice() {
@@ -139,7 +156,7 @@ impl Options {
         let mut beside = Command::new("curl");
         beside.args(["-sf", "-H", "Content-Type: application/jwk+json", "--data-binary"]);
         beside.arg(format!("@{}", key.display())).arg(format!("{}/rec/{}", tangd.url(), thumbprint.trim()));
-        Ok(Pair { name: "tang, a server on this machine; beside curl", limit_ms: 60.0, ours, beside })
+        Ok(Pair { name: "tang, a server on this machine; beside curl".into(), limit_ms: 60.0, ours, beside })
     }
 
     fn pkcs11(&self, dir: &Path, hsm: &SoftHsm) -> Result<Pair> {
@@ -158,18 +175,15 @@ impl Options {
         let mut beside = Command::new("pkcs11-tool");
         beside.args(["--module", SoftHsm::MODULE, "--token-label", hsm.label(), "--login", "--pin", SoftHsm::PIN]);
         beside.arg("--list-objects").env("SOFTHSM2_CONF", conf);
-        Ok(Pair { name: "pkcs11, SoftHSM; beside pkcs11-tool", limit_ms: 20.0, ours, beside })
+        Ok(Pair { name: "pkcs11, SoftHSM; beside pkcs11-tool".into(), limit_ms: 20.0, ours, beside })
     }
 
-    fn tpm(&self, dir: &Path, tpm: &Swtpm, name: &'static str, more: &str) -> Result<Pair> {
+    fn tpm(&self, dir: &Path, tpm: &Swtpm, (file, what): (&str, &str), more: &str) -> Result<Pair> {
         let socket = tpm.socket();
-        let ours = self.hook(dir, name, &format!("device = {socket:?}\n{more}"))?;
+        let ours = self.hook(dir, file, &format!("device = {socket:?}\npcrs = [7]\n{more}"))?;
         let mut beside = Command::new(std::env::current_exe()?);
         beside.args(["bench", PCR_READ]).arg(socket);
-        let name = match name {
-            "tpm" => "tpm, swtpm, without a limit; beside one PCR_Read",
-            _ => "tpm, swtpm, counted, the first release of a boot; beside one PCR_Read",
-        };
+        let name = format!("tpm, swtpm, {what}; beside one PCR_Read");
         Ok(Pair { name, limit_ms: 30.0, ours, beside })
     }
 }
@@ -197,7 +211,7 @@ impl Pair {
         if let Some((low, high)) = ours.range() {
             let _ = write!(detail, " ({} to {})", round(low), round(high));
         }
-        Ok(vec![Row::limited(self.name, median, self.limit_ms, "ms", &detail)])
+        Ok(vec![Row::limited(self.name.as_str(), median, self.limit_ms, "ms", &detail)])
     }
 }
 

@@ -29,7 +29,8 @@ pub(super) struct Syncs {
     pub(super) in_memory: usize,
 }
 
-/// One line a call; one that was interrupted by another thread's goes on in a `resumed` line, which is not counted again.
+/// One line a call; one that was interrupted by another thread's goes on in a `resumed` line, which is not counted
+/// again.
 fn count(trace: &str) -> Syncs {
     let mut syncs = Syncs::default();
     for line in trace.lines().filter(|l| l.contains("sync(") && !l.contains("resumed>")) {

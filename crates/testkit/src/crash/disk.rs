@@ -38,6 +38,10 @@ impl Disk for CrashDisk {
         OsDisk.read(path, max)
     }
 
+    fn read_with_meta(&self, path: &Path, max: usize) -> io::Result<(Meta, Zeroizing<Vec<u8>>)> {
+        OsDisk.read_with_meta(path, max)
+    }
+
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
         OsDisk.list(dir)
     }

@@ -277,8 +277,9 @@ impl File<'_> {
         }
     }
 
-    /// Every unit of the file as a moment of its own left it; the length as another. A file that was cut short is short, or as
-    /// long as it was with all that was in it: file systems journal a length, and erase nothing that it still covers.
+    /// Every unit of the file as a moment of its own left it; the length as another. A file that was cut short is
+    /// short, or as long as it was with all that was in it: file systems journal a length, and erase nothing that it
+    /// still covers.
     fn scattered(&self, unit: usize, chance: &SeededEntropy) -> Vec<u8> {
         if self.waiting.is_empty() {
             return self.durable.clone();

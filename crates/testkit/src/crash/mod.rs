@@ -7,7 +7,8 @@
 //!                         cut after the n-th event, what was not synced (Unsynced), which names last (NameRule), a seed
 //!                                                                  └─> Image: a tree of files as the next boot finds it
 //! ```
-//! The models follow what file systems promise, not what they mostly do: until a sync, any part of a write may be on disk.
+//! The models follow what file systems promise, not what they mostly do: until a sync, any part of a write may be on
+//! disk.
 
 mod disk;
 mod image;
@@ -111,8 +112,8 @@ impl CrashDisk {
         (shared.writes_left, shared.syncs_left) = (None, None);
     }
 
-    /// Makes a directory that is a file system of its own, as a stick is: another device, and a journal that no sync elsewhere
-    /// writes. It is there at every cut; what is in it is lost or kept as anywhere.
+    /// Makes a directory that is a file system of its own, as a stick is: another device, and a journal that no sync
+    /// elsewhere writes. It is there at every cut; what is in it is lost or kept as anywhere.
     pub fn mount(&self, below: &str) -> PathBuf {
         let path = self.path(below);
         self.create_dir(&path, 0o700).expect("a stick is mounted in an empty place");
@@ -128,7 +129,8 @@ impl CrashDisk {
         Image::after(&self.lock().log, cut)
     }
 
-    /// What the next process finds when this one was killed after so many events: the kernel goes on, and nothing is lost.
+    /// What the next process finds when this one was killed after so many events: the kernel goes on, and nothing is
+    /// lost.
     pub fn killed(&self, at: usize) -> Image {
         Image::of_all(&self.lock().log, at)
     }
@@ -138,8 +140,8 @@ impl CrashDisk {
         self.killed(self.events())
     }
 
-    /// Puts `image` in the place of the real files, for a start that is not recorded: paths are the same as before. The record
-    /// stays as it is, so this can be done for each of its cuts; to go on recording, see [`CrashDisk::holding`].
+    /// Puts `image` in the place of the real files, for a start that is not recorded: paths are the same as before. The
+    /// record stays as it is, so this can be done for each of its cuts; to go on recording, see [`CrashDisk::holding`].
     pub fn restore(&self, image: &Image) {
         for entry in std::fs::read_dir(self.root()).expect("the directory is ours") {
             let path = entry.expect("the directory is ours").path();
@@ -149,8 +151,8 @@ impl CrashDisk {
         image.write_to(self.root());
     }
 
-    /// All bytes that were ever written, with the path at which each file was made: what no cut can have on its disk, unless it
-    /// is here.
+    /// All bytes that were ever written, with the path at which each file was made: what no cut can have on its disk,
+    /// unless it is here.
     pub fn written(&self) -> Vec<(PathBuf, Vec<u8>)> {
         let shared = self.lock();
         let log = &shared.log;

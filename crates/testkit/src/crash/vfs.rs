@@ -1,7 +1,7 @@
 //! An SQLite VFS that does what `os_unix.c` does as far as durability goes, and records it.
 //!
-//! One connection in `locking_mode = EXCLUSIVE`: then WAL needs no shared memory. As in `os_unix.c`, the first sync of a new
-//! journal or WAL syncs its directory too, and removing a file does not.
+//! One connection in `locking_mode = EXCLUSIVE`: then WAL needs no shared memory. As in `os_unix.c`, the first sync of
+//! a new journal or WAL syncs its directory too, and removing a file does not.
 
 use std::borrow::Cow;
 use std::fs::{File, OpenOptions};
