@@ -46,18 +46,24 @@ pub async fn wait_for(
     let timed_out = || WaitError::TimedOut { gate: gate.clone(), seconds: deadline.as_secs() };
     // Looked at once however short the deadline: with none at all it would hang on who is quicker, the socket or the
     // clock.
-    if let Ok(found) = tokio::time::timeout(deadline.max(ONE_LOOK), ask(socket, gate, trust)).await
-        && let Look::Settled(outcome) = Look::of(found, gate)
-    {
-        return outcome;
+    let mut away = None;
+    if let Ok(found) = tokio::time::timeout(deadline.max(ONE_LOOK), ask(socket, gate, trust)).await {
+        away = match Look::of(found, gate) {
+            Look::Settled(outcome) => return outcome,
+            Look::Shut => None,
+            Look::Away(e) => Some(e),
+        };
     }
     let question = Question { verb: Verb::Wait, gate: gate.clone() };
     loop {
+        let asked = tokio::time::Instant::now();
         let Ok(found) = tokio::time::timeout_at(end, converse(socket, &question, trust)).await else {
-            // Somebody listens to the question still.
-            return Err(timed_out());
+            // Somebody listens to the question still; unless it was cut off before a refusal could have come: then
+            // the one before it stands.
+            let heard = asked.elapsed() >= ONE_LOOK;
+            return Err(away.filter(|_| !heard).unwrap_or_else(timed_out));
         };
-        let away = match Look::of(found, gate) {
+        away = match Look::of(found, gate) {
             Look::Settled(outcome) => return outcome,
             Look::Shut => None,
             Look::Away(e) => Some(e),
@@ -223,6 +229,9 @@ const RETRY: Duration = Duration::from_millis(100);
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+    use std::sync::atomic::{AtomicUsize, Ordering};
+
     use host::OsDisk;
     use tokio::net::UnixListener;
     use tokio::sync::watch;
@@ -350,13 +359,47 @@ mod tests {
         assert_eq!(told.count(), 300 - 64);
     }
 
-    #[tokio::test]
+    /// Has no place for the first `busy` who ask, and listens to the next without an answer. Tells how many came.
+    fn taken_at_first(path: &Path, busy: usize) -> Arc<AtomicUsize> {
+        let listener = UnixListener::bind(path).unwrap();
+        let came = Arc::new(AtomicUsize::new(0));
+        let count = Arc::clone(&came);
+        tokio::spawn(async move {
+            let mut held = Vec::new();
+            while let Ok((mut s, _)) = listener.accept().await {
+                if count.fetch_add(1, Ordering::SeqCst) < busy {
+                    s.write_all(BUSY.as_bytes()).await.unwrap();
+                } else {
+                    held.push(s);
+                }
+            }
+        });
+        came
+    }
+
+    // Here the clock stands while anybody has work to do, so that a loaded machine changes nothing.
+    #[tokio::test(start_paused = true)]
     async fn who_is_told_that_there_is_no_place_tries_again_until_the_deadline() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("gate.sock");
-        impostor(&path, BUSY.into()).await;
-        let answer = wait_for(&path, &gate(), &trust(), Duration::from_millis(10)).await;
+        let came = taken_at_first(&path, usize::MAX);
+        let answer = wait_for(&path, &gate(), &trust(), RETRY * 5 + RETRY / 2).await;
         assert!(matches!(answer, Err(WaitError::Busy { .. })), "{answer:?}");
+        assert_eq!(came.load(Ordering::SeqCst), 1 + 6, "the look, and one question after each pause");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_stands_if_the_next_question_had_no_time_for_one_and_a_question_that_is_heard_ends_it() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("gate.sock");
+        taken_at_first(&path, 2);
+        let answer = wait_for(&path, &gate(), &trust(), RETRY + ONE_LOOK / 2).await;
+        assert!(matches!(answer, Err(WaitError::Busy { .. })), "{answer:?}");
+
+        let path = dir.path().join("other.sock");
+        taken_at_first(&path, 2);
+        let answer = wait_for(&path, &gate(), &trust(), RETRY + ONE_LOOK).await;
+        assert!(matches!(answer, Err(WaitError::TimedOut { .. })), "{answer:?}");
     }
 
     #[tokio::test]
