@@ -9,6 +9,7 @@
 //! The driver decides nothing about order. It sends an event that proves something only when that is durable.
 
 mod asking;
+mod audit_keys;
 mod backoff;
 mod certificates;
 mod claim;

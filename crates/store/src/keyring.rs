@@ -6,7 +6,8 @@
 //! key = HKDF-SHA-256(salt = store id, ikm = root key, info = "edgekeep/v1/keyring"); associated data = format | store id
 //! ```
 //! A new term leaves old entries readable. A new root key comes with new keys for head, snapshots and values, and every
-//! value is written under them: whoever has the old keyring has the keys of names and MACs, and no other.
+//! value is written under them: whoever has the old keyring has the keys of names and MACs, and no other. The audit's is
+//! new as well; what is under the one before it needs that to be proven, so whoever changes the root key keeps it.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, RwLock};
@@ -70,6 +71,7 @@ impl Keyring {
         let fresh = || Secret::<32>::init_with(|out| entropy.fill(out));
         let next = self.terms.last_key_value()?.0.checked_add(1)?;
         let Self { names, audit, macs, .. } = self;
+        let audit = if host::in_force("audit-key-anew") { fresh() } else { audit };
         Some(Self { names, head: fresh(), audit, snapshots: fresh(), macs, terms: BTreeMap::from([(next, fresh())]) })
     }
 

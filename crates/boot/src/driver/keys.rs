@@ -3,7 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use pipeline::audit::{Beginning, ChainKey, Ring, RingSize};
+use pipeline::audit::{Beginning, Ring, RingSize};
 use seal::{
     NewSlot, Provisioned, RecoveryKey, SealMode, SetHeader, SlotFiles, SlotKek, SlotSet, StoreId, Unkept, Wanted,
     new_root_key, seal_to_recipients, write_recovery_file,
@@ -12,7 +12,7 @@ use store::{NewStore, Store, StoreConfig};
 
 use super::environment::{Environment, Note, Observer};
 use super::state_dir::{self, AUDIT, Making, RECOVERY, STORE};
-use super::{backoff, kept_keks, owner, source};
+use super::{audit_keys, backoff, kept_keks, owner, source};
 use crate::machine::Halt;
 use crate::plan::{Plan, Profile, RecoverySpec, SourceSpec};
 
@@ -151,7 +151,7 @@ async fn make_store(
     let audit = new.join(AUDIT);
     disk.create_dir(&audit, 0o700).map_err(io("see whether the disk is full"))?;
     let sequence = store.head().map_err(|e| refused(&e, "start again"))?.sequence;
-    let chain = chain_key(&store)?;
+    let chain = audit_keys::today(&store)?;
     Ring::create(disk, &audit, ring_size(plan), chain, &*env.entropy, Beginning::NewStore, sequence)
         .map_err(|e| refused(&e, "make room on the disk, or set smaller [audit] segments"))?;
     store.close();
@@ -209,11 +209,6 @@ fn hand_out(
             .show_recovery_key(key)
             .map_err(|e| refused(&e, "run the first boot on a terminal, or choose age recipients in [recovery]")),
     }
-}
-
-pub(super) fn chain_key(store: &Store) -> Result<Arc<ChainKey>, Halt> {
-    let key = store.audit_key().map_err(|e| refused(&e, "start again"))?;
-    Ok(Arc::new(ChainKey::new(key.expose())))
 }
 
 pub(super) fn seal_profile(profile: Profile) -> seal::Profile {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use pipeline::audit::{AuditDevice, Ring, SyncPolicy};
+use pipeline::audit::{AuditDevice, SyncPolicy};
 use pipeline::{Core, Services};
 use seal::{FoundSlots, HeadCheck, RecoveryKey, SlotFiles, SlotSet, SourceKind, UnlockError};
 use store::{OpenError, Store};
@@ -11,7 +11,7 @@ use super::identity::{self, MachineId, Whose};
 use super::running::Running;
 use super::seam::Seam;
 use super::work::{out_of_order, told};
-use super::{certificates, keys, source, state_dir};
+use super::{audit_keys, certificates, keys, source, state_dir};
 use crate::machine::{Epoch, Event, Halt};
 use crate::plan::{AuditSync, MountKind};
 
@@ -111,8 +111,9 @@ impl Running {
         // From here on a failure closes the store again: `CloseStore` finds it in its place.
         self.hands.store = Some(store.clone());
         self.check_machine(&store).await?;
+        let audit = self.open_audit(&store, head.sequence).await?;
+        // After it: a new root key turns the audit to another key.
         self.freshen(fresh).await;
-        let audit = self.open_audit(&store, head.sequence)?;
         let clock = Arc::clone(&self.env.clock);
         let services = Services::new(store, clock, Arc::clone(&self.env.entropy));
         let (engines, directory) = (self.env.engines)(&services);
@@ -209,13 +210,17 @@ impl Running {
         Ok(store)
     }
 
-    fn open_audit(&mut self, store: &Store, sequence: u64) -> Result<Arc<AuditDevice>, Halt> {
-        let chain = keys::chain_key(store)?;
+    async fn open_audit(&mut self, store: &Store, sequence: u64) -> Result<Arc<AuditDevice>, Halt> {
+        let former = audit_keys::Former::of(store).await?;
         let dir = self.plan.state_dir().join(state_dir::AUDIT);
-        let opened = Ring::open(&*self.env.disk, &dir, chain, sequence)
+        let opened = former
+            .open(&*self.env.disk, &dir, audit_keys::today(store)?, sequence)
             .map_err(|e| keys::refused(&e, "put the audit ring back from a backup of the same time"))?;
         for alarm in &opened.alarms {
             self.alarm(alarm.to_string());
+        }
+        if let Err(e) = former.note(store, opened.ring.begins()).await {
+            self.warn(format!("the audit's former key is still believed, the next start tries again: {e}"));
         }
         let policy = match self.plan.audit.sync {
             AuditSync::Never => SyncPolicy::Never,

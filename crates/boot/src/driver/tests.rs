@@ -20,7 +20,7 @@ use super::*;
 use crate::machine::{Halt, State};
 use crate::plan::{AuditPlan, CredentialPlan, Plan, Profile, RecoverySpec};
 use crate::testing::demo_plan;
-use device::{BOTH, Device, Ears, ask, lives, open, recorded};
+use device::{BOTH, Device, Ears, ask, chain, lives, open, recorded};
 use ends::{By, cuts, ends, unrecorded};
 
 mod backoff;

@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use host::{BootTime, Clock};
 
+use super::chain::ChainKey;
 use super::flood::{Asker, Flood};
 use super::frame::{Kind, NewRecord};
 use super::limit::Verdict;
@@ -119,6 +120,17 @@ impl AuditDevice {
             sums.into_iter().for_each(|sum| state.flood.restore(sum));
             AuditRefused { reason }
         })
+    }
+
+    /// Goes on under another key, in a new segment; durable on return, with the first generation under it. Nothing happens
+    /// where it is today's already.
+    ///
+    /// # Errors
+    /// [`AuditRefused`]: the former key stays in use.
+    pub fn turn(&self, next: ChainKey) -> Result<u64, AuditRefused> {
+        let mut state = self.lock();
+        state.ring.turn(next).map_err(|e| AuditRefused { reason: e.to_string() })?;
+        Ok(state.ring.begins())
     }
 
     /// Queues records, and waits until they are accepted with all others of the turn.

@@ -6,12 +6,11 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use host::Disk;
 
-use super::chain::ChainKey;
 use super::frame::{ALIGN, Kind, NewRecord};
+use super::keys::ChainKeys;
 use super::parts::{Parts, Window};
 use super::ring::{
     AppendError, Cursor, Leave, MAX_SEGMENT_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, RESERVE_NAME, Ring, blank_file,
@@ -76,9 +75,9 @@ impl Ring {
     ///
     /// # Errors
     /// [`OpenError::AuditMissing`] when there is none: the caller decides whether to begin a new one.
-    pub fn open(disk: &dyn Disk, dir: &Path, key: Arc<ChainKey>, store_sequence: u64) -> Result<Opened, OpenError> {
+    pub fn open(disk: &dyn Disk, dir: &Path, keys: ChainKeys, store_sequence: u64) -> Result<Opened, OpenError> {
         let mut alarms = Vec::new();
-        let found = survey(disk, dir, &key)?;
+        let found = survey(disk, dir, &keys)?;
         let newest = found.newest;
         let slots = u64::from(newest.segments);
         let mut files = Vec::with_capacity(found.slots.len());
@@ -111,13 +110,14 @@ impl Ring {
         let segment_bytes = found.segment_bytes;
         let slot = (newest.generation % slots) as usize;
         let path = dir.join(segment_name(slot as u32));
-        let w = Window::new(&*files[slot], segment_bytes).and_then(|parts| walk_parts(parts, &newest, &key, |_| {}));
+        let key = keys.of(slot as u32, newest.generation);
+        let w = Window::new(&*files[slot], segment_bytes).and_then(|parts| walk_parts(parts, &newest, key, |_| {}));
         let w = w.map_err(|e| OpenError::disk(&path, e))?;
         let mut ring = Self {
             files,
             reserve,
             segment_bytes,
-            key,
+            keys,
             at: cursor(&newest, &w),
             reserve_at: None,
             suspect: false,
@@ -131,10 +131,11 @@ impl Ring {
             let path = dir.join(segment_name(before_slot as u32));
             let disk = |e| OpenError::disk(&path, e);
             let mut parts = Window::new(&*ring.files[before_slot], segment_bytes).map_err(disk)?;
-            let header = Header::parse(parts.from(0).map_err(disk)?, before_slot as u32, &ring.key);
+            let header = Header::parse(parts.from(0).map_err(disk)?, before_slot as u32, &ring.keys);
             if let HeaderFound::Valid(before) = header {
-                let b = walk_parts(parts, &before, &ring.key, |_| {}).map_err(disk)?;
-                let (closing, link) = closing_record(&ring.key, &cursor(&before, &b));
+                let key = ring.keys.of(before.slot, before.generation);
+                let b = walk_parts(parts, &before, key, |_| {}).map_err(disk)?;
+                let (closing, link) = closing_record(key, &cursor(&before, &b));
                 if !b.closed && link == newest.start {
                     ring.files[before_slot].write_at(&closing, b.end as u64).map_err(disk)?;
                     ring.files[before_slot].sync_data().map_err(disk)?;
@@ -165,9 +166,14 @@ impl Ring {
         if store_sequence < w.store_sequence && host::in_force("older-store-told") {
             alarms.push(Alarm::StoreOlderThanAudit { store: store_sequence, audit: w.store_sequence });
         }
+        // No power cut takes a segment away that was durable before its key was noted.
+        let put_back = newest.generation < ring.keys.begins() && host::in_force("ring-put-back-told");
+        if put_back {
+            alarms.push(Alarm::SegmentMissing { slot: (ring.keys.begins() % slots) as u32 });
+        }
         ring.find_reserve();
         let appended = (|| {
-            if w.closed || w.tail == Tail::Broken {
+            if w.closed || w.tail == Tail::Broken || put_back {
                 ring.advance(Leave::Abandoned)?; // the damage stays as it is, for whoever looks into it
             }
             ring.append_alarms(&alarms)
@@ -183,9 +189,9 @@ impl Ring {
     fn find_reserve(&mut self) {
         let mut first = [0; HEADER_BYTES];
         let Ok(HEADER_BYTES) = self.reserve.read_at(&mut first, 0) else { return };
-        let HeaderFound::Valid(header) = Header::parse(&first, RESERVE_SLOT, &self.key) else { return };
+        let HeaderFound::Valid(header) = Header::parse(&first, RESERVE_SLOT, &self.keys) else { return };
         let parts = Window::new(&*self.reserve, self.segment_bytes);
-        let w = parts.and_then(|parts| walk_parts(parts, &header, &self.key, |_| {}));
+        let w = parts.and_then(|parts| walk_parts(parts, &header, self.keys.newest(), |_| {}));
         if let Ok(w) = w {
             self.reserve_at = Some(cursor(&header, &w));
         }
@@ -220,7 +226,7 @@ struct Segment {
 }
 
 /// Looks at every segment's header; the newest tells how many segments there are.
-fn survey(disk: &dyn Disk, dir: &Path, key: &ChainKey) -> Result<Survey, OpenError> {
+fn survey(disk: &dyn Disk, dir: &Path, keys: &ChainKeys) -> Result<Survey, OpenError> {
     let mut newest: Option<Header> = None;
     let mut found = Vec::new();
     for slot in 0..MAX_SEGMENTS {
@@ -232,7 +238,7 @@ fn survey(disk: &dyn Disk, dir: &Path, key: &ChainKey) -> Result<Survey, OpenErr
         let file = disk.open_rw(&path).map_err(|e| OpenError::disk(&path, e))?;
         let mut bytes = [0; HEADER_BYTES];
         let n = file.read_at(&mut bytes, 0).map_err(|e| OpenError::disk(&path, e))?;
-        let header = Header::parse(bytes.get(..n).unwrap_or_default(), slot, key);
+        let header = Header::parse(bytes.get(..n).unwrap_or_default(), slot, keys);
         if let HeaderFound::Valid(h) = &header
             && (2..=MAX_SEGMENTS).contains(&h.segments)
             && h.generation % u64::from(h.segments) == u64::from(slot)
@@ -302,7 +308,7 @@ pub enum OpenError {
 }
 
 impl OpenError {
-    fn disk(path: &Path, cause: io::Error) -> Self {
+    pub(super) fn disk(path: &Path, cause: io::Error) -> Self {
         Self::Disk { path: path.to_owned(), cause }
     }
 }

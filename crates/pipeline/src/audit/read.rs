@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 
 use host::Disk;
 
-use super::chain::ChainKey;
 use super::frame::Kind;
+use super::keys::ChainKeys;
 use super::open::Alarm;
 use super::ring::{MAX_SEGMENT_BYTES, MAX_SEGMENTS, RESERVE_NAME, segment_name};
 use super::segment::{Header, HeaderFound, RESERVE_SLOT, Tail, walk};
@@ -51,14 +51,14 @@ pub struct Verification {
 pub fn verify(
     disk: &dyn Disk,
     dir: &Path,
-    key: &ChainKey,
+    keys: &ChainKeys,
     mut see: impl FnMut(Entry<'_>),
 ) -> Result<Verification, ReadRingError> {
     let mut found = Verification::default();
     let (mut headers, mut damaged): (Vec<Header>, Vec<Alarm>) = (Vec::new(), Vec::new());
     for slot in 0..MAX_SEGMENTS {
         let Some(image) = image(disk, dir, &segment_name(slot))? else { continue };
-        match Header::parse(&image, slot, key) {
+        match Header::parse(&image, slot, keys) {
             HeaderFound::Valid(h) => headers.push(h),
             HeaderFound::Blank => {}
             HeaderFound::Forged => damaged.push(Alarm::SegmentForeign { slot }),
@@ -71,6 +71,9 @@ pub fn verify(
     };
     found.alarms.append(&mut damaged);
     let slots = u64::from(newest.segments.max(1));
+    if newest.generation < keys.begins() {
+        found.alarms.push(Alarm::SegmentMissing { slot: (keys.begins() % slots) as u32 });
+    }
     // Every generation that the ring can hold must be there.
     for generation in (newest.generation + 1).saturating_sub(slots)..newest.generation {
         if !headers.iter().any(|h| h.generation == generation) && generation + slots > newest.generation + 1 {
@@ -85,11 +88,11 @@ pub fn verify(
             && (generation + 1 != header.generation
                 || next != header.first_sequence
                 || link != header.start
-                || !(closed || left_on_purpose(&image, &header, key)))
+                || !(closed || left_on_purpose(&image, &header, keys)))
         {
             found.alarms.push(Alarm::Gap { slot: header.slot, sequence: header.first_sequence });
         }
-        let w = walk(&image, &header, key, |f| {
+        let w = walk(&image, &header, keys.of(header.slot, header.generation), |f| {
             if found.first_sequence == 0 {
                 found.first_sequence = f.sequence;
             }
@@ -109,9 +112,9 @@ pub fn verify(
     }
 
     if let Some(image) = image(disk, dir, RESERVE_NAME)?
-        && let HeaderFound::Valid(header) = Header::parse(&image, RESERVE_SLOT, key)
+        && let HeaderFound::Valid(header) = Header::parse(&image, RESERVE_SLOT, keys)
     {
-        walk(&image, &header, key, |f| {
+        walk(&image, &header, keys.newest(), |f| {
             found.records += 1;
             show(f, true, &mut see);
         });
@@ -120,10 +123,15 @@ pub fn verify(
 }
 
 /// Proves one segment by itself, as from a copy: `None` if its header is not this store's. Total on any bytes.
-pub fn verify_segment(image: &[u8], slot: u32, key: &ChainKey, mut see: impl FnMut(Entry<'_>)) -> Option<Verification> {
-    let HeaderFound::Valid(header) = Header::parse(image, slot, key) else { return None };
+pub fn verify_segment(
+    image: &[u8],
+    slot: u32,
+    keys: &ChainKeys,
+    mut see: impl FnMut(Entry<'_>),
+) -> Option<Verification> {
+    let HeaderFound::Valid(header) = Header::parse(image, slot, keys) else { return None };
     let mut found = Verification { first_sequence: header.first_sequence, ..Verification::default() };
-    let w = walk(image, &header, key, |f| {
+    let w = walk(image, &header, keys.of(slot, header.generation), |f| {
         found.records += 1;
         found.last_sequence = f.sequence;
         show(f, slot == RESERVE_SLOT, &mut see);
@@ -137,9 +145,9 @@ pub fn verify_segment(image: &[u8], slot: u32, key: &ChainKey, mut see: impl FnM
 }
 
 /// A segment that was left without a closing record is followed by one that says why.
-fn left_on_purpose(image: &[u8], header: &Header, key: &ChainKey) -> bool {
+fn left_on_purpose(image: &[u8], header: &Header, keys: &ChainKeys) -> bool {
     let mut first = None;
-    walk(image, header, key, |f| {
+    walk(image, header, keys.of(header.slot, header.generation), |f| {
         first.get_or_insert(f.kind);
     });
     matches!(first, Some(Kind::Alarm | Kind::Repaired))

@@ -10,12 +10,12 @@
 
 use std::io;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
 
 use host::{Disk, DiskFile, Entropy};
 
 use super::chain::{ChainKey, Link};
 use super::frame::{self, ALIGN, Kind, MAX_BODY_BYTES, NewRecord};
+use super::keys::ChainKeys;
 use super::segment::{HEADER_BYTES, Header, RESERVE_SLOT};
 
 /// How large a new ring is.
@@ -47,7 +47,7 @@ pub struct Ring {
     pub(crate) files: Vec<Box<dyn DiskFile>>,
     pub(crate) reserve: Box<dyn DiskFile>,
     pub(crate) segment_bytes: u64,
-    pub(crate) key: Arc<ChainKey>,
+    pub(crate) keys: ChainKeys,
     pub(crate) at: Cursor,
     pub(crate) reserve_at: Option<Cursor>,
     /// A sync failed: pages of this segment may be lost although a later sync says otherwise, so it is left. Or writes
@@ -80,7 +80,7 @@ impl Ring {
         disk: &dyn Disk,
         dir: &Path,
         size: RingSize,
-        key: Arc<ChainKey>,
+        key: ChainKey,
         entropy: &dyn Entropy,
         beginning: Beginning,
         store_sequence: u64,
@@ -123,7 +123,7 @@ impl Ring {
             files,
             reserve,
             segment_bytes,
-            key,
+            keys: ChainKeys::new(key),
             at,
             reserve_at: None,
             suspect: false,
@@ -131,7 +131,7 @@ impl Ring {
             buffer: vec![],
         };
         let first = |cause| CreateError::Disk { path: dir.join(segment_name(0)), cause };
-        ring.write_header(0).map_err(first)?;
+        ring.write_header().map_err(first)?;
         let body = match beginning {
             Beginning::NewStore => r#"{"type":"ring","event":"began","why":"new store"}"#,
             Beginning::Lost => r#"{"type":"ring","event":"began","why":"the former ring was lost"}"#,
@@ -220,14 +220,14 @@ impl Ring {
                 let generation = used.map_or(0, |at| at.generation + 1);
                 let at = Cursor { generation, end: HEADER_BYTES as u64, ..self.at };
                 let header = header_of(&at, RESERVE_SLOT, self.files.len());
-                let mut bytes = header.encode(&self.key).to_vec();
+                let mut bytes = header.encode(self.keys.newest()).to_vec();
                 bytes.resize(HEADER_BYTES + ALIGN, 0);
                 self.reserve.write_at(&bytes, 0)?;
                 at
             }
         };
         let mut bytes = Vec::with_capacity(frame::span(record.body.len()) + ALIGN);
-        let link = frame::encode(&mut bytes, &self.key, &at.link, at.next_sequence, at.durable, record);
+        let link = frame::encode(&mut bytes, self.keys.newest(), &at.link, at.next_sequence, at.durable, record);
         bytes.resize(bytes.len() + ALIGN, 0);
         self.reserve.write_at(&bytes, at.end)?;
         self.reserve.sync_data()?;
@@ -255,7 +255,7 @@ impl Ring {
         let mut at = self.at;
         self.buffer.clear();
         for r in records {
-            at.link = frame::encode(&mut self.buffer, &self.key, &at.link, at.next_sequence, at.durable, r);
+            at.link = frame::encode(&mut self.buffer, self.keys.newest(), &at.link, at.next_sequence, at.durable, r);
             at.next_sequence += 1;
             at.store_sequence = at.store_sequence.max(r.store_sequence);
         }
@@ -284,11 +284,19 @@ impl Ring {
     /// record, which can be made again (`tests::a_power_cut_at_any_write_or_sync_is_mended`). A closed segment without
     /// a next header is therefore never the work of a power cut.
     pub(crate) fn advance(&mut self, leave: Leave) -> Result<(), AppendError> {
-        let mut next = Cursor { generation: self.at.generation + 1, end: HEADER_BYTES as u64, ..self.at };
+        self.advance_under(leave, None)
+    }
+
+    /// The same, with another key from the next segment on.
+    pub(crate) fn advance_under(&mut self, leave: Leave, key: Option<ChainKey>) -> Result<(), AppendError> {
+        // Below where the newest key begins there is nothing to go on with, though somebody may have put such a ring
+        // back.
+        let generation = (self.at.generation + 1).max(self.keys.begins());
+        let mut next = Cursor { generation, end: HEADER_BYTES as u64, ..self.at };
         let mut closing = Vec::new();
         if leave == Leave::Closed {
             self.sync()?;
-            (closing, next.link) = closing_record(&self.key, &self.at);
+            (closing, next.link) = closing_record(self.keys.newest(), &self.at);
             next.next_sequence += 1;
             next.durable = self.at.next_sequence;
         }
@@ -296,7 +304,7 @@ impl Ring {
         let slots = self.files.len();
         let next_slot = (next.generation % slots as u64) as usize;
         let header = header_of(&next, next_slot as u32, slots);
-        let mut bytes = header.encode(&self.key).to_vec();
+        let mut bytes = header.encode(key.as_ref().unwrap_or(self.keys.newest())).to_vec();
         bytes.resize(HEADER_BYTES + ALIGN, 0);
         self.files[next_slot].write_at(&bytes, 0)?;
         self.files[next_slot].sync_data()?;
@@ -306,12 +314,17 @@ impl Ring {
         }
         self.at = next;
         self.suspect = false;
+        if let Some(key) = key {
+            self.keys.turn(key, generation);
+            self.reserve_at = None;
+        }
         Ok(())
     }
 
-    fn write_header(&mut self, slot: u32) -> io::Result<()> {
-        let header = header_of(&self.at, slot, self.files.len());
-        self.files[slot as usize].write_at(&header.encode(&self.key), 0)
+    fn write_header(&mut self) -> io::Result<()> {
+        let slot = self.slot();
+        let header = header_of(&self.at, slot as u32, self.files.len());
+        self.files[slot].write_at(&header.encode(self.keys.newest()), 0)
     }
 }
 

@@ -19,6 +19,7 @@ use std::io;
 
 use super::chain::{ChainKey, LINK_BYTES, Link};
 use super::frame::{self, ALIGN, Frame, Kind, Parsed};
+use super::keys::ChainKeys;
 use super::parts::Parts;
 
 /// What a segment says of itself; made only by checking or by beginning one.
@@ -57,9 +58,14 @@ impl Header {
         out
     }
 
-    /// Checks the header of the segment in `slot`; total on any bytes.
-    pub(crate) fn parse(bytes: &[u8], slot: u32, key: &ChainKey) -> HeaderFound {
+    /// Checks the header of the segment in `slot` under the one key that it may be under; total on any bytes.
+    pub(crate) fn parse(bytes: &[u8], slot: u32, keys: &ChainKeys) -> HeaderFound {
         let Some(h) = bytes.first_chunk::<HEADER_BYTES>() else { return HeaderFound::Forged };
+        Self::parse_under(h, slot, keys.of(slot, number(h, 16)))
+    }
+
+    /// The same under a given key.
+    pub(crate) fn parse_under(h: &[u8; HEADER_BYTES], slot: u32, key: &ChainKey) -> HeaderFound {
         if h.iter().all(|b| *b == 0) {
             return HeaderFound::Blank;
         }
@@ -67,18 +73,21 @@ impl Header {
         {
             return HeaderFound::Forged;
         }
-        let number = |at: usize| h[at..at + 8].iter().fold(0u64, |n, b| n << 8 | u64::from(*b));
         let mut start = [0; LINK_BYTES];
         start.copy_from_slice(&h[40..72]);
         HeaderFound::Valid(Self {
             slot,
             segments: u32::from_be_bytes([h[12], h[13], h[14], h[15]]),
-            generation: number(16),
-            first_sequence: number(24),
-            store_sequence: number(32),
+            generation: number(h, 16),
+            first_sequence: number(h, 24),
+            store_sequence: number(h, 32),
             start,
         })
     }
+}
+
+fn number(header: &[u8; HEADER_BYTES], at: usize) -> u64 {
+    header[at..at + 8].iter().fold(0, |n, b| n << 8 | u64::from(*b))
 }
 
 /// Where a segment's proven records end, and how.
@@ -208,6 +217,10 @@ mod tests {
         ChainKey::new(&[1; 32])
     }
 
+    fn keys(n: u8) -> ChainKeys {
+        ChainKeys::new(ChainKey::new(&[n; 32]))
+    }
+
     /// A segment of `count` records, the last `unsynced` of them not known to be durable by any other.
     fn segment(count: u64, unsynced: u64) -> (Header, Vec<u8>, Vec<usize>) {
         let header =
@@ -234,14 +247,14 @@ mod tests {
     #[test]
     fn a_header_belongs_to_its_slot_and_key() {
         let (header, image, _) = segment(0, 0);
-        assert_eq!(Header::parse(&image, 2, &key()), HeaderFound::Valid(header));
-        assert_eq!(Header::parse(&image, 3, &key()), HeaderFound::Forged);
-        assert_eq!(Header::parse(&image, 2, &ChainKey::new(&[2; 32])), HeaderFound::Forged);
-        assert_eq!(Header::parse(&[0; 4096], 2, &key()), HeaderFound::Blank);
+        assert_eq!(Header::parse(&image, 2, &keys(1)), HeaderFound::Valid(header));
+        assert_eq!(Header::parse(&image, 3, &keys(1)), HeaderFound::Forged);
+        assert_eq!(Header::parse(&image, 2, &keys(2)), HeaderFound::Forged);
+        assert_eq!(Header::parse(&[0; 4096], 2, &keys(1)), HeaderFound::Blank);
         for byte in 0..HEADER_BYTES {
             let mut changed = image.clone();
             changed[byte] ^= 4;
-            assert_eq!(Header::parse(&changed, 2, &key()), HeaderFound::Forged, "byte {byte}");
+            assert_eq!(Header::parse(&changed, 2, &keys(1)), HeaderFound::Forged, "byte {byte}");
         }
     }
 

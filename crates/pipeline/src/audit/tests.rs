@@ -3,9 +3,9 @@
 mod device;
 mod disk;
 mod ring;
+mod turn;
 
 use std::path::Path;
-use std::sync::Arc;
 
 use host::Entropy;
 
@@ -35,8 +35,12 @@ impl Entropy for Sevens {
 
 const SMALL: RingSize = RingSize { segments: 3, segment_bytes: 64 * 1024 };
 
-fn key() -> Arc<ChainKey> {
-    Arc::new(ChainKey::new(&[3; 32]))
+fn key() -> ChainKey {
+    ChainKey::new(&[3; 32])
+}
+
+fn keys() -> ChainKeys {
+    ChainKeys::new(key())
 }
 
 fn dir() -> &'static Path {
@@ -48,7 +52,7 @@ fn create(disk: &FakeDisk) -> Ring {
 }
 
 fn open(disk: &FakeDisk) -> Opened {
-    Ring::open(disk, dir(), key(), u64::MAX).unwrap()
+    Ring::open(disk, dir(), keys(), u64::MAX).unwrap()
 }
 
 fn body(n: u64, bytes: usize) -> String {
@@ -62,8 +66,12 @@ fn append(ring: &mut Ring, n: u64, bytes: usize) -> bool {
 
 /// The numbers of the request records, in order.
 fn numbers(disk: &FakeDisk) -> (Vec<u64>, Verification) {
+    numbers_under(disk, &keys())
+}
+
+fn numbers_under(disk: &FakeDisk, keys: &ChainKeys) -> (Vec<u64>, Verification) {
     let mut seen = Vec::new();
-    let verification = verify(disk, dir(), &key(), |e| {
+    let verification = verify(disk, dir(), keys, |e| {
         if e.kind == Kind::Request {
             seen.push(serde_json::from_str::<serde_json::Value>(e.line).unwrap()["n"].as_u64().unwrap());
         }

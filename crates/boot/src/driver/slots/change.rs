@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! same root key   KEK under the barrier | slots.a | slots.b | head           cut: the newer copy opens, the head follows
-//! new root key    slots that stay are due | slots.a | keyring + head + new KEKs | slots.b | KEK gone
+//! new root key    slots that stay are due | slots.a | keyring + head + new KEKs | slots.b | audit turns | KEK gone
 //!                                                                            cut before the commit: slots.a does not open the store,
 //!                                                                            and slots.b does; after it: the other way round
 //! ```
@@ -22,6 +22,7 @@ use seal::{
 use secret::{RootKey, Secret};
 use store::{CommitError, RotateError, Store};
 
+use super::super::audit_keys::Former;
 use super::super::kept_keks;
 use super::super::keys::refused;
 use super::super::running::Running;
@@ -186,6 +187,7 @@ impl Running {
     /// those that stay: they were marked before.
     pub(in crate::driver) async fn renew(&mut self, ground: &Ground, change: Change) -> Result<Renewed, Halt> {
         let (next, root, keks) = ground.renewed(change, &*self.env.entropy)?;
+        self.turn_audit(&ground.store).await?;
         let disk = std::sync::Arc::clone(&self.env.disk);
         let files = SlotFiles::new(&*disk, self.plan.state_dir());
         if let Err(e) = files.write_first(&ground.set, &next) {
@@ -194,7 +196,9 @@ impl Running {
         let slots = store::SlotSet { generation: next.generation(), digest: next.digest().0 };
         // The KEKs with it: before, under the data key that was, whoever is shut out would read them; after it, a cut
         // would leave slots that cannot be wrapped anew.
-        let with = kept_keks::anew(&keks);
+        let mut with = kept_keks::anew(&keks);
+        // The audit's former key with it too: it proves what was written until now.
+        with.ops.push(Former::of(&ground.store).await?.ending(&ground.store)?);
         let sequence = match ground.store.change_root(&ground.root, &root, slots, with).await {
             Ok(committed) => committed.sequence,
             // Either root key may be the store's: both sets stay, one in each copy, and the next start sees which one
@@ -206,6 +210,9 @@ impl Running {
         };
         if let Err(e) = files.write_second(&next) {
             self.alarm(format!("the new slots are in slots.a only, and slots.b cannot be written: {e}"));
+        }
+        if let Err(e) = self.turn_audit(&ground.store).await {
+            self.alarm(format!("the audit goes on under its former key until the next start: {e}"));
         }
         if let Err(e) = kept_keks::forget(&ground.store, &next).await {
             self.warn(format!("the KEK of a slot that is gone is still kept: {e}"));

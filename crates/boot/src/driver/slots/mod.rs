@@ -371,7 +371,7 @@ fn noted(spec: &SourceSpec, made: &SlotPublic) -> Unkept<SourceSpec> {
     unkept
 }
 
-fn internal(what: &str) -> Halt {
+pub(super) fn internal(what: &str) -> Halt {
     Halt::Refused { fact: format!("internal fault: {what}"), hint: "please report this".into() }
 }
 

@@ -101,6 +101,15 @@ pub(super) fn open(running: &Running) -> Vec<String> {
     running.gates().borrow().open().iter().map(ToString::to_string).collect()
 }
 
+/// The keys of the audit; nothing is open about them.
+pub(super) async fn chain(running: &Running) -> pipeline::audit::ChainKeys {
+    let store = running.store().unwrap();
+    let former = audit_keys::Former::of(store).await.unwrap();
+    let (keys, turning) = former.chain(audit_keys::today(store).unwrap());
+    assert!(turning.is_none(), "the audit is still turning to another key");
+    keys
+}
+
 pub(super) const BOTH: [&str; 2] = ["ready-to-run", "tokens-ready"];
 
 /// A device on a disk that records; everything of it lies in the recorded directory, the tokens' tmpfs too.

@@ -3,10 +3,11 @@
 use std::collections::BTreeMap;
 
 use api::PeerAddress;
+use pipeline::audit::{Alarm, ChainKeys, verify};
 use seal::{SlotFiles, SlotId, SlotKek, SourceKind};
 
 use super::*;
-use crate::driver::kept_keks;
+use crate::driver::{audit_keys, kept_keks};
 use crate::plan::SourceSpec;
 
 const ROOT: PeerAddress = PeerAddress::Unix { uid: 0, pid: 77 };
@@ -98,6 +99,36 @@ async fn a_used_recovery_key_and_an_old_copy_open_nothing_that_came_since() {
     let running = device.up().await;
     assert_eq!((open(&running), due(&running).await), (BOTH.map(String::from).to_vec(), vec![]));
     assert_eq!(opens_today(&device.plan, &once), [0; 0]);
+    running.shutdown().await;
+}
+
+/// The audit's key of then, and the ring of then: neither makes anything that is believed, nor takes anything away.
+#[tokio::test]
+async fn an_old_copy_forges_no_record_of_the_audit() {
+    let mut device = Device::new();
+    device.plan.recovery = Some(RecoverySpec::Terminal);
+    let mut running = device.up().await;
+    let key = RecoveryKey::parse(&device.ears.key.lock().unwrap().take().unwrap()).unwrap();
+    let then = ChainKeys::new(audit_keys::today(running.store().unwrap()).unwrap());
+    let ring = files(&device.state("audit"));
+    running.rekey(&key, ROOT).await.unwrap();
+    running.confirm_recovery(&key, ROOT).await.unwrap();
+    let keys = chain(&running).await;
+    running.shutdown().await;
+
+    let proven = |keys: &ChainKeys| verify(&OsDisk, &device.state("audit"), keys, |_| {}).unwrap();
+    let (now, by_the_old) = (proven(&keys), proven(&then));
+    assert_eq!(now.alarms, []);
+    assert!(keys.begins() > 0 && by_the_old.last_sequence < now.last_sequence);
+    assert!(by_the_old.alarms.iter().any(|a| matches!(a, Alarm::SegmentForeign { .. })), "{by_the_old:?}");
+
+    for (path, bytes) in &ring {
+        OsDisk.replace(path, bytes, 0o600, None).unwrap();
+    }
+    let running = device.up().await;
+    let told = device.ears.heard(|n| matches!(n, Note::Alarm(t) if t.contains("audit segment")));
+    assert!(told > 0, "a ring from before its key was replaced");
+    assert_eq!(open(&running), BOTH);
     running.shutdown().await;
 }
 

@@ -159,7 +159,7 @@ async fn the_audit_has_who_used_the_recovery_key_and_what_came_of_it() {
     running.seal().await;
     let new = offered(running.recover(&key(&text), ROOT).await.unwrap());
     running.confirm_recovery(&key(&text), ROOT).await.unwrap();
-    let chain = keys::chain_key(running.store().unwrap()).unwrap();
+    let chain = chain(&running).await;
     let sequence = running.store().unwrap().head().unwrap().sequence;
     running.shutdown().await;
     let mut lines = Vec::new();

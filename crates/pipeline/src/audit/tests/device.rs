@@ -117,7 +117,7 @@ fn the_records_of_a_turn_are_one_write() {
 }
 
 fn numbers_of(disk: &FakeDisk) -> u64 {
-    verify(disk, dir(), &key(), |_| {}).unwrap().records
+    verify(disk, dir(), &keys(), |_| {}).unwrap().records
 }
 
 #[test]
@@ -155,7 +155,7 @@ fn sealing_and_revoking_work_from_the_reserve() {
         run_one(b.device.announce(&request(path, TOKEN))).unwrap();
     }
     let mut reserved = 0;
-    verify(&b.disk, dir(), &key(), |e| reserved += u64::from(e.reserve)).unwrap();
+    verify(&b.disk, dir(), &keys(), |e| reserved += u64::from(e.reserve)).unwrap();
     assert_eq!(reserved, 3);
 }
 
@@ -189,7 +189,7 @@ fn after_a_failed_sync_the_segment_is_left() {
     b.disk.lock().syncs_fail = false;
     run_one(b.device.announce(&asked)).unwrap();
     let mut kinds = Vec::new();
-    let verification = verify(&b.disk, dir(), &key(), |e| kinds.push(e.kind)).unwrap();
+    let verification = verify(&b.disk, dir(), &keys(), |e| kinds.push(e.kind)).unwrap();
     assert_eq!(kinds, [Kind::Began, Kind::Request, Kind::Repaired, Kind::Request]);
     assert_eq!(verification.alarms, []);
 }
@@ -211,7 +211,7 @@ fn a_flood_of_strangers_cannot_push_history_out() {
     }
     b.device.close().unwrap();
     let (mut first, mut counted, mut lines) = (false, 0, 0);
-    let verification = verify(&b.disk, dir(), &key(), |e| {
+    let verification = verify(&b.disk, dir(), &keys(), |e| {
         first |= e.line.contains("secret/first");
         lines += u64::from(e.kind == Kind::Response);
         if e.kind == Kind::Counted {
@@ -238,7 +238,7 @@ fn what_a_token_is_refused_cannot_push_history_out() {
     run_one(b.device.record(&request("secret/allowed", TOKEN), &response(200))).unwrap();
     b.device.close().unwrap();
     let (mut first, mut last, mut counted, mut lines) = (false, false, 0, 0);
-    let verification = verify(&b.disk, dir(), &key(), |e| {
+    let verification = verify(&b.disk, dir(), &keys(), |e| {
         first |= e.line.contains("secret/first");
         last |= e.line.contains("secret/allowed");
         lines += u64::from(e.kind == Kind::Response);
@@ -269,6 +269,6 @@ fn a_login_that_succeeds_in_a_flood_is_recorded() {
     let granted = ResponseRecord { issued: Some(issued), sequence: Some(9), ..response(200) };
     run_one(b.device.conclude(&login, &granted)).unwrap();
     let mut found = 0;
-    verify(&b.disk, dir(), &key(), |e| found += u64::from(e.store_sequence == 9)).unwrap();
+    verify(&b.disk, dir(), &keys(), |e| found += u64::from(e.store_sequence == 9)).unwrap();
     assert_eq!(found, 1);
 }

@@ -1,7 +1,5 @@
 //! The ring: wrapping, power cuts, changes by others.
 
-use std::sync::Arc;
-
 use super::disk::FakeDisk;
 use super::*;
 
@@ -110,7 +108,7 @@ fn a_changed_record_of_the_current_segment_is_seen_at_the_opening() {
     let (_, verification) = numbers(&disk);
     assert!(matches!(verification.alarms[..], [Alarm::ChainBroken { slot: 0, .. }]), "the evidence stays");
     let mut told = false;
-    verify(&disk, dir(), &key(), |e| told |= e.kind == Kind::Alarm && e.line.contains("broken at record")).unwrap();
+    verify(&disk, dir(), &keys(), |e| told |= e.kind == Kind::Alarm && e.line.contains("broken at record")).unwrap();
     assert!(told, "the ring itself says so");
     assert_eq!(open(&disk).alarms, [], "and goes on");
 }
@@ -125,13 +123,13 @@ fn lost_files_are_told_apart() {
     assert!(ring.sync().is_ok());
     let missing = disk.after_power_cut(|| true);
     missing.lock().files.clear();
-    assert!(matches!(Ring::open(&missing, dir(), key(), 20), Err(OpenError::AuditMissing { .. })));
+    assert!(matches!(Ring::open(&missing, dir(), keys(), 20), Err(OpenError::AuditMissing { .. })));
 
     let blank = disk.after_power_cut(|| true);
     (0..3).for_each(|slot| blank.change(&format!("ring-{slot:02}"), |bytes| bytes.fill(0)));
-    assert!(matches!(Ring::open(&blank, dir(), key(), 20), Err(OpenError::AuditUnreadable { .. })));
+    assert!(matches!(Ring::open(&blank, dir(), keys(), 20), Err(OpenError::AuditUnreadable { .. })));
 
-    let foreign = Arc::new(ChainKey::new(&[4; 32]));
+    let foreign = ChainKeys::new(ChainKey::new(&[4; 32]));
     assert!(matches!(Ring::open(&disk, dir(), foreign, 20), Err(OpenError::AuditUnreadable { .. })));
 
     let one = disk.after_power_cut(|| true);
@@ -149,8 +147,8 @@ fn a_store_older_than_its_audit_is_reported() {
     let disk = FakeDisk::default();
     let mut ring = create(&disk);
     assert!(append(&mut ring, 41, 10) && ring.sync().is_ok());
-    assert_eq!(Ring::open(&disk, dir(), key(), 41).unwrap().alarms, []);
-    let opened = Ring::open(&disk, dir(), key(), 40).unwrap();
+    assert_eq!(Ring::open(&disk, dir(), keys(), 41).unwrap().alarms, []);
+    let opened = Ring::open(&disk, dir(), keys(), 40).unwrap();
     assert_eq!(opened.alarms, [Alarm::StoreOlderThanAudit { store: 40, audit: 41 }]);
     assert_eq!(opened.ring.store_sequence(), 41);
 }
@@ -177,7 +175,7 @@ fn hostile_bytes_never_panic() {
                 }
             });
         }
-        _ = Ring::open(&hostile, dir(), key(), 0);
-        verify(&hostile, dir(), &key(), |_| {}).unwrap();
+        _ = Ring::open(&hostile, dir(), keys(), 0);
+        verify(&hostile, dir(), &keys(), |_| {}).unwrap();
     }
 }
