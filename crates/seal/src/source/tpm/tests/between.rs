@@ -137,10 +137,12 @@ impl Bus for Slow {
     }
 }
 
-/// Keeps the first who would extend the gate, or lock the index, waiting until a second has the octets too or two
-/// seconds have passed; and finds room for both, as a resource manager does.
-#[derive(Default)]
-pub(super) struct Racing(Arc<Given>);
+/// Keeps the first who would extend the gate, or lock the index, waiting until a second has the octets too or its
+/// patience is over; and finds room for both, as a resource manager does.
+pub(super) struct Racing {
+    given: Arc<Given>,
+    patience: Duration,
+}
 
 #[derive(Default)]
 struct Given {
@@ -149,9 +151,13 @@ struct Given {
 }
 
 impl Racing {
+    pub(super) fn new(patience: Duration) -> Self {
+        Self { given: Arc::default(), patience }
+    }
+
     /// Tells, then, how often the octets were given.
     pub(super) fn given(&self) -> impl Fn() -> u32 + use<> {
-        let given = Arc::clone(&self.0);
+        let given = Arc::clone(&self.given);
         move || *given.times.lock().unwrap()
     }
 }
@@ -159,16 +165,16 @@ impl Racing {
 impl Bus for Racing {
     fn command(&self, command: &[u8]) -> Option<Vec<u8>> {
         if matches!(code(command), PCR_EXTEND | NV_READ_LOCK) {
-            let times = self.0.times.lock().unwrap();
-            drop(self.0.another.wait_timeout_while(times, Duration::from_secs(2), |n| *n < 2).unwrap());
+            let times = self.given.times.lock().unwrap();
+            drop(self.given.another.wait_timeout_while(times, self.patience, |n| *n < 2).unwrap());
         }
         None
     }
 
     fn answer(&self, command: &[u8], answer: Vec<u8>) -> Vec<u8> {
         if matches!(code(command), UNSEAL | NV_READ) && code(&answer) == 0 {
-            *self.0.times.lock().unwrap() += 1;
-            self.0.another.notify_all();
+            *self.given.times.lock().unwrap() += 1;
+            self.given.another.notify_all();
         }
         answer
     }
@@ -430,30 +436,37 @@ fn a_tpm_that_comes_late_or_never() {
 fn a_release_takes_thirty_milliseconds_at_most() {
     let Some(device) = Device::new() else { return };
     // With a limit, and so a counter that is asked too; the first release fills it.
-    let Provisioned { public, .. } = device.provision(&limited(8)).unwrap();
-    device.release(&public).unwrap();
-    let Provisioned { public: unlimited, .. } = device.provision(&measured()).unwrap();
+    let limited = device.provision(&limited(8)).unwrap().public;
+    device.release(&limited).unwrap();
+    let unlimited = device.provision(&measured()).unwrap().public;
     let clock = OsClock::new().unwrap();
-    let ms = |rounds: u64, work: &mut dyn FnMut()| {
+    let ms = |work: &mut dyn FnMut()| {
         let start = clock.boottime();
-        (0..rounds).for_each(|_| work());
-        clock.boottime().since(start).as_millis() as f64 / rounds as f64
+        work();
+        clock.boottime().since(start).as_secs_f64() * 1000.0
     };
-    // The best of several, for the machine has other work: what is measured is ours, not theirs.
-    let best = |rounds, work: &mut dyn FnMut()| (0..4).map(|_| ms(rounds, work)).fold(f64::MAX, f64::min);
     let derived = |slot| {
         let released = device.release(slot).unwrap();
         released.ikm.derive(&[1; 32], &crate::slot::StoreId([2; 16]), crate::slot::SlotId(1));
     };
-    let release = best(5, &mut || derived(&unlimited));
-    let counted = (0..7).map(|_| ms(1, &mut || derived(&public))).fold(f64::MAX, f64::min);
-    let mut tpm = device.source().chip.open(soon()).unwrap();
     let set = PcrSet::new([7]).unwrap();
-    let floor = best(40, &mut || drop(tpm.read_pcrs(set).unwrap()));
-    println!("release {release:.1} ms, counted {counted:.1} ms, bare PCR_Read {floor:.2} ms");
-    // Ten commands, and as much again of ours, each as slow as the machine makes the least of them at the moment.
-    let limit = if testkit::are_figures_held() { 30.0 } else { 30.0 + 20.0 * floor };
-    assert!(release.max(counted) <= limit, "{release:.1}, {counted:.1} ms (bare PCR_Read {floor:.2} ms)");
+    // In turn, so that the machine's other work falls on all three; and the reads as many that they take as long.
+    const READS: u32 = 40;
+    let [mut release, mut counted, mut reads] = [const { vec![] }; 3];
+    for _ in 0..7 {
+        let mut tpm = device.source().chip.open(soon()).unwrap();
+        reads.push(ms(&mut || (0..READS).for_each(|_| drop(tpm.read_pcrs(set).unwrap()))));
+        drop(tpm);
+        release.push(ms(&mut || derived(&unlimited)));
+        counted.push(ms(&mut || derived(&limited)));
+    }
+    let [release, counted, reads] = [release, counted, reads].map(|mut times| {
+        times.sort_by(f64::total_cmp);
+        times[times.len() / 2]
+    });
+    println!("release {release:.1} ms, counted {counted:.1} ms, {READS} bare PCR_Read {reads:.1} ms");
+    let limit = if testkit::are_figures_held() { 30.0 } else { 30.0 + 4.0 * reads };
+    assert!(release.max(counted) <= limit, "{release:.1}, {counted:.1} ms ({READS} bare PCR_Read {reads:.1} ms)");
 }
 
 proptest! {

@@ -142,9 +142,9 @@ fn the_window_closes_and_a_resume_does_not_open_it() {
 fn the_window_closes(source: Source, mut device: Device) {
     let window = Duration::from_secs(5);
     let policy = PolicyRequest { window: Some(window), ..measured() };
-    device.reboot();
     let at = |device: &Device| source(device, device.tpm.socket());
-    let Provisioned { public, .. } = at(&device).provision(&policy, &NoAuth, soon()).unwrap();
+    let made = within_the_window(&mut device, |device| at(device).provision(&policy, &NoAuth, soon()));
+    let public = made.public;
     let release = |device: &Device| at(device).release(&public, &NoAuth, soon());
     let closed = |device: &Device| match release(device) {
         Err(SourceError::WindowClosed { window: w, .. }) => w == window,
@@ -160,8 +160,19 @@ fn the_window_closes(source: Source, mut device: Device) {
     // The TPM's time begins anew with the resume; the window alone would be open again.
     device.tpm.suspend_and_resume();
     assert!(closed(&device));
-    device.reboot();
-    assert!(release(&device).is_ok());
+    within_the_window(&mut device, release);
+}
+
+/// In a new boot. A machine with much other work may take longer for it than the window: then in the next one.
+fn within_the_window<T>(device: &mut Device, act: impl Fn(&Device) -> Result<T, SourceError>) -> T {
+    for _ in 0..5 {
+        device.reboot();
+        match act(device) {
+            Err(SourceError::WindowClosed { .. }) => {}
+            other => return other.unwrap(),
+        }
+    }
+    panic!("in none of five boots was the window still open for the first command");
 }
 
 /// Both speak to the TPM at the same time, as they may through the kernel's resource manager, with these files for
@@ -171,7 +182,9 @@ fn raced(source: impl Fn(&Device, PathBuf, &str) -> Box<dyn KeySource>, locks: [
     let Provisioned { public, .. } =
         source(&device, device.tpm.socket(), locks[0]).provision(&limited(1), &NoAuth, soon()).unwrap();
     // If nothing keeps them apart, both have the octets before either has spent the release.
-    let racing = between::Racing::default();
+    // Who waits in vain for the other behind the same lock does so to the end; without one it is over when both have.
+    let patience = Duration::from_secs(if locks[0] == locks[1] { 2 } else { 15 });
+    let racing = between::Racing::new(patience);
     let given = racing.given();
     let bus = between::Between::new(&device.tpm, racing);
     let won = std::thread::scope(|scope| {
