@@ -304,7 +304,7 @@ fn shaped(shape: Shape, tpm: &Swtpm, releases: Option<u8>, dir: &Path) -> Source
         Shape::Two => {
             let hook = dir.join("hook");
             if OsDisk.meta(&hook).unwrap().is_none() {
-                OsDisk.write_new(&hook, HOOK.as_bytes(), 0o700, None).unwrap();
+                testkit::lay_program(&hook, HOOK, 0o700);
             }
             let exec = SourceSpec::Exec { path: hook, env: BTreeMap::new(), deadline: Duration::from_secs(10) };
             SourceSpec::Combined { threshold: Some(2), parts: vec![index(), file(), exec] }
@@ -356,7 +356,7 @@ async fn slots_that_may_be_of_several_sources_are_left_alone() {
     let (mut device, hooks) = (Device::new(), testkit::scratch_dir());
     let with_hook = |name: &str| {
         let path = hooks.path().join(name);
-        OsDisk.write_new(&path, HOOK.as_bytes(), 0o700, None).unwrap();
+        testkit::lay_program(&path, HOOK, 0o700);
         let exec = SourceSpec::Exec { path, env: BTreeMap::new(), deadline: Duration::from_secs(10) };
         SourceSpec::Combined { threshold: None, parts: vec![source(&tpm, None), exec] }
     };

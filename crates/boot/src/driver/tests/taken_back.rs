@@ -78,10 +78,10 @@ async fn a_slot_that_cannot_be_added_leaves_nothing_in_the_tpm() {
 /// The hook, which breaks as soon as a slot was made with it.
 fn frail(exec: &SourceSpec, dir: &Path) -> SourceSpec {
     let SourceSpec::Exec { path, env, deadline } = exec.clone() else { unreachable!() };
-    let text = OsDisk.read(&path, 10_000).unwrap();
+    let text = String::from_utf8(OsDisk.read(&path, 10_000).unwrap().to_vec()).unwrap();
     let runs = dir.join("runs");
-    let frail = format!("#!/bin/sh\n[ -e {runs:?} ] && [ $(wc -l < {runs:?}) -ge 2 ] && echo junk && exit\n");
-    let text = [frail.as_bytes(), text.strip_prefix(b"#!/bin/sh\n").unwrap()].concat();
-    OsDisk.replace(&path, &text, 0o700, None).unwrap();
+    let mut frail = format!("#!/bin/sh\n[ -e {runs:?} ] && [ $(wc -l < {runs:?}) -ge 2 ] && echo junk && exit\n");
+    frail.push_str(text.strip_prefix("#!/bin/sh\n").unwrap());
+    testkit::lay_program(&path, &frail, 0o700);
     SourceSpec::Exec { path, env, deadline }
 }
