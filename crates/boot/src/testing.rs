@@ -1,5 +1,6 @@
 //! Plans and fakes for this crate's own tests.
 
+use std::net::SocketAddr;
 use std::num::NonZeroU8;
 use std::path::Path;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -54,6 +55,20 @@ pub(crate) fn counted_tpm(device: &Path, releases: u8) -> SourceSpec {
 /// What [`crate::provision::lay_ground`] finds for [`demo_plan`].
 pub(crate) fn demo_ground() -> Ground {
     Ground { kv: "secret".into(), userpass: "userpass".into(), userpass_accessor: "accessor-sys/auth/userpass".into() }
+}
+
+/// Waits until nobody listens there. Whoever stopped may have done so already, and a child that another test has just
+/// started has a copy of the listener until its exec.
+///
+/// # Panics
+/// If somebody still listens after ten seconds.
+pub(crate) async fn is_refused(address: SocketAddr) {
+    let refused = async {
+        while tokio::net::TcpStream::connect(address).await.is_ok() {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), refused).await.expect("nobody listens any more");
 }
 
 /// Bytes that count up: no two fills are alike.

@@ -147,6 +147,8 @@ mod tests {
         let listener = TcpListener::bind((testkit::loopback(), 0)).await.unwrap();
         let tcp: Probe = format!("tcp:{}", listener.local_addr().unwrap()).parse().unwrap();
         probe_once(&OsDisk, &tcp).await.unwrap();
+        // A child that another test starts just then has a copy of it until its exec, which would go on listening.
+        rustix::net::shutdown(&listener, rustix::net::Shutdown::Both).unwrap();
         drop(listener);
         assert!(matches!(probe_once(&OsDisk, &tcp).await, Err(ProbeFailure::Io(_))));
     }
