@@ -245,7 +245,8 @@ mod tests {
 
     #[test]
     fn nobody_and_somebody_who_says_nothing() {
-        let closed = TcpListener::bind("127.0.0.1:0").unwrap();
+        // An address of its own: on the usual one another test may be given the port as soon as it is free.
+        let closed = TcpListener::bind("127.77.1.1:0").unwrap();
         let origin = Origin::parse(&format!("http://{}", closed.local_addr().unwrap())).unwrap();
         // It accepts in the kernel, and never reads.
         let limit = Duration::from_millis(50);
