@@ -1,7 +1,9 @@
 //! Addresses and ports that no other test has, of this process or of another that runs beside it.
 
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddrV4};
 use std::sync::atomic::{AtomicU32, Ordering};
+
+use rustix::net::{AddressFamily, SocketFlags, SocketType, bind, socket_with, sockopt};
 
 /// An address of 127.0.0.0/8, by the number of this process and a counter. Every port of it is free.
 pub fn loopback() -> Ipv4Addr {
@@ -20,11 +22,20 @@ pub fn loopback() -> Ipv4Addr {
 /// If none is free.
 pub fn port() -> u16 {
     static NEXT: AtomicU32 = AtomicU32::new(0);
-    let free = |port: &u16| TcpListener::bind((Ipv4Addr::UNSPECIFIED, *port)).is_ok();
+    let free = |port: &u16| is_free(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, *port));
     let begin = std::process::id().wrapping_mul(BLOCK);
     let mut tried = (0..COUNT).map(|_| begin.wrapping_add(NEXT.fetch_add(1, Ordering::Relaxed)) % COUNT);
     let of = |n: u32| u16::try_from(FIRST + n).expect("below 32768");
     tried.by_ref().map(of).find(free).expect("a port below 32768 is free")
+}
+
+/// Asked without listening: a child that another thread starts just then has a copy of the socket until its exec, and
+/// a copy that listens would keep the port taken, and answer on it.
+fn is_free(address: SocketAddrV4) -> bool {
+    let socket = socket_with(AddressFamily::INET, SocketType::STREAM, SocketFlags::CLOEXEC, None)
+        .and_then(|socket| sockopt::set_socket_reuseaddr(&socket, true).map(|()| socket))
+        .expect("there are sockets");
+    bind(&socket, &address).is_ok()
 }
 
 /// Above what services of a machine are given by custom, below where the kernel begins.
@@ -35,7 +46,7 @@ const BLOCK: u32 = 40;
 
 #[cfg(test)]
 mod tests {
-    use std::net::TcpStream;
+    use std::net::{TcpListener, TcpStream};
 
     use super::*;
 
@@ -53,6 +64,8 @@ mod tests {
         let (one, other) = (port(), port());
         assert!(one != other && (20_000..32_000).contains(&one), "{one} {other}");
         assert!(TcpStream::connect((Ipv4Addr::LOCALHOST, one)).is_err());
-        TcpListener::bind((Ipv4Addr::UNSPECIFIED, one)).unwrap();
+        let held = TcpListener::bind((Ipv4Addr::UNSPECIFIED, one)).unwrap();
+        assert!(!is_free(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, one)));
+        drop(held);
     }
 }
