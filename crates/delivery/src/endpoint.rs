@@ -76,7 +76,7 @@ mod tests {
 
     #[test]
     fn reads_what_it_writes() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let endpoint = Endpoint {
             address: "https://127.0.0.1:8200".into(),
             server_name: "localhost".into(),

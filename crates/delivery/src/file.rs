@@ -270,13 +270,13 @@ mod tests {
 
     #[test]
     fn keeps_the_contract() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         crate::contract::channel(&channel(&dir), &[sensor(), Recipient::new("uploader", None, 0o600).unwrap()]);
     }
 
     #[test]
     fn modes_and_owners_are_as_drawn() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let owner = (us() == 0).then_some(Owner { uid: 1501, gid: 1502 });
         let to = Recipient::new("sensor", owner, 0o400).unwrap();
         channel(&dir).deliver(&to, &sample("s.one")).unwrap();
@@ -295,7 +295,7 @@ mod tests {
 
     #[test]
     fn a_disk_is_refused_unless_accepted() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let run = dir.path().join("run");
         let refused =
             FileChannel::new(Arc::new(OsDisk), Arc::new(DISK), &run, us(), false).deliver(&sensor(), &sample("s.one"));
@@ -308,7 +308,7 @@ mod tests {
 
     #[test]
     fn a_link_in_place_of_the_directory_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let victim = dir.path().join("victim");
         fs::create_dir(&victim).unwrap();
         channel(&dir).deliver(&Recipient::new("other", None, 0o400).unwrap(), &sample("s.other")).unwrap();
@@ -321,10 +321,11 @@ mod tests {
 
     #[test]
     fn a_link_in_place_of_secrets_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let victim = dir.path().join("victim");
         fs::create_dir(&victim).unwrap();
-        fs::create_dir(dir.path().join("run")).unwrap();
+        // Whatever the umask is: one that a group may write to is refused before anybody looks into it.
+        OsDisk.create_dir(&dir.path().join("run"), 0o755).unwrap();
         symlink(&victim, dir.path().join("run/secrets")).unwrap();
         let refused = channel(&dir).deliver(&sensor(), &sample("s.one"));
         assert!(
@@ -336,7 +337,7 @@ mod tests {
 
     #[test]
     fn planted_links_are_displaced_and_not_written_through() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let (soft, hard) = (dir.path().join("soft"), dir.path().join("hard"));
         for victim in [&soft, &hard] {
             OsDisk.write_new(victim, b"victim", 0o600, None).unwrap();
@@ -359,14 +360,14 @@ mod tests {
     fn a_directory_of_another_user_is_refused() {
         if us() != 0 {
             // Only root can make a directory of another user; the check itself is then tested through `us`.
-            let dir = tempfile::tempdir().unwrap();
+            let dir = testkit::scratch_dir();
             channel(&dir).deliver(&sensor(), &sample("s.one")).unwrap();
             let as_other =
                 FileChannel::new(Arc::new(OsDisk), Arc::new(MEMORY), &dir.path().join("run"), us() + 1, false);
             assert!(as_other.deliver(&sensor(), &sample("s.two")).is_err());
             return;
         }
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         channel(&dir).deliver(&sensor(), &sample("s.one")).unwrap();
         let own = dir.path().join("run/secrets/sensor");
         std::os::unix::fs::chown(&own, Some(4242), None).unwrap();
@@ -376,7 +377,7 @@ mod tests {
 
     #[test]
     fn a_world_writable_run_directory_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let run = dir.path().join("run");
         fs::create_dir(&run).unwrap();
         fs::set_permissions(&run, fs::Permissions::from_mode(0o777)).unwrap();
@@ -387,7 +388,7 @@ mod tests {
 
     #[test]
     fn what_was_changed_is_seen() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let c = channel(&dir);
         let delivered = c.deliver(&sensor(), &sample("s.one")).unwrap();
         let (at, token) = (dir.path().join("run/secrets/sensor"), delivered.place.clone());
@@ -411,7 +412,7 @@ mod tests {
 
     #[test]
     fn a_ca_that_is_gone_open_or_another_is_put_back_beside_the_token() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let (c, parcel) = (channel(&dir), sample("s.one"));
         let delivered = c.deliver(&sensor(), &parcel).unwrap();
         let ca = dir.path().join("run/secrets/sensor").join(CA_FILE);
@@ -439,10 +440,10 @@ mod tests {
 
     #[test]
     fn another_owner_in_the_plan_makes_the_directory_anew() {
-        if us() != 0 {
-            return; // giving a file away takes root; CI runs as root
+        if testkit::is_root_skipped() {
+            return;
         }
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let c = channel(&dir);
         let first = Recipient::new("sensor", Some(Owner { uid: 1501, gid: 1501 }), 0o400).unwrap();
         let then = Recipient::new("sensor", Some(Owner { uid: 1601, gid: 1601 }), 0o400).unwrap();

@@ -194,7 +194,7 @@ mod tests {
 
     #[test]
     fn a_world_writable_parent_is_refused_unless_sticky() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let parent = dir.path().join("p");
         std::fs::create_dir(&parent).unwrap();
         let mode = |m| std::fs::set_permissions(&parent, std::fs::Permissions::from_mode(m)).unwrap();
@@ -209,7 +209,7 @@ mod tests {
 
     #[test]
     fn a_link_on_the_way_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         std::fs::create_dir(dir.path().join("real")).unwrap();
         symlink(dir.path().join("real"), dir.path().join("link")).unwrap();
         let refused = check_parents(&OsDisk, &dir.path().join("link/x"), us());
@@ -218,7 +218,7 @@ mod tests {
 
     #[test]
     fn a_parent_of_another_user_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let refused = check_parents(&OsDisk, dir.path(), us() + 1);
         if us() == 0 {
             // Everything belongs to root here, whom everybody trusts: give one directory away instead.

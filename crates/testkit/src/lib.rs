@@ -42,6 +42,13 @@ pub use tangd::{Tangd, Tanging};
 pub use tpm2_tools::Tpm2Tools;
 
 /// A new directory for one test, in memory where the machine has such a place: most of what tests write is thrown away.
+///
+/// Nobody else may write to it, whatever the umask: much of what is tested refuses a place that a group may change.
+///
+/// # Panics
+/// If none can be made.
 pub fn scratch_dir() -> tempfile::TempDir {
-    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).expect("a test needs a directory to write to")
+    let mut dir = tempfile::Builder::new();
+    dir.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o755));
+    dir.tempdir_in("/dev/shm").or_else(|_| dir.tempdir()).expect("a test needs a directory to write to")
 }

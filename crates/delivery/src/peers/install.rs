@@ -77,7 +77,7 @@ mod tests {
 
     #[test]
     fn a_file_is_closed_and_its_servers_own() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let path = dir.path().join("redis/conf/redis.conf");
         let owner = (us() == 0).then_some(Owner { uid: 999, gid: 1000 });
         install(&OsDisk, us(), &path, b"one", owner).unwrap();
@@ -96,7 +96,7 @@ mod tests {
 
     #[test]
     fn a_link_is_displaced_and_not_written_through() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let (victim, path) = (dir.path().join("victim"), dir.path().join("acl"));
         OsDisk.write_new(&victim, b"v", 0o644, None).unwrap();
         symlink(&victim, &path).unwrap();
@@ -107,7 +107,7 @@ mod tests {
 
     #[test]
     fn a_directory_that_others_can_change_is_refused() {
-        let dir = tempfile::tempdir().unwrap();
+        let dir = testkit::scratch_dir();
         let open = dir.path().join("open");
         std::fs::create_dir(&open).unwrap();
         std::fs::set_permissions(&open, std::fs::Permissions::from_mode(0o777)).unwrap();
