@@ -258,11 +258,14 @@ fn key_material_under_the_oldest_padding_is_released() {
     assert_eq!(mode(&released), "rsa-pkcs1");
     let expected = seal::Ikm::take_over(&mut &[&[0, 32], &octets[..]].concat()[..], None).unwrap();
     assert!(released.ikm.ct_eq(&expected));
-    // What is no such block gives nothing, and what is wrong with it is not told apart.
+    // What is no such block does not give the octets, and what is wrong with it is not told apart. A library may make
+    // other octets of it (implicit rejection, OpenSSL 3.2 on), which by chance are as many as a key has.
     let mut other = data.clone();
     other[100] ^= 1;
-    let refused = release(&setup, &slot(&other)).unwrap_err();
-    assert!(!matches!(refused, SourceError::AuthFailed { .. }), "{refused}");
+    match release(&setup, &slot(&other)) {
+        Ok(released) => assert!(!released.ikm.ct_eq(&expected)),
+        Err(refused) => assert!(!matches!(refused, SourceError::AuthFailed { .. }), "{refused}"),
+    }
 }
 
 #[test]
