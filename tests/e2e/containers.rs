@@ -56,7 +56,7 @@ impl Podman {
         let mut command = self.command("run");
         command.args(["--network", network, "--read-only", "--security-opt", "no-new-privileges", "--cap-drop", "all"]);
         // Limits that nobody has to be allowed to raise.
-        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1000:1000", "--ulimit", "core=0:0"]);
+        command.args(["--ulimit", "nofile=1024:1024", "--ulimit", "nproc=10000:10000", "--ulimit", "core=0:0"]);
         command.args(capabilities.iter().flat_map(|c| ["--cap-add", c]));
         for (from, to) in mounts {
             command.arg("--volume").arg(format!("{}:{to}", from.display()));
@@ -196,7 +196,7 @@ fn a_store_from_scratch_unseals_by_the_hook_beside_it() {
     let etc = etc_of(&hook, &slot, "");
     let device = Contained::new(&podman, &hook, etc);
     device.start();
-    assert_eq!(device.until_ready("60s"), Some(0), "{}", device.said());
+    assert_eq!(device.until_ready("120s"), Some(0), "{}", device.said());
     let put = device.as_service(&["kv", "put", "secret/edgex/sensor/kept", "n=1"]);
     assert!(put.status.success(), "{put:?}");
     assert!(device.run.join("secrets/sensor/secrets-token.json").exists(), "the token is where its service looks");
@@ -204,7 +204,7 @@ fn a_store_from_scratch_unseals_by_the_hook_beside_it() {
     for signal in ["KILL", "TERM"] {
         device.end(signal);
         device.start();
-        assert_eq!(device.until_ready("60s"), Some(0), "{}", device.said());
+        assert_eq!(device.until_ready("120s"), Some(0), "{}", device.said());
         let kept = device.as_service(&["kv", "get", "-field=n", "secret/edgex/sensor/kept"]);
         assert_eq!(kept.stdout.trim_ascii(), b"1", "{kept:?}");
     }

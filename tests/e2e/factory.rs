@@ -107,6 +107,12 @@ fn is_golden(record: &Value, root: &Path) {
     for word in own {
         text = text.replace(&word, &format!("<{} digits>", word.len()));
     }
+    // Not every machine says both of itself.
+    for own in ["hardware", "system"] {
+        for said in ["null", "\"<64 digits>\""] {
+            text = text.replace(&format!("\"{own}\": {said}"), &format!("\"{own}\": \"<64 digits, or null>\""));
+        }
+    }
     for fact in record["slots"][0]["facts"].as_array().unwrap() {
         // The TPM's socket has a name of its own.
         if fact[0] == "tpm" {

@@ -43,7 +43,7 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
         // It has joined when it knows that it is sealed; the set-up that finds it so unseals it.
         node.until(&[503]);
         place = place.with("SECRETSTORE_HOST", &node.ip);
-        place.must_set_up();
+        set_up_at_last(&place);
         node.until(&[429, 200]);
         nodes.push(node);
     }
@@ -85,9 +85,21 @@ fn three_nodes_and_the_leader_is_killed_in_the_middle_of_provisioning() {
         nodes[leader].restart();
         nodes[leader].until(&[503]);
         place = place.with("SECRETSTORE_HOST", &nodes[leader].ip);
-        place.must_set_up();
+        set_up_at_last(&place);
         nodes[leader].until(&[429, 200]);
         all_vote(&place, &nodes[leader]);
+    }
+}
+
+/// The same command again and again, as a container's restart gives it: three nodes may elect at any moment.
+fn set_up_at_last(place: &Place) {
+    let begun = std::time::Instant::now();
+    loop {
+        let (code, said) = place.set_up();
+        if code == 0 {
+            return;
+        }
+        assert!(begun.elapsed().as_secs() < 180, "not provisioned: {said}");
     }
 }
 
@@ -110,7 +122,10 @@ fn until_forwarded(node: &Bao, token: &str) {
     loop {
         match node.call("POST", "secret/edgex/core-data/x", Some(token), Some(json!({"n": "1"}))).0 {
             204 => return,
-            status => assert!(status == 307 && begun.elapsed().as_secs() < 120, "status {status}"),
+            // Between two leaders it knows none.
+            status => {
+                assert!([307, 429, 500, 503].contains(&status) && begun.elapsed().as_secs() < 120, "status {status}")
+            }
         }
         std::thread::sleep(std::time::Duration::from_millis(100));
     }

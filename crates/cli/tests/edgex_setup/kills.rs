@@ -44,8 +44,6 @@ fn killed_at_random_moments_and_run_again() {
             continue;
         }
         kill += 1;
-        let step = step(&place);
-        *steps.entry(step).or_insert(0) += 1;
         if place.has_shares() {
             let text = place.shares_text();
             assert!(text.contains("encrypted_keys") && !text.contains("\"keys\""), "kill {kill}: {text}");
@@ -53,9 +51,12 @@ fn killed_at_random_moments_and_run_again() {
         // As a power cut: what makes the store for the run, and OpenBao, are killed as well, whatever they are at.
         let all = kill % 3 == 0;
         if all {
-            end_maker(&place);
+            while end_maker(&place) {}
             bao.restart();
         }
+        // What makes the store may have gone on until here.
+        let step = step(&place);
+        *steps.entry(step).or_insert(0) += 1;
         let (code, said) = place.set_up();
         if code != 0 {
             // OpenBao does not outlive a cut of its own init, nor do its shares one between its commit and our disk.
@@ -85,16 +86,19 @@ fn killed_at_random_moments_and_run_again() {
     only_our_root(&place, &bao);
 }
 
-/// The process that makes the store, if it is there: by its working directory, which is this test's alone.
-fn end_maker(place: &Place) {
+/// Kills the process that makes the store, if it is there: by its working directory, which is this test's alone.
+fn end_maker(place: &Place) -> bool {
+    let mut there = false;
     for entry in std::fs::read_dir("/proc").unwrap().flatten() {
         let Some(pid) = entry.file_name().to_str().and_then(|name| name.parse().ok()) else { continue };
         let ours = std::fs::read_link(entry.path().join("cwd")).is_ok_and(|cwd| cwd == place.path(""));
         let makes = std::fs::read(entry.path().join("cmdline")).is_ok_and(|c| c.ends_with(b"--makeStore\0"));
         if let (true, true, Some(pid)) = (ours, makes, rustix::process::Pid::from_raw(pid)) {
             rustix::process::kill_process(pid, rustix::process::Signal::KILL).ok();
+            there = true;
         }
     }
+    there
 }
 
 /// What a killed run was at, by what it left on the disk and had said.

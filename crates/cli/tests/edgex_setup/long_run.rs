@@ -2,6 +2,7 @@
 //! do.
 
 use std::process::{Child, Command};
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use testkit::{Pair, SiteCa};
@@ -181,12 +182,25 @@ fn at_the_open_port_only_a_token_that_has_ended_is_made_anew() {
     let url = format!("http://{}:{PORT}/api/v3/token/entityId/{}", bao.ip, entity(&place, "core-data"));
     assert_eq!(curl(&["-X", "PUT", &url]).0, 400, "it lives");
     end_token(&place, &bao, &token);
+    let mut asked = Instant::now();
     assert_eq!(curl(&["-X", "PUT", &url]).0, 200);
-    let second = place.token("core-data");
-    assert!(bao.knows(&second));
-    end_token(&place, &bao, &second);
-    assert_eq!(curl(&["-X", "PUT", &url]).0, 429, "not as often as somebody likes");
+    // A machine that takes longer than the pause between the two has to be quicker once.
+    for _ in 0..10 {
+        let next = place.token("core-data");
+        assert!(bao.knows(&next));
+        end_token(&place, &bao, &next);
+        let again = Instant::now();
+        match curl(&["-X", "PUT", &url]).0 {
+            429 => return,
+            status => assert!(status == 200 && asked.elapsed() >= PAUSE, "not as often as somebody likes: {status}"),
+        }
+        asked = again;
+    }
+    panic!("never asked twice within {PAUSE:?}");
 }
+
+/// Between two tokens of one service at the open port.
+const PAUSE: Duration = Duration::from_secs(10);
 
 /// Mutual TLS, for callers who come over a network and have lost the token that they had.
 #[test]
