@@ -9,7 +9,10 @@
 //! which would spend another try of few, and a release before it.
 //!
 //! A slot whose source is not in the plan is left alone. Every refusal is told, also where another source opens the
-//! store.
+//! store. A plan may get other sources while somebody is waited for ([`Running::adopt_sources`]): what was refused is
+//! remembered of the source itself, and not of its place. One whose settings were changed is another, but for its PIN.
+//!
+//! [`Running::adopt_sources`]: super::running::Running::adopt_sources
 
 use seal::{
     Evidence, Fit, FoundSlots, Ikm, Released, Remedy, Slot, SlotFiles, SlotId, SlotPublic, SlotSet, SourceError,
@@ -25,10 +28,17 @@ use crate::plan::{Plan, SourceSpec};
 /// What was asked since the start and is not asked again.
 #[derive(Default)]
 pub(super) struct Asking {
-    refused: Vec<(Pair, Refusal)>,
+    refused: Vec<Refused>,
 }
 
-/// A source that may open a slot, by its place in the plan.
+/// Who did not open what, and why.
+struct Refused {
+    source: SourceSpec,
+    slot: SlotId,
+    why: Refusal,
+}
+
+/// A source that may open a slot, by its place in a plan that does not change meanwhile.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Pair {
     pub(super) source: usize,
@@ -85,20 +95,20 @@ impl Asking {
         let pairs = pairs(plan, env, &found.set);
         let mut later = false;
         for pair in &pairs {
-            if self.refused.iter().any(|(before, _)| before == pair) && host::in_force("refused-source-not-asked-again")
-            {
-                continue;
-            }
             let (Some(spec), Some(public)) = (plan.sources.get(pair.source), public(&found.set, pair.slot)) else {
                 continue;
             };
-            if self.pin_was_refused(plan, env, pair.source, public) {
-                let refusal = Refusal::Spared(PinSpared);
-                told.push((refusal.remedy(), format!("{}: {}", refusal.who(plan, *pair, ""), refusal.fact())));
-                self.refused.push((*pair, refusal));
+            let same = |before: &Refused| before.source == *spec && before.slot == pair.slot;
+            if self.refused.iter().any(same) && host::in_force("refused-source-not-asked-again") {
                 continue;
             }
-            let refusal = match source::release(spec, plan, env, public.clone(), found.set.slots()).await {
+            if self.pin_was_refused(plan, env, spec, public) {
+                let spared = Refused::new(spec, pair.slot, Refusal::Spared(PinSpared));
+                told.push(spared.told(plan, ""));
+                self.refused.push(spared);
+                continue;
+            }
+            let why = match source::release(spec, plan, env, public.clone(), found.set.slots()).await {
                 Ok(Released { ikm, evidence, remaining_this_boot }) => {
                     tracing::info!(slot = %pair.slot, evidence = ?evidence.0, "the source has released");
                     let kind = public.kind();
@@ -111,19 +121,16 @@ impl Asking {
                 }
                 Err(e) => Refusal::Source(e),
             };
-            let remedy = refusal.remedy();
-            if remedy == Remedy::Retry {
+            let refused = Refused::new(spec, pair.slot, why);
+            if refused.why.remedy() == Remedy::Retry {
                 later = true;
-                told.push((
-                    remedy,
-                    format!("{}: {}", refusal.who(plan, *pair, "the source gives nothing yet"), refusal.fact()),
-                ));
+                told.push(refused.told(plan, "the source gives nothing yet"));
             } else {
                 if pairs.len() > 1 {
-                    told.push((remedy, format!("{}: {}", refusal.who(plan, *pair, ""), refusal.fact())));
+                    told.push(refused.told(plan, ""));
                 }
-                self.refused.retain(|(before, _)| before != pair);
-                self.refused.push((*pair, refusal));
+                self.refused.retain(|before| !same(before));
+                self.refused.push(refused);
             }
         }
         let end = if later { End::Later } else { End::Never(self.halt(plan, &found.set)) };
@@ -145,62 +152,78 @@ impl Asking {
                 hope = true;
                 continue;
             };
-            let (remedy, refusal) = (e.remedy(), Refusal::Source(e));
-            hope |= remedy == Remedy::Retry;
-            told.push((remedy, format!("{}: {}", refusal.who(plan, pair, "the key source"), refusal.fact())));
-            self.refused.push((pair, refusal));
+            hope |= e.remedy() == Remedy::Retry;
+            let refused = Refused::new(spec, pair.slot, Refusal::Source(e));
+            told.push(refused.told(plan, "the key source"));
+            self.refused.push(refused);
         }
         let end = if hope { End::Later } else { End::Never(self.halt(plan, &found.set)) };
         Round { end, told }
     }
 
-    /// Whether to ask `source` for `slot` would try a PIN where one was refused since the start.
-    fn pin_was_refused(&self, plan: &Plan, env: &Environment, source: usize, slot: &SlotPublic) -> bool {
-        let Some(spec) = plan.sources.get(source) else { return false };
-        let shares = |before: &Pair| {
-            before.source == source || plan.sources.get(before.source).is_some_and(|other| other.shares_tries(spec))
-        };
-        self.refused.iter().any(|(before, refusal)| refusal.is_of_pin() && shares(before))
+    /// Whether to ask `spec` for `slot` would try a PIN where one was refused since the start.
+    fn pin_was_refused(&self, plan: &Plan, env: &Environment, spec: &SourceSpec, slot: &SlotPublic) -> bool {
+        self.pins_refused().any(|before| before == spec || before.shares_tries(spec))
             && source::source(spec, plan, env).tries_pin(slot)
             && host::in_force("wrong-pin-tried-once")
     }
 
-    /// The sources of which a PIN was refused.
-    pub(super) fn pins_refused<'p>(&self, plan: &'p Plan) -> impl Iterator<Item = &'p SourceSpec> {
-        let of_pin = self.refused.iter().filter(|(_, refusal)| refusal.is_of_pin());
-        of_pin.filter_map(|(pair, _)| plan.sources.get(pair.source))
+    /// The sources of which a PIN was refused, also those that the plan has no more.
+    pub(super) fn pins_refused(&self) -> impl Iterator<Item = &SourceSpec> {
+        self.refused.iter().filter(|refused| refused.why.is_of_pin()).map(|refused| &refused.source)
     }
 
     /// Whether what keeps the store sealed ends with this boot, and only then.
-    pub(super) fn ends_with_the_boot(&self) -> bool {
-        self.refused.iter().map(|(_, r)| r.remedy()).max_by_key(|r| gravity(*r)) == Some(Remedy::Reboot)
+    pub(super) fn ends_with_the_boot(&self, plan: &Plan) -> bool {
+        self.of(plan).map(|r| r.why.remedy()).max_by_key(|r| gravity(*r)) == Some(Remedy::Reboot)
     }
 
     /// Whether somebody was refused for a reason that a person must look into: to ask him again is in vain, and may be
     /// dear.
-    pub(super) fn needs_somebody(&self) -> bool {
-        self.refused.iter().any(|(_, r)| matches!(r.remedy(), Remedy::Operator | Remedy::Alarm))
+    pub(super) fn needs_somebody(&self, plan: &Plan) -> bool {
+        self.of(plan).any(|r| matches!(r.why.remedy(), Remedy::Operator | Remedy::Alarm))
     }
 
     /// Whether a source has released what opens no slot: it is out, and was not all that there is.
     pub(super) fn gave_what_fits_no_slot(&self) -> bool {
-        self.refused.iter().any(|(_, r)| matches!(r, Refusal::Unlock(_)))
+        self.refused.iter().any(|r| matches!(r.why, Refusal::Unlock(_)))
     }
 
     /// Nobody is left who might open the store: all reasons, and the remedy of the gravest.
     fn halt(&self, plan: &Plan, set: &SlotSet) -> Halt {
-        match &self.refused[..] {
+        match &self.of(plan).collect::<Vec<_>>()[..] {
             [] => no_slot(plan, set),
-            [(_, only)] => refused(only.error(), only.hint()),
+            [only] => refused(only.why.error(), only.why.hint()),
             all => {
-                let facts: Vec<String> =
-                    all.iter().map(|(pair, r)| format!("{}: {}", r.who(plan, *pair, ""), r.fact())).collect();
-                let asked = all.iter().map(|(_, r)| r).filter(|r| !matches!(r, Refusal::Spared(_)));
-                let gravest = asked.max_by_key(|r| gravity(r.remedy()));
+                let facts: Vec<String> = all.iter().map(|r| r.told(plan, "").1).collect();
+                let asked = all.iter().map(|r| &r.why).filter(|why| !matches!(why, Refusal::Spared(_)));
+                let gravest = asked.max_by_key(|why| gravity(why.remedy()));
                 let hint = gravest.map_or("", Refusal::hint).to_owned();
                 Halt::Refused { fact: format!("no key source opens the store: {}", facts.join("; ")), hint }
             }
         }
+    }
+
+    /// What was refused by sources that the plan has: of others nothing is to be said any more.
+    fn of<'a>(&'a self, plan: &'a Plan) -> impl Iterator<Item = &'a Refused> {
+        self.refused.iter().filter(|refused| plan.sources.contains(&refused.source))
+    }
+}
+
+impl Refused {
+    fn new(source: &SourceSpec, slot: SlotId, why: Refusal) -> Self {
+        Self { source: source.clone(), slot, why }
+    }
+
+    /// For people: the source with its slot, or `alone` where there is but one, and why.
+    fn told(&self, plan: &Plan, alone: &str) -> (Remedy, String) {
+        let Self { source, slot, why } = self;
+        let fact = why.fact();
+        let text = match plan.sources.len() > 1 || alone.is_empty() {
+            true => format!("{source} (slot {slot}): {fact}"),
+            false => format!("{alone}: {fact}"),
+        };
+        (why.remedy(), text)
     }
 }
 
@@ -235,14 +258,6 @@ impl Refusal {
     /// With its causes, in one line.
     fn fact(&self) -> String {
         refused(self.error(), "").to_string()
-    }
-
-    /// The source and its slot; where there is but one, `alone`.
-    fn who(&self, plan: &Plan, pair: Pair, alone: &str) -> String {
-        match plan.sources.get(pair.source) {
-            Some(spec) if plan.sources.len() > 1 || alone.is_empty() => format!("{spec} (slot {})", pair.slot),
-            _ => alone.to_owned(),
-        }
     }
 }
 

@@ -33,15 +33,20 @@ impl Running {
         if !matches!(end, End::Given(_)) && !asking.gave_what_fits_no_slot() {
             self.rest_guard();
         }
-        self.used_up = asking.ends_with_the_boot();
+        self.used_up = asking.ends_with_the_boot(&self.plan);
         self.note_outcome(match &end {
             End::Given(_) => Came::Given,
-            _ if asking.needs_somebody() => Came::Refused,
+            _ if asking.needs_somebody(&self.plan) => Came::Refused,
             End::Later => Came::Later,
             End::Never(_) if self.used_up => Came::Exhausted,
             End::Never(_) => Came::Refused,
         });
-        self.pins_refused.extend(asking.pins_refused(&self.plan).cloned());
+        // Once each: a device may wait for months.
+        for spec in asking.pins_refused() {
+            if !self.pins_refused.contains(spec) {
+                self.pins_refused.push(spec.clone());
+            }
+        }
         self.hands.asking = asking;
         for (remedy, text) in told {
             if remedy == Remedy::Alarm { self.alarm(text) } else { self.warn(text) }

@@ -36,6 +36,7 @@ mod erase;
 mod factory;
 mod month;
 mod old_copies;
+mod other_order;
 mod predict;
 mod predict_index;
 mod recovery;
