@@ -184,6 +184,11 @@ impl Chip {
         }
     }
 
+    /// The same deadline, and a few seconds where it has passed: for what must not be left undone.
+    pub(super) fn a_moment_after(&self, deadline: Deadline) -> Deadline {
+        Deadline::after(&*self.clock, deadline.left(&*self.clock).max(A_MOMENT))
+    }
+
     /// To be called before a command that may give key material, or count that it did.
     pub(super) fn about_to_release(&self) -> Result<(), SourceError> {
         self.latch.pass(&self.faults().what)
@@ -236,6 +241,8 @@ impl Chip {
 
 /// What became of a release that was counted and gave nothing.
 pub(super) const IN_VAIN: &str = "was spent in vain, since a register was extended meanwhile";
+/// Within what the caller leaves to a call that is late.
+const A_MOMENT: Duration = Duration::from_secs(3);
 /// How long to wait for another process's release, which takes some hundred milliseconds at most; and before a release
 /// is begun again.
 const ASK_AGAIN: Duration = Duration::from_millis(10);

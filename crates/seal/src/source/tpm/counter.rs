@@ -10,41 +10,27 @@
 
 use ::tpm::policy::PolicyDigest;
 use ::tpm::{NvHandle, NvIndex, NvState, PinCounter, PinnedKey, Refusal, Session, Tpm, TpmError};
-use host::Entropy;
 
 use super::chip::Chip;
 use super::gate::{Gate, armed_event};
+use super::making::Making;
 use crate::source::SourceError;
 
 /// Defines a counter for `gate`, and sees that it counts; `None` where this TPM has no such indices; one that has
 /// no room for another is an error, for it may have tomorrow what the slot would lack for good. The gate is at its base.
-pub(super) fn make(
-    tpm: &mut Tpm,
-    key: &PinnedKey,
-    gate: &Gate,
-    entropy: &dyn Entropy,
-) -> Result<Option<NvHandle>, TpmError> {
-    for _ in 0..DRAWS {
-        let mut byte = [0];
-        entropy.fill(&mut byte);
-        let handle = NvHandle::drawn(byte[0]);
-        let Some(index) = (Gate { counter: Some(handle), ..*gate }).index() else { return Ok(None) };
-        match tpm.nv_define(key, &index, None) {
-            Err(e) if e.refusal() == Some(Refusal::NvDefined) => continue,
-            Err(e) if cannot(&e) => return Ok(None),
-            defined => defined?,
-        }
-        let counts = counts(tpm, key, gate, &index);
-        if !matches!(counts, Ok(true)) {
-            tpm.nv_undefine(handle)?;
-        }
-        return match counts {
-            Ok(true) => Ok(Some(handle)),
-            Ok(false) => Ok(None),
-            Err(e) if cannot(&e) => Ok(None),
-            Err(e) => Err(e),
-        };
+pub(super) fn make(making: &mut Making<'_>, gate: &Gate) -> Result<Option<NvHandle>, TpmError> {
+    let index = match making.define(None, |handle| gate.index_at(handle)) {
+        Err(e) if cannot(&e) => return Ok(None),
+        defined => defined?,
+    };
+    let Some(index) = index else { return Ok(None) };
+    let Making { tpm, key, .. } = making;
+    match counts(tpm, key, gate, &index) {
+        Ok(true) => return Ok(Some(index.handle())),
+        Err(e) if !cannot(&e) => return Err(e),
+        _ => {}
     }
+    making.undefine()?;
     Ok(None)
 }
 
@@ -207,6 +193,3 @@ fn used_up(chip: &Chip, gate: &Gate) -> SourceError {
 fn changed(chip: &Chip, index: &NvIndex, how: &str) -> SourceError {
     SourceError::IndexChanged { what: chip.faults().what, defect: format!("NV index {} {how}", index.handle()) }
 }
-
-/// How many numbers are tried for a new index: of 256 most are free.
-const DRAWS: usize = 8;

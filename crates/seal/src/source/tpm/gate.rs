@@ -91,11 +91,16 @@ impl Gate {
     /// The counter: written only while the register is at its base. So who undefines it and defines it anew has one
     /// that cannot be written before the next start, and one that is not written releases nothing.
     pub(super) fn index(&self) -> Option<NvIndex> {
+        self.counter.map(|handle| self.index_at(handle))
+    }
+
+    /// The counter as it would be under that number.
+    pub(super) fn index_at(&self, handle: NvHandle) -> NvIndex {
         let write = match PolicyDigest::default().pcr(self.register.set(), &self.at_base()) {
             Some(digest) if host::in_force("tpm-counter-joined") => digest,
             _ => PolicyDigest::default(),
         };
-        self.counter.map(|handle| NvIndex::counter(handle, write))
+        NvIndex::counter(handle, write)
     }
 
     /// Nothing more is released in this boot.

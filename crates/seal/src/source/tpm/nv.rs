@@ -317,6 +317,11 @@ impl KeySource for TpmNvSource {
 /// in the place of ours is not ours to remove.
 pub(super) fn remove(chip: &Chip, key: &Name, index: &NvIndex, deadline: Deadline) -> Result<(), SourceError> {
     let _alone = chip.alone(deadline)?;
+    remove_alone(chip, key, index, deadline)
+}
+
+/// As [`remove`], for whoever has the TPM alone already.
+pub(super) fn remove_alone(chip: &Chip, key: &Name, index: &NvIndex, deadline: Deadline) -> Result<(), SourceError> {
     let mut tpm = chip.open(deadline)?;
     let ours = |name: Name| ANY.iter().any(|state| index.name(*state) == name);
     let mut remove = || {
@@ -325,10 +330,12 @@ pub(super) fn remove(chip: &Chip, key: &Name, index: &NvIndex, deadline: Deadlin
         }
         Ok(())
     };
-    match remove() {
-        Err(TpmError::Refused { code, .. }) if code.refusal() == Refusal::Handle => Ok(()),
-        done => done.map_err(|e: TpmError| chip.faults().tpm(e)),
-    }
+    gone(remove()).map_err(|e| chip.faults().tpm(e))
+}
+
+/// What is not there is gone too.
+pub(super) fn gone(removed: Result<(), TpmError>) -> Result<(), TpmError> {
+    removed.or_else(|e| if e.refusal() == Some(Refusal::Handle) { Ok(()) } else { Err(e) })
 }
 
 /// Whether an index is there, by what the TPM of this storage key says.

@@ -25,11 +25,10 @@ impl TpmSource {
         let mut making = Making::begin(&self.chip, known, deadline)?;
         let policy = self.policy(request, &mut making)?;
         let pin = making.pin(&policy.state, auth)?;
-        let policy = self.counted(&mut making, policy)?;
-        let counter = policy.gate.and_then(|gate| gate.counter);
-        let made = self.sealed(&mut making, policy, pin.as_ref());
-        if let (Err(_), Some(index)) = (&made, counter) {
-            making.take_back(index);
+        let counted = self.counted(&mut making, policy);
+        let made = counted.and_then(|policy| self.sealed(&mut making, policy, pin.as_ref()));
+        if made.is_err() {
+            making.take_back();
         }
         made
     }
@@ -64,8 +63,7 @@ impl TpmSource {
     /// The same policy with a counter, where that is wanted and the TPM has one.
     fn counted(&self, making: &mut Making<'_>, mut policy: SlotPolicy) -> Result<SlotPolicy, SourceError> {
         if let (Some(gate), Counting::Best | Counting::Index) = (&mut policy.gate, self.counting) {
-            let Making { tpm, key, .. } = making;
-            gate.counter = counter::make(tpm, key, gate, &*self.chip.entropy).map_err(|e| self.chip.faults().tpm(e))?;
+            gate.counter = counter::make(making, gate).map_err(|e| self.chip.faults().tpm(e))?;
             if gate.counter.is_none() && self.counting == Counting::Index {
                 return Err(SourceError::PolicyUnenforceable { kind: SourceKind::Tpm, what: "count_in = \"index\"" });
             }

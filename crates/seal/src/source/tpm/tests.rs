@@ -4,6 +4,7 @@ mod between;
 mod commands;
 mod counter;
 mod disturbed;
+mod hanging_up;
 mod kept;
 mod limits;
 mod nv;

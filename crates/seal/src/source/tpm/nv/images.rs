@@ -35,7 +35,7 @@ impl TpmNvSource {
         let mut making = Making::begin(&self.chip, Some(&like.key.name), deadline)?;
         let pin = making.pin(&state, auth)?;
         self.rehearse(&mut making, &state)?;
-        self.kept(&mut making, state, like.once, pin.as_ref(), Seen::Rehearsed)
+        self.kept(making, state, like.once, pin.as_ref(), Seen::Rehearsed)
     }
 
     /// Sees that the TPM comes to the policy that was computed: the index cannot be read to see it.

@@ -1,6 +1,6 @@
 //! Making an index: under a number that is free, written once, and read back under the policy.
 
-use ::tpm::{AuthValue, Name, NvHandle, PcrSet, Refusal};
+use ::tpm::{AuthValue, Name, NvHandle, PcrSet};
 use secret::{Secret, SecretBytes, crypto};
 
 use super::super::making::Making;
@@ -23,13 +23,13 @@ impl TpmNvSource {
         let mut making = Making::begin(&self.chip, known, deadline)?;
         let (state, _) = making.state(request, PcrSet::default(), &self.signing)?;
         let pin = making.pin(&state, auth)?;
-        self.kept(&mut making, state, request.releases_per_boot.is_some(), pin.as_ref(), Seen::Read)
+        self.kept(making, state, request.releases_per_boot.is_some(), pin.as_ref(), Seen::Read)
     }
 
     /// New octets in an index of that state.
     pub(super) fn kept(
         &self,
-        making: &mut Making<'_>,
+        mut making: Making<'_>,
         state: State,
         once: bool,
         pin: Option<&AuthValue>,
@@ -38,35 +38,28 @@ impl TpmNvSource {
         let octets = Secret::<32>::init_with(|octets| self.chip.entropy.fill(octets));
         // Whatever may fail without the index comes before it, so that none is left behind.
         let key = self.chip.noted(&mut making.tpm, &making.key)?;
-        let handle = self.define(making, &state, once, pin)?;
-        let slot = NvSlot { key, handle, state, check: check(octets.expose()), once };
-        let made = self.made(making, slot, &octets, pin, seen);
+        let made = self.defined(&mut making, &state, once, pin).and_then(|handle| {
+            let slot = NvSlot { key, handle, state, check: check(octets.expose()), once };
+            self.made(&mut making, slot, &octets, pin, seen)
+        });
         if made.is_err() {
-            making.take_back(handle);
+            making.take_back();
         }
         made
     }
 
-    /// Makes an index under a number that is free.
-    fn define(
+    fn defined(
         &self,
         making: &mut Making<'_>,
         state: &State,
         once: bool,
         pin: Option<&AuthValue>,
     ) -> Result<NvHandle, SourceError> {
-        let Making { tpm, key, .. } = making;
-        for _ in 0..DRAWS {
-            let mut byte = [0];
-            self.chip.entropy.fill(&mut byte);
-            let handle = NvHandle::drawn(byte[0]);
-            match tpm.nv_define(key, &index(state, handle, once), pin) {
-                Err(e) if e.refusal() == Some(Refusal::NvDefined) => continue,
-                defined => return defined.map(|()| handle).map_err(|e| self.chip.faults().tpm(e)),
-            }
-        }
-        let defect = format!("no free index was found in {DRAWS} tries");
-        Err(SourceError::Refused { what: self.chip.faults().what, defect })
+        let (faults, defined) = (self.chip.faults(), making.define(pin, |handle| index(state, handle, once)));
+        let Some(index) = defined.map_err(|e| faults.tpm(e))? else {
+            return Err(SourceError::Refused { what: faults.what, defect: "no number for an index was free".into() });
+        };
+        Ok(index.handle())
     }
 
     /// Writes, and reads once to see that it comes back; what cannot be read yet is locked.
@@ -107,5 +100,3 @@ pub(super) enum Seen {
     /// Its policy was rehearsed: the state in which they can be read is yet to come.
     Rehearsed,
 }
-
-const DRAWS: usize = 8;

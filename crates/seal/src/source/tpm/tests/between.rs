@@ -110,7 +110,7 @@ fn serve(mut front: UnixStream, behind: &Mutex<UnixStream>, bus: &dyn Bus, is_sh
 const PATIENCE: u32 = 20_000;
 
 /// A whole command or answer; `None` at the end.
-fn message(from: &mut UnixStream) -> Option<Vec<u8>> {
+pub(super) fn message(from: &mut UnixStream) -> Option<Vec<u8>> {
     let mut bytes = vec![0; 10];
     from.read_exact(&mut bytes).ok()?;
     bytes.resize(size(&bytes), 0);
