@@ -320,4 +320,80 @@ mod tests {
             Err(RecoveryFileError::NotAbsolute { .. })
         ));
     }
+
+    /// Somebody writes `theirs` there as soon as the place was looked at.
+    struct Raced<'a> {
+        place: &'a Path,
+        theirs: &'a [u8],
+    }
+
+    impl Disk for Raced<'_> {
+        fn meta(&self, path: &Path) -> io::Result<Option<host::Meta>> {
+            OsDisk.meta(path)
+        }
+
+        fn check_writable(&self, _: &Path) -> io::Result<()> {
+            OsDisk.write_new(self.place, self.theirs, 0o600, None)
+        }
+
+        fn write_new(&self, path: &Path, bytes: &[u8], mode: u32, owner: Option<host::Owner>) -> io::Result<()> {
+            OsDisk.write_new(path, bytes, mode, owner)
+        }
+
+        fn remove_file(&self, path: &Path) -> io::Result<()> {
+            OsDisk.remove_file(path)
+        }
+
+        fn read(&self, path: &Path, max: usize) -> io::Result<zeroize::Zeroizing<Vec<u8>>> {
+            OsDisk.read(path, max)
+        }
+
+        fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
+            OsDisk.list(dir)
+        }
+
+        fn create_dir(&self, path: &Path, mode: u32) -> io::Result<()> {
+            OsDisk.create_dir(path, mode)
+        }
+
+        fn open_rw(&self, path: &Path) -> io::Result<Box<dyn host::DiskFile>> {
+            OsDisk.open_rw(path)
+        }
+
+        fn sync_file(&self, path: &Path) -> io::Result<()> {
+            OsDisk.sync_file(path)
+        }
+
+        fn sync_dir(&self, path: &Path) -> io::Result<()> {
+            OsDisk.sync_dir(path)
+        }
+
+        fn rename(&self, from: &Path, to: &Path, replace: bool) -> io::Result<()> {
+            OsDisk.rename(from, to, replace)
+        }
+
+        fn remove_dir(&self, path: &Path) -> io::Result<()> {
+            OsDisk.remove_dir(path)
+        }
+
+        fn chown(&self, path: &Path, owner: host::Owner) -> io::Result<()> {
+            OsDisk.chown(path, owner)
+        }
+
+        fn lock(&self, path: &Path) -> io::Result<Option<Box<dyn Send>>> {
+            OsDisk.lock(path)
+        }
+    }
+
+    #[test]
+    fn a_file_that_came_there_since_the_look_is_neither_written_over_nor_removed() {
+        let (data, stick) = (tempfile::tempdir().unwrap(), tempfile::tempdir_in("/dev/shm").unwrap());
+        let path = stick.path().join("recovery.txt");
+        let disk = Raced { place: &path, theirs: b"another's key\n" };
+        match write_file(&disk, &path, data.path(), &recovery()) {
+            Err(RecoveryFileError::Disk { source, .. }) => assert_eq!(source.kind(), io::ErrorKind::AlreadyExists),
+            other => panic!("{other:?}"),
+        }
+        assert_eq!(&OsDisk.read(&path, 100).unwrap()[..], disk.theirs);
+    }
 }

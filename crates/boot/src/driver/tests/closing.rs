@@ -340,6 +340,29 @@ async fn a_device_that_is_to_restart_does_so_where_that_helps_and_not_at_once() 
     assert!(is_used_up(&running) && !running.restart_is_due());
 }
 
+/// What the sources gave no more is over with a recovery: a device that is erased afterwards is not restarted for it.
+#[tokio::test]
+async fn a_device_that_was_recovered_is_not_restarted_for_the_limit_of_before() {
+    if is_skipped("swtpm") {
+        return;
+    }
+    let tpm = Swtpm::start();
+    tpm.extend(7, 0x77);
+    let (mut device, beside) = (device(&tpm, AfterClose::Reboot), Beside::default());
+    device.plan.recovery = Some(RecoverySpec::Terminal);
+    let running = start(&mut device, &beside).await;
+    let key = RecoveryKey::parse(&device.ears.key.lock().unwrap().take().unwrap()).unwrap();
+    running.shutdown().await;
+    let mut running = start(&mut device, &beside).await;
+    device.clock.advance(Duration::from_secs(600));
+    assert!(is_used_up(&running) && running.restart_is_due());
+    let by = api::PeerAddress::Unix { uid: 0, pid: 77 };
+    running.recover(&key, by.clone()).await.unwrap();
+    assert_eq!(open(&running), BOTH);
+    running.erase(by).await.unwrap();
+    assert!(running.halted().is_some() && !running.restart_is_due(), "{:?}", running.halted());
+}
+
 /// TPM2_Load and TPM2_Unseal (TPM 2.0 part 2, 6.5.2).
 const LOAD: u32 = 0x157;
 const UNSEAL: u32 = 0x15e;

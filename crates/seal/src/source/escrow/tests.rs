@@ -1,5 +1,7 @@
 //! Against the real OpenBao, as the holder of a site's keys: its policies are those of packaging/escrow.
 
+mod slow_logout;
+
 use std::path::{Path, PathBuf};
 
 use host::{OsClock, OsDisk, OsEntropy};
