@@ -83,10 +83,14 @@ mod tests {
         bytes.expose_mut().fill(0xff);
         let start = bytes.hold.start;
         drop(bytes);
-        // SAFETY: the pages stay mapped as long as the process lives, and any value is a byte. Another test may take the
-        // chunks and write to them meanwhile: so each byte is read by itself, and volatile, and nothing is made of what
-        // it holds but whether it is one of ours.
-        let seen: Vec<u8> = (0..4096).map(|at| unsafe { start.as_ptr().add(at).read_volatile() }).collect();
+        let read = |at| {
+            // SAFETY: one of the bytes that were held; their pages stay mapped as long as the process lives.
+            let byte = unsafe { start.as_ptr().add(at) };
+            // SAFETY: as above, and any value is a byte. Another test may take the chunks and write to them meanwhile:
+            // so each is read by itself, and volatile, and nothing is made of what it holds but whether it is ours.
+            unsafe { byte.read_volatile() }
+        };
+        let seen: Vec<u8> = (0..4096).map(read).collect();
         assert!(!seen.windows(64).any(|w| w.iter().all(|b| *b == 0xff)));
     }
 
