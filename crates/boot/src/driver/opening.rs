@@ -219,8 +219,15 @@ impl Running {
         for alarm in &opened.alarms {
             self.alarm(alarm.to_string());
         }
-        if let Err(e) = former.note(store, opened.ring.begins()).await {
-            self.warn(format!("the audit's former key is still believed, the next start tries again: {e}"));
+        if former.is_turning() {
+            let noted = match &opened.turned {
+                Some(turned) => former.note(store, turned).await.map_err(|e| e.to_string()),
+                None => Err("its disk takes no other segment".into()),
+            };
+            if let Err(e) = noted {
+                self.hands.audit_turns = true;
+                self.alarm(format!("the audit's former key is still believed, and it is tried on: {e}"));
+            }
         }
         let policy = match self.plan.audit.sync {
             AuditSync::Never => SyncPolicy::Never,

@@ -116,6 +116,8 @@ pub(super) struct Hands {
     pub(super) unlocked: Option<Unlocked>,
     pub(super) store: Option<Store>,
     pub(super) audit: Option<Arc<AuditDevice>>,
+    /// A turn of it to another key has met a fault of a disk.
+    pub(super) audit_turns: bool,
     pub(super) core: Option<Arc<Core>>,
     pub(super) vault: Option<Seam>,
     /// A store in another process.

@@ -46,6 +46,7 @@ impl Running {
         {
             self.alarm(told("the audit does not take records", &e));
         }
+        self.turn_audit_again().await;
         self.watch_key();
         let names: Vec<ServiceName> = self.hands.watched.keys().cloned().collect();
         for service in names {

@@ -9,14 +9,15 @@ pub(crate) type Link = [u8; LINK_BYTES];
 /// Bytes of a link.
 pub(crate) const LINK_BYTES: usize = 32;
 
-/// The key of the audit. Whoever has it can forge the log, so it lies in the keyring and leaves with the seal.
+/// The key of the audit. Whoever has it can forge the log, so it lies in the keyring and leaves with the seal. In one
+/// place, wherever it is handed on to: each other one would keep a copy.
 #[derive(Debug)]
-pub struct ChainKey(Hmac);
+pub struct ChainKey(Box<Hmac>);
 
 impl ChainKey {
     /// From a key of the keyring (`Store::audit_key`).
     pub fn new(key: &[u8; 32]) -> Self {
-        Self(Hmac::new(key))
+        Self(Box::new(Hmac::new(key)))
     }
 
     /// The link after `previous`. `head` has a fixed size and holds the body's length, so the parts are unambiguous.

@@ -17,6 +17,7 @@ use host::{BootTime, Clock};
 use super::chain::ChainKey;
 use super::flood::{Asker, Flood};
 use super::frame::{Kind, NewRecord};
+use super::keys::Turned;
 use super::limit::Verdict;
 use super::record;
 use super::ring::{AppendError, Ring};
@@ -122,15 +123,13 @@ impl AuditDevice {
         })
     }
 
-    /// Goes on under another key, in a new segment; durable on return, with the first generation under it. Nothing happens
-    /// where it is today's already.
+    /// Goes on under another key, in a new segment; durable on return, with where that begins. Nothing happens where it
+    /// is today's already.
     ///
     /// # Errors
     /// [`AuditRefused`]: the former key stays in use.
-    pub fn turn(&self, next: ChainKey) -> Result<u64, AuditRefused> {
-        let mut state = self.lock();
-        state.ring.turn(next).map_err(|e| AuditRefused { reason: e.to_string() })?;
-        Ok(state.ring.begins())
+    pub fn turn(&self, next: ChainKey) -> Result<Turned, AuditRefused> {
+        self.lock().ring.turn(next).map_err(|e| AuditRefused { reason: reason(&e) })
     }
 
     /// Queues records, and waits until they are accepted with all others of the turn.
@@ -260,10 +259,7 @@ impl State {
     /// Writes the queue, in one write where it fits, and tells every waiter.
     fn flush(&mut self, now: BootTime) -> Result<(), String> {
         let queue = std::mem::take(&mut self.queue);
-        let outcome = self.append(&queue, now).map_err(|e| match &e {
-            AppendError::Disk(cause) => format!("{e}: {cause}"),
-            AppendError::TooLarge { .. } => e.to_string(),
-        });
+        let outcome = self.append(&queue, now).map_err(|e| reason(&e));
         self.failing = outcome.is_err();
         // A fresh queue has a fresh cell, so nobody has set this one.
         _ = queue.result.set(outcome.clone());
@@ -314,6 +310,13 @@ impl Queue {
 impl std::fmt::Debug for AuditDevice {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "AuditDevice({:?})", self.policy)
+    }
+}
+
+fn reason(e: &AppendError) -> String {
+    match e {
+        AppendError::Disk(cause) => format!("{e}: {cause}"),
+        AppendError::TooLarge { .. } => e.to_string(),
     }
 }
 

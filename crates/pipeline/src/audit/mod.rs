@@ -28,7 +28,7 @@ mod turn;
 pub use chain::ChainKey;
 pub use device::{AuditDevice, SyncPolicy};
 pub use frame::{Kind, MAX_BODY_BYTES};
-pub use keys::ChainKeys;
+pub use keys::{ChainKeys, Turned};
 pub use open::{Alarm, OpenError, Opened};
 pub use read::{Entry, ReadRingError, Verification, verify, verify_segment};
 pub use ring::{Beginning, CreateError, Ring, RingSize};

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 use host::Disk;
 
 use super::frame::{ALIGN, Kind, NewRecord};
-use super::keys::ChainKeys;
+use super::keys::{ChainKeys, Turned};
 use super::parts::{Parts, Window};
 use super::ring::{
     AppendError, Cursor, Leave, MAX_SEGMENT_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, RESERVE_NAME, Ring, blank_file,
@@ -27,6 +27,8 @@ pub struct Opened {
     pub torn: bool,
     /// What no power cut explains.
     pub alarms: Vec<Alarm>,
+    /// Of an opening that was to end a turn: where the new key begins. `None` too if the disk did not let it end.
+    pub turned: Option<Turned>,
 }
 
 /// A sign of tampering, of a lost file, or of a failing disk.
@@ -70,6 +72,13 @@ pub enum Alarm {
     },
 }
 
+impl Alarm {
+    /// What the ring says of it.
+    pub(crate) fn line(&self) -> String {
+        serde_json::json!({ "type": "ring", "event": "alarm", "error": self.to_string() }).to_string()
+    }
+}
+
 impl Ring {
     /// Opens the ring in `dir`, at the size it was made with. `store_sequence` is the store's own, for comparison.
     ///
@@ -79,6 +88,13 @@ impl Ring {
         let mut alarms = Vec::new();
         let found = survey(disk, dir, &keys)?;
         let newest = found.newest;
+        // No power cut takes a segment away that was durable before its key was noted.
+        if let Some(turned) = keys.latest()
+            && newest.generation < turned.generation
+            && host::in_force("ring-put-back-told")
+        {
+            return Self::begin_again(disk, dir, keys, turned, store_sequence);
+        }
         let slots = u64::from(newest.segments);
         let mut files = Vec::with_capacity(found.slots.len());
         for (slot, segment) in found.slots.into_iter().enumerate() {
@@ -113,17 +129,8 @@ impl Ring {
         let key = keys.of(slot as u32, newest.generation);
         let w = Window::new(&*files[slot], segment_bytes).and_then(|parts| walk_parts(parts, &newest, key, |_| {}));
         let w = w.map_err(|e| OpenError::disk(&path, e))?;
-        let mut ring = Self {
-            files,
-            reserve,
-            segment_bytes,
-            keys,
-            at: cursor(&newest, &w),
-            reserve_at: None,
-            suspect: false,
-            failures: 0,
-            buffer: Vec::new(),
-        };
+        let at = cursor(&newest, &w);
+        let mut ring = Self::at(files, reserve, segment_bytes, keys, at);
 
         // An empty newest segment: the cut may have come before the closing record of the one before.
         if w.end == HEADER_BYTES && newest.generation > 0 {
@@ -166,14 +173,9 @@ impl Ring {
         if store_sequence < w.store_sequence && host::in_force("older-store-told") {
             alarms.push(Alarm::StoreOlderThanAudit { store: store_sequence, audit: w.store_sequence });
         }
-        // No power cut takes a segment away that was durable before its key was noted.
-        let put_back = newest.generation < ring.keys.begins() && host::in_force("ring-put-back-told");
-        if put_back {
-            alarms.push(Alarm::SegmentMissing { slot: (ring.keys.begins() % slots) as u32 });
-        }
         ring.find_reserve();
         let appended = (|| {
-            if w.closed || w.tail == Tail::Broken || put_back {
+            if w.closed || w.tail == Tail::Broken {
                 ring.advance(Leave::Abandoned)?; // the damage stays as it is, for whoever looks into it
             }
             ring.append_alarms(&alarms)
@@ -182,11 +184,11 @@ impl Ring {
             AppendError::Disk(cause) => OpenError::disk(&path, cause),
             AppendError::TooLarge { .. } => OpenError::disk(&path, io::ErrorKind::InvalidData.into()),
         })?;
-        Ok(Opened { ring, torn, alarms })
+        Ok(Opened { ring, torn, alarms, turned: None })
     }
 
     /// Goes on behind what an earlier need left in the reserve.
-    fn find_reserve(&mut self) {
+    pub(super) fn find_reserve(&mut self) {
         let mut first = [0; HEADER_BYTES];
         let Ok(HEADER_BYTES) = self.reserve.read_at(&mut first, 0) else { return };
         let HeaderFound::Valid(header) = Header::parse(&first, RESERVE_SLOT, &self.keys) else { return };
@@ -198,10 +200,7 @@ impl Ring {
     }
 
     fn append_alarms(&mut self, alarms: &[Alarm]) -> Result<(), AppendError> {
-        let bodies: Vec<String> = alarms
-            .iter()
-            .map(|a| serde_json::json!({ "type": "ring", "event": "alarm", "error": a.to_string() }).to_string())
-            .collect();
+        let bodies: Vec<String> = alarms.iter().map(Alarm::line).collect();
         let records: Vec<_> =
             bodies.iter().map(|b| NewRecord { kind: Kind::Alarm, store_sequence: 0, body: b.as_bytes() }).collect();
         if records.is_empty() {

@@ -59,7 +59,9 @@ pub fn verify(
     for slot in 0..MAX_SEGMENTS {
         let Some(image) = image(disk, dir, &segment_name(slot))? else { continue };
         match Header::parse(&image, slot, keys) {
-            HeaderFound::Valid(h) => headers.push(h),
+            // A generation has one place; whoever has a former key might show records elsewhere.
+            HeaderFound::Valid(h) if h.generation % u64::from(h.segments.max(1)) == u64::from(slot) => headers.push(h),
+            HeaderFound::Valid(_) => damaged.push(Alarm::SegmentForeign { slot }),
             HeaderFound::Blank => {}
             HeaderFound::Forged => damaged.push(Alarm::SegmentForeign { slot }),
         }

@@ -15,7 +15,7 @@ use host::{Disk, DiskFile, Entropy};
 
 use super::chain::{ChainKey, Link};
 use super::frame::{self, ALIGN, Kind, MAX_BODY_BYTES, NewRecord};
-use super::keys::ChainKeys;
+use super::keys::{ChainKeys, Turned};
 use super::segment::{HEADER_BYTES, Header, RESERVE_SLOT};
 
 /// How large a new ring is.
@@ -55,6 +55,8 @@ pub struct Ring {
     pub(crate) suspect: bool,
     /// Writes that failed since the last good one.
     pub(crate) failures: u32,
+    /// The slot of a next segment that could not be begun: its header may be there, and this segment's closing record.
+    pub(crate) unfinished: Option<usize>,
     pub(crate) buffer: Vec<u8>,
 }
 
@@ -119,17 +121,7 @@ impl Ring {
             store_sequence,
             durable: 0,
         };
-        let mut ring = Self {
-            files,
-            reserve,
-            segment_bytes,
-            keys: ChainKeys::new(key),
-            at,
-            reserve_at: None,
-            suspect: false,
-            failures: 0,
-            buffer: vec![],
-        };
+        let mut ring = Self::at(files, reserve, segment_bytes, ChainKeys::new(key), at);
         let first = |cause| CreateError::Disk { path: dir.join(segment_name(0)), cause };
         ring.write_header().map_err(first)?;
         let body = match beginning {
@@ -144,6 +136,28 @@ impl Ring {
         Ok(ring)
     }
 
+    /// The files, and where the next record goes.
+    pub(super) fn at(
+        files: Vec<Box<dyn DiskFile>>,
+        reserve: Box<dyn DiskFile>,
+        segment_bytes: u64,
+        keys: ChainKeys,
+        at: Cursor,
+    ) -> Self {
+        Self {
+            files,
+            reserve,
+            segment_bytes,
+            keys,
+            at,
+            reserve_at: None,
+            suspect: false,
+            failures: 0,
+            unfinished: None,
+            buffer: Vec::new(),
+        }
+    }
+
     /// Writes the records behind one another: all are accepted on `Ok`, none may be relied on after an error.
     ///
     /// One write for the group, with an end mark behind it. A failed or cut write leaves the cursor where it was, so
@@ -154,6 +168,10 @@ impl Ring {
     pub(crate) fn append(&mut self, records: &[NewRecord<'_>]) -> Result<(), AppendError> {
         if let Some(r) = records.iter().find(|r| r.body.is_empty() || r.body.len() > MAX_BODY_BYTES) {
             return Err(AppendError::TooLarge { bytes: r.body.len() });
+        }
+        if let Err(e) = self.take_back_unfinished() {
+            self.has_failed();
+            return Err(e);
         }
         if self.suspect {
             self.advance(Leave::Abandoned)?;
@@ -265,10 +283,7 @@ impl Ring {
         self.buffer.resize(self.buffer.len() + ALIGN, 0);
         let slot = self.slot();
         if let Err(cause) = self.files[slot].write_at(&self.buffer, self.at.end) {
-            // A slip is tried again at the same place; what stays bad is left, but not so soon that a flickering disk
-            // would cost a segment of history each time.
-            self.failures += 1;
-            self.suspect |= self.failures.is_multiple_of(FAILURES_BEFORE_LEAVING);
+            self.has_failed();
             return Err(cause.into());
         }
         self.failures = 0;
@@ -284,15 +299,12 @@ impl Ring {
     /// record, which can be made again (`tests::a_power_cut_at_any_write_or_sync_is_mended`). A closed segment without
     /// a next header is therefore never the work of a power cut.
     pub(crate) fn advance(&mut self, leave: Leave) -> Result<(), AppendError> {
-        self.advance_under(leave, None)
+        self.advance_under(leave, None).map(drop)
     }
 
-    /// The same, with another key from the next segment on.
-    pub(crate) fn advance_under(&mut self, leave: Leave, key: Option<ChainKey>) -> Result<(), AppendError> {
-        // Below where the newest key begins there is nothing to go on with, though somebody may have put such a ring
-        // back.
-        let generation = (self.at.generation + 1).max(self.keys.begins());
-        let mut next = Cursor { generation, end: HEADER_BYTES as u64, ..self.at };
+    /// The same, with another key from the next segment on. Says what that begins with.
+    pub(crate) fn advance_under(&mut self, leave: Leave, key: Option<ChainKey>) -> Result<Turned, AppendError> {
+        let mut next = Cursor { generation: self.at.generation + 1, end: HEADER_BYTES as u64, ..self.at };
         let mut closing = Vec::new();
         if leave == Leave::Closed {
             self.sync()?;
@@ -306,6 +318,7 @@ impl Ring {
         let header = header_of(&next, next_slot as u32, slots);
         let mut bytes = header.encode(key.as_ref().unwrap_or(self.keys.newest())).to_vec();
         bytes.resize(HEADER_BYTES + ALIGN, 0);
+        self.unfinished = Some(next_slot);
         self.files[next_slot].write_at(&bytes, 0)?;
         self.files[next_slot].sync_data()?;
         if leave == Leave::Closed {
@@ -313,12 +326,41 @@ impl Ring {
             self.files[slot].sync_data()?;
         }
         self.at = next;
-        self.suspect = false;
+        (self.suspect, self.unfinished) = (false, None);
+        let turned = Turned {
+            generation: next.generation,
+            first_sequence: next.next_sequence,
+            start: next.link,
+            segments: slots as u32,
+            segment_bytes: self.segment_bytes as u32,
+        };
         if let Some(key) = key {
-            self.keys.turn(key, generation);
-            self.reserve_at = None;
+            self.keys.turn(key, turned);
         }
+        Ok(turned)
+    }
+
+    /// Before anything else is written behind a segment whose end could not be made: a closing record that is there, and
+    /// a next header, would say that it ends before what follows. The segment that the next one would have overwritten
+    /// is lost already.
+    fn take_back_unfinished(&mut self) -> Result<(), AppendError> {
+        let Some(next_slot) = self.unfinished else { return Ok(()) };
+        let (slot, end) = (self.slot(), self.at.end);
+        self.files[slot].write_at(&[0; ALIGN], end)?;
+        self.files[slot].sync_data()?;
+        self.files[next_slot].write_at(&[0; HEADER_BYTES + ALIGN], 0)?;
+        self.files[next_slot].sync_data()?;
+        self.unfinished = None;
         Ok(())
+    }
+
+    /// A slip is tried again at the same place; what stays bad is left, but not so soon that a flickering disk would cost
+    /// a segment of history each time.
+    fn has_failed(&mut self) {
+        self.failures += 1;
+        if self.failures.is_multiple_of(FAILURES_BEFORE_LEAVING) {
+            (self.suspect, self.unfinished) = (true, None);
+        }
     }
 
     fn write_header(&mut self) -> io::Result<()> {
@@ -351,7 +393,7 @@ pub(crate) fn closing_record(key: &ChainKey, at: &Cursor) -> (Vec<u8>, Link) {
     (bytes, link)
 }
 
-fn header_of(at: &Cursor, slot: u32, segments: usize) -> Header {
+pub(crate) fn header_of(at: &Cursor, slot: u32, segments: usize) -> Header {
     Header {
         slot,
         segments: segments as u32,

@@ -1,28 +1,31 @@
 //! A new key for a ring.
 //!
 //! ```text
-//! the store's commit: the new key, and the former with "until when is not known yet"
-//!     -> a segment under the new key; what lay in the reserve, in it; the reserve empty      Ring::turn
-//!     -> the store's note of the generation that began                                       then the former key is over
+//! the store's commit: the new key, and the former with "nobody knows yet where the new one begins"
+//!     -> what lay in the reserve, in the ring; a segment under the new key        Ring::turn
+//!     -> the store's note of where it began                                       then the former key is over
 //! ```
 //! Each is durable before the next. Cut anywhere in between, the next opening has both keys and an open question, which
 //! [`Ring::open_turning`] answers: a segment under the new key is there, or it is made now.
+//!
+//! Once that is noted, a ring whose segments under the new key are all gone is not gone on from: whoever has the former
+//! key would have the end of his own records signed. It begins again where the note says ([`Ring::begin_again`]).
 
 use std::path::Path;
 
 use host::Disk;
 
 use super::chain::ChainKey;
-use super::frame::{Kind, NewRecord};
-use super::keys::ChainKeys;
-use super::open::{OpenError, Opened};
+use super::frame::{self, ALIGN, Kind, NewRecord};
+use super::keys::{ChainKeys, Turned};
+use super::open::{Alarm, OpenError, Opened};
 use super::parts::Window;
-use super::ring::{AppendError, Leave, MAX_SEGMENTS, Ring, segment_name};
+use super::ring::{AppendError, Cursor, Leave, MAX_SEGMENTS, RESERVE_NAME, Ring, blank_file, header_of, segment_name};
 use super::segment::{HEADER_BYTES, Header, HeaderFound, RESERVE_SLOT, walk_parts};
 
 impl Ring {
     /// Opens a ring whose last turn was cut short: `keys` are those of before it, `next` is the one after it. The ring is
-    /// under `next` then, and tells from which generation on ([`Ring::begins`]).
+    /// under `next` then, and says since when; or the disk does not let it, and it goes on under the former key.
     ///
     /// # Errors
     /// As [`Ring::open`].
@@ -33,95 +36,139 @@ impl Ring {
         next: ChainKey,
         store_sequence: u64,
     ) -> Result<Opened, OpenError> {
-        let failed = |e| match e {
-            AppendError::Disk(cause) => OpenError::disk(dir, cause),
-            AppendError::TooLarge { .. } => OpenError::disk(dir, std::io::ErrorKind::InvalidData.into()),
-        };
-        let begun = first_under(disk, dir, &next)?;
-        let mut opened = match begun {
-            Some(begins) => Self::open(disk, dir, keys.turned(next, begins), store_sequence)?,
-            None => {
-                let mut opened = Self::open(disk, dir, keys, store_sequence)?;
-                opened.ring.turn(next).map_err(failed)?;
-                opened
-            }
-        };
-        if begun.is_some() {
-            opened.ring.empty_reserve().map_err(failed)?;
+        if let Some(turned) = first_under(disk, dir, &next)? {
+            let opened = Self::open(disk, dir, keys.turned(next, turned), store_sequence)?;
+            return Ok(Opened { turned: Some(turned), ..opened });
         }
+        let mut opened = Self::open(disk, dir, keys, store_sequence)?;
+        opened.turned = opened.ring.turn(next).ok();
         Ok(opened)
     }
 
-    /// Goes on in a new segment under `next`, with what lay in the reserve. Durable on return.
+    /// Goes on in a new segment under `next`, and says where. Durable on return. What lies in the reserve comes into the
+    /// ring first, under the key that it was written under. Nothing happens where `next` is today's key.
     ///
     /// # Errors
-    /// [`AppendError`]; which of the keys the ring is under is then known at the next opening only, and until then the
-    /// former is used.
-    pub(crate) fn turn(&mut self, next: ChainKey) -> Result<(), AppendError> {
-        // Turned already, where what came after it has failed.
-        if !self.keys.newest().is(&next) {
-            if self.suspect {
-                self.append(&[])?; // leaves a segment that cannot be closed
-            }
-            self.advance_under(Leave::Closed, Some(next))?;
+    /// [`AppendError`]; the ring goes on under the former key.
+    pub(crate) fn turn(&mut self, next: ChainKey) -> Result<Turned, AppendError> {
+        if let Some(turned) = self.keys.latest()
+            && self.keys.newest().is(&next)
+        {
+            return Ok(turned);
         }
-        self.empty_reserve()
+        self.append(&[])?; // leaves a segment that cannot be closed, and takes back what a failure has begun
+        self.empty_reserve()?;
+        self.advance_under(Leave::Closed, Some(next))
     }
 
-    /// The first generation under the newest key.
-    pub fn begins(&self) -> u64 {
-        self.keys.begins()
-    }
-
-    /// Brings what lies in the reserve under the former key into the ring. In the ring before it is wiped: cut in between,
-    /// it is there twice.
+    /// In the ring before it is wiped: cut in between, it is there twice. A reserve that cannot be read has nothing to
+    /// save, and one that cannot be wiped counts nowhere once the key is another.
     fn empty_reserve(&mut self) -> Result<(), AppendError> {
-        let rescued = self.rescued()?;
-        if rescued.is_empty() {
+        if self.reserve_at.is_none() {
             return Ok(());
         }
+        let rescued = self.rescued().unwrap_or_default();
         let records: Vec<_> = rescued
             .iter()
             .map(|(kind, store_sequence, body)| NewRecord { kind: *kind, store_sequence: *store_sequence, body })
             .collect();
-        self.append(&records)?;
-        self.sync()?;
-        self.reserve.write_at(&[0; HEADER_BYTES], 0)?;
-        self.reserve.sync_data()?;
+        for group in records.chunks(GROUP) {
+            self.append(group)?;
+            self.sync()?;
+        }
         self.reserve_at = None;
+        let wiped = self.reserve.write_at(&[0; HEADER_BYTES], 0).and_then(|()| self.reserve.sync_data());
+        if let Err(error) = wiped {
+            tracing::warn!(%error, "the audit's reserve cannot be wiped");
+        }
         Ok(())
     }
 
-    fn rescued(&self) -> Result<Vec<(Kind, u64, Vec<u8>)>, AppendError> {
+    fn rescued(&self) -> std::io::Result<Vec<(Kind, u64, Vec<u8>)>> {
         let mut rescued = Vec::new();
         let mut first = [0; HEADER_BYTES];
-        if let Some(key) = self.keys.latest_former()
-            && self.reserve.read_at(&mut first, 0)? == HEADER_BYTES
-            && let HeaderFound::Valid(header) = Header::parse_under(&first, RESERVE_SLOT, key)
+        if self.reserve.read_at(&mut first, 0)? == HEADER_BYTES
+            && let HeaderFound::Valid(header) = Header::parse_under(&first, RESERVE_SLOT, self.keys.newest())
         {
             let parts = Window::new(&*self.reserve, self.segment_bytes)?;
-            walk_parts(parts, &header, key, |f| rescued.push((f.kind, f.store_sequence, f.body.to_vec())))?;
+            let see = |f: &frame::Frame<'_>| rescued.push((f.kind, f.store_sequence, f.body.to_vec()));
+            walk_parts(parts, &header, self.keys.newest(), see)?;
         }
         Ok(rescued)
     }
+
+    /// Makes the first segment under the newest key again, where none under it is there any more. Nothing that lies on
+    /// the disk has a part in it, or a former key would. Header and alarm are one write within one sector: no cut takes
+    /// the one and leaves the other.
+    pub(super) fn begin_again(
+        disk: &dyn Disk,
+        dir: &Path,
+        keys: ChainKeys,
+        at: Turned,
+        store_sequence: u64,
+    ) -> Result<Opened, OpenError> {
+        let (segments, segment_bytes) = (at.segments.clamp(2, MAX_SEGMENTS), u64::from(at.segment_bytes));
+        let whole = |name: &str| {
+            let path = dir.join(name);
+            let failed = |e| OpenError::disk(&path, e);
+            match disk.meta(&path).map_err(failed)? {
+                Some(meta) if meta.len == segment_bytes => disk.open_rw(&path).map_err(failed),
+                _ => blank_file(disk, &path, segment_bytes).map_err(failed),
+            }
+        };
+        let files = (0..segments).map(|slot| whole(&segment_name(slot))).collect::<Result<Vec<_>, _>>()?;
+        let start = Cursor {
+            generation: at.generation,
+            end: HEADER_BYTES as u64,
+            next_sequence: at.first_sequence,
+            link: at.start,
+            store_sequence,
+            durable: at.first_sequence.saturating_sub(1),
+        };
+        let mut ring = Self::at(files, whole(RESERVE_NAME)?, segment_bytes, keys, start);
+        let slot = ring.slot();
+        let alarm = Alarm::SegmentMissing { slot: slot as u32 };
+        let key = ring.keys.newest();
+        let mut bytes = header_of(&start, slot as u32, ring.files.len()).encode(key).to_vec();
+        let body = alarm.line();
+        let record = NewRecord { kind: Kind::Alarm, store_sequence: 0, body: body.as_bytes() };
+        ring.at.link = frame::encode(&mut bytes, key, &start.link, start.next_sequence, start.durable, &record);
+        ring.at.end = bytes.len() as u64;
+        ring.at.next_sequence += 1;
+        bytes.resize(bytes.len() + ALIGN, 0);
+        let failed = |e| OpenError::disk(&dir.join(segment_name(slot as u32)), e);
+        ring.files[slot].write_at(&bytes, 0).map_err(failed)?;
+        ring.files[slot].sync_data().map_err(failed)?;
+        ring.at.durable = ring.at.next_sequence - 1;
+        ring.find_reserve();
+        Ok(Opened { ring, torn: false, alarms: vec![alarm], turned: None })
+    }
 }
 
-/// The lowest generation of a segment under `key`.
-fn first_under(disk: &dyn Disk, dir: &Path, key: &ChainKey) -> Result<Option<u64>, OpenError> {
-    let mut first = None;
+/// The segment of lowest generation under `key`.
+fn first_under(disk: &dyn Disk, dir: &Path, key: &ChainKey) -> Result<Option<Turned>, OpenError> {
+    let mut first: Option<Turned> = None;
     for slot in 0..MAX_SEGMENTS {
         let path = dir.join(segment_name(slot));
         let failed = |e| OpenError::disk(&path, e);
-        if disk.meta(&path).map_err(failed)?.is_none() {
-            continue;
-        }
+        let Some(meta) = disk.meta(&path).map_err(failed)? else { continue };
         let mut bytes = [0; HEADER_BYTES];
         let n = disk.open_rw(&path).map_err(failed)?.read_at(&mut bytes, 0).map_err(failed)?;
         if n == HEADER_BYTES
             && let HeaderFound::Valid(h) = Header::parse_under(&bytes, slot, key)
+            && first.is_none_or(|first| h.generation < first.generation)
         {
-            first = Some(first.map_or(h.generation, |first: u64| first.min(h.generation)));
+            first = Some(Turned {
+                generation: h.generation,
+                first_sequence: h.first_sequence,
+                start: h.start,
+                segments: h.segments,
+                segment_bytes: u32::try_from(meta.len).unwrap_or(u32::MAX),
+            });
         }
     }
     Ok(first)
 }
+
+/// Records between two syncs, well below what a torn tail is searched for.
+const GROUP: usize = 1024;

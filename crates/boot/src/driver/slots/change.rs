@@ -212,7 +212,8 @@ impl Running {
             self.alarm(format!("the new slots are in slots.a only, and slots.b cannot be written: {e}"));
         }
         if let Err(e) = self.turn_audit(&ground.store).await {
-            self.alarm(format!("the audit goes on under its former key until the next start: {e}"));
+            self.hands.audit_turns = true;
+            self.alarm(format!("the audit's former key is still believed, and it is tried on: {e}"));
         }
         if let Err(e) = kept_keks::forget(&ground.store, &next).await {
             self.warn(format!("the KEK of a slot that is gone is still kept: {e}"));

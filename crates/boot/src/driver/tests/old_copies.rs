@@ -102,9 +102,9 @@ async fn a_used_recovery_key_and_an_old_copy_open_nothing_that_came_since() {
     running.shutdown().await;
 }
 
-/// The audit's key of then, and the ring of then: neither makes anything that is believed, nor takes anything away.
+/// The audit's key of then opens nothing that came since, and the ring of then is told where it is put back.
 #[tokio::test]
-async fn an_old_copy_forges_no_record_of_the_audit() {
+async fn an_old_copy_has_no_key_of_the_audit_and_its_ring_is_told() {
     let mut device = Device::new();
     device.plan.recovery = Some(RecoverySpec::Terminal);
     let mut running = device.up().await;
@@ -130,6 +130,29 @@ async fn an_old_copy_forges_no_record_of_the_audit() {
     assert!(told > 0, "a ring from before its key was replaced");
     assert_eq!(open(&running), BOTH);
     running.shutdown().await;
+}
+
+/// A fault of a disk between the turn and its note: the former key counts until it works again, and not until a start.
+#[tokio::test]
+async fn a_turn_of_the_audit_that_was_not_noted_is_noted_by_upkeep() {
+    let mut device = Device::new();
+    device.plan.recovery = Some(RecoverySpec::Terminal);
+    let mut running = device.up().await;
+    let key = RecoveryKey::parse(&device.ears.key.lock().unwrap().take().unwrap()).unwrap();
+    let former = audit_keys::Former::of(running.store().unwrap()).await.unwrap();
+    let open_question = former.ending(running.store().unwrap()).unwrap();
+    running.rekey(&key, ROOT).await.unwrap();
+    running.confirm_recovery(&key, ROOT).await.unwrap();
+    let store = running.store().unwrap().clone();
+    store.commit(store::Batch { conds: Vec::new(), ops: vec![open_question] }).await.unwrap();
+    assert!(audit_keys::Former::of(&store).await.unwrap().is_turning());
+    running.hands.audit_turns = true;
+    running.upkeep(device.clock.boottime()).await;
+    assert!(!running.hands.audit_turns);
+    let keys = chain(&running).await;
+    drop(store);
+    running.shutdown().await;
+    assert_eq!(verify(&OsDisk, &device.state("audit"), &keys, |_| {}).unwrap().alarms, []);
 }
 
 /// Power is cut after every event of a start that gives its slot another KEK: whatever the moment, the next one opens,

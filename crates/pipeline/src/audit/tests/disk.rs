@@ -18,6 +18,8 @@ pub(super) struct Files {
     pub(super) operations: u64,
     /// The power goes before this operation: it and all later ones fail.
     pub(super) cut_at: Option<u64>,
+    /// This operation alone fails, and does nothing.
+    pub(super) fails_at: Option<u64>,
     pub(super) writes_fail: bool,
     pub(super) syncs_fail: bool,
     pub(super) writes: u64,
@@ -53,6 +55,7 @@ impl Files {
         self.operations += 1;
         match self.cut_at {
             Some(cut) if self.operations > cut => Err(io::Error::other("no power")),
+            _ if self.fails_at == Some(self.operations) => Err(io::Error::other("medium error")),
             _ => Ok(()),
         }
     }
