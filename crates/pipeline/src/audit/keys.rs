@@ -3,7 +3,8 @@
 //! A change of the store's root key brings the audit a new key, and the ring goes on in a new segment under it. What lies
 //! before stays as it is, and needs its former key to be proven. Whoever has that key cannot change it for all that:
 //! every link goes into the next one, and the first header under the new key has the last of them. To end a chain of
-//! other records in the same link, he would need a second preimage of SHA-256.
+//! other records in the same link, he would need a second preimage of SHA-256. What he can do is cut the front off: a
+//! ring that has gone round has no fixed beginning, so its oldest segments may be missing, or begin later.
 //!
 //! ```text
 //! generation    0 .. 4         5 .. 11        12 ..

@@ -86,6 +86,10 @@ pub fn verify(
     let mut before: Option<(u64, u64, [u8; 32], bool)> = None;
     for header in headers {
         let Some(image) = image(disk, dir, &segment_name(header.slot))? else { continue };
+        // A ring begins with record 1; a later one is where somebody with its key has cut the front off.
+        if header.generation == 0 && header.first_sequence != 1 {
+            found.alarms.push(Alarm::Gap { slot: header.slot, sequence: header.first_sequence });
+        }
         if let Some((generation, next, link, closed)) = before
             && (generation + 1 != header.generation
                 || next != header.first_sequence

@@ -341,16 +341,25 @@ impl Ring {
     }
 
     /// Before anything else is written behind a segment whose end could not be made: a closing record that is there, and
-    /// a next header, would say that it ends before what follows. The segment that the next one would have overwritten
-    /// is lost already.
+    /// a next header, would say that it ends before what follows.
     fn take_back_unfinished(&mut self) -> Result<(), AppendError> {
         let Some(next_slot) = self.unfinished else { return Ok(()) };
         let (slot, end) = (self.slot(), self.at.end);
         self.files[slot].write_at(&[0; ALIGN], end)?;
         self.files[slot].sync_data()?;
-        self.files[next_slot].write_at(&[0; HEADER_BYTES + ALIGN], 0)?;
-        self.files[next_slot].sync_data()?;
         self.unfinished = None;
+        // A header that never got there is not taken back: what it would have been written over is whole. And a bad slot
+        // is no reason to leave a good one; if its header comes back with the next start, that start is alarmed.
+        let mut there = [0; HEADER_BYTES];
+        let next_generation = (self.at.generation + 1).to_be_bytes();
+        let is_old = matches!(self.files[next_slot].read_at(&mut there, 0), Ok(HEADER_BYTES) if there[16..24] != next_generation);
+        if !is_old {
+            let next = &mut self.files[next_slot];
+            let wiped = next.write_at(&[0; HEADER_BYTES + ALIGN], 0).and_then(|()| next.sync_data());
+            if let Err(error) = wiped {
+                tracing::warn!(%error, "the header of the audit's next segment cannot be taken back");
+            }
+        }
         Ok(())
     }
 
@@ -389,7 +398,7 @@ pub(crate) enum Leave {
 pub(crate) fn closing_record(key: &ChainKey, at: &Cursor) -> (Vec<u8>, Link) {
     let mut bytes = Vec::new();
     let record = NewRecord { kind: Kind::Closed, store_sequence: 0, body: CLOSED_BODY };
-    let link = frame::encode(&mut bytes, key, &at.link, at.next_sequence, at.next_sequence - 1, &record);
+    let link = frame::encode(&mut bytes, key, &at.link, at.next_sequence, at.next_sequence.saturating_sub(1), &record);
     (bytes, link)
 }
 

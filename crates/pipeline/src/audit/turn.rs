@@ -20,7 +20,10 @@ use super::frame::{self, ALIGN, Kind, NewRecord};
 use super::keys::{ChainKeys, Turned};
 use super::open::{Alarm, OpenError, Opened};
 use super::parts::Window;
-use super::ring::{AppendError, Cursor, Leave, MAX_SEGMENTS, RESERVE_NAME, Ring, blank_file, header_of, segment_name};
+use super::ring::{
+    AppendError, Cursor, Leave, MAX_SEGMENT_BYTES, MAX_SEGMENTS, MIN_SEGMENT_BYTES, RESERVE_NAME, Ring, blank_file,
+    header_of, segment_name,
+};
 use super::segment::{HEADER_BYTES, Header, HeaderFound, RESERVE_SLOT, walk_parts};
 
 impl Ring {
@@ -41,7 +44,10 @@ impl Ring {
             return Ok(Opened { turned: Some(turned), ..opened });
         }
         let mut opened = Self::open(disk, dir, keys, store_sequence)?;
-        opened.turned = opened.ring.turn(next).ok();
+        match opened.ring.turn(next) {
+            Ok(turned) => opened.turned = Some(turned),
+            Err(error) => tracing::warn!(error = %host::with_causes(&error), "the audit does not take its new key"),
+        }
         Ok(opened)
     }
 
@@ -67,7 +73,10 @@ impl Ring {
         if self.reserve_at.is_none() {
             return Ok(());
         }
-        let rescued = self.rescued().unwrap_or_default();
+        let mut rescued = Vec::new();
+        if let Err(error) = self.rescue(&mut rescued) {
+            tracing::warn!(%error, "the audit's reserve cannot be read to its end");
+        }
         let records: Vec<_> = rescued
             .iter()
             .map(|(kind, store_sequence, body)| NewRecord { kind: *kind, store_sequence: *store_sequence, body })
@@ -84,8 +93,7 @@ impl Ring {
         Ok(())
     }
 
-    fn rescued(&self) -> std::io::Result<Vec<(Kind, u64, Vec<u8>)>> {
-        let mut rescued = Vec::new();
+    fn rescue(&self, rescued: &mut Vec<(Kind, u64, Vec<u8>)>) -> std::io::Result<()> {
         let mut first = [0; HEADER_BYTES];
         if self.reserve.read_at(&mut first, 0)? == HEADER_BYTES
             && let HeaderFound::Valid(header) = Header::parse_under(&first, RESERVE_SLOT, self.keys.newest())
@@ -94,7 +102,7 @@ impl Ring {
             let see = |f: &frame::Frame<'_>| rescued.push((f.kind, f.store_sequence, f.body.to_vec()));
             walk_parts(parts, &header, self.keys.newest(), see)?;
         }
-        Ok(rescued)
+        Ok(())
     }
 
     /// Makes the first segment under the newest key again, where none under it is there any more. Nothing that lies on
@@ -107,7 +115,8 @@ impl Ring {
         at: Turned,
         store_sequence: u64,
     ) -> Result<Opened, OpenError> {
-        let (segments, segment_bytes) = (at.segments.clamp(2, MAX_SEGMENTS), u64::from(at.segment_bytes));
+        let segments = at.segments.clamp(2, MAX_SEGMENTS);
+        let segment_bytes = u64::from(at.segment_bytes.clamp(MIN_SEGMENT_BYTES, MAX_SEGMENT_BYTES));
         let whole = |name: &str| {
             let path = dir.join(name);
             let failed = |e| OpenError::disk(&path, e);

@@ -188,6 +188,8 @@ impl Running {
     pub(in crate::driver) async fn renew(&mut self, ground: &Ground, change: Change) -> Result<Renewed, Halt> {
         let (next, root, keks) = ground.renewed(change, &*self.env.entropy)?;
         self.turn_audit(&ground.store).await?;
+        // The audit's former key: it proves what was written until now.
+        let audit_key = Former::of(&ground.store).await?.ending(&ground.store)?;
         let disk = std::sync::Arc::clone(&self.env.disk);
         let files = SlotFiles::new(&*disk, self.plan.state_dir());
         if let Err(e) = files.write_first(&ground.set, &next) {
@@ -197,8 +199,7 @@ impl Running {
         // The KEKs with it: before, under the data key that was, whoever is shut out would read them; after it, a cut
         // would leave slots that cannot be wrapped anew.
         let mut with = kept_keks::anew(&keks);
-        // The audit's former key with it too: it proves what was written until now.
-        with.ops.push(Former::of(&ground.store).await?.ending(&ground.store)?);
+        with.ops.push(audit_key);
         let sequence = match ground.store.change_root(&ground.root, &root, slots, with).await {
             Ok(committed) => committed.sequence,
             // Either root key may be the store's: both sets stay, one in each copy, and the next start sees which one

@@ -20,6 +20,8 @@ pub(super) struct Files {
     pub(super) cut_at: Option<u64>,
     /// This operation alone fails, and does nothing.
     pub(super) fails_at: Option<u64>,
+    /// No write or sync of this file succeeds.
+    pub(super) bad_file: Option<PathBuf>,
     pub(super) writes_fail: bool,
     pub(super) syncs_fail: bool,
     pub(super) writes: u64,
@@ -58,6 +60,12 @@ impl Files {
             _ if self.fails_at == Some(self.operations) => Err(io::Error::other("medium error")),
             _ => Ok(()),
         }
+    }
+}
+
+impl Files {
+    fn is_good(&self, path: &Path) -> io::Result<()> {
+        if self.bad_file.as_deref() == Some(path) { Err(io::Error::other("bad sector")) } else { Ok(()) }
     }
 }
 
@@ -107,6 +115,7 @@ impl DiskFile for FakeHandle {
     fn write_at(&mut self, bytes: &[u8], offset: u64) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.step()?;
+        disk.is_good(&self.1)?;
         disk.writes += 1;
         if disk.writes_fail {
             return Err(io::ErrorKind::StorageFull.into());
@@ -118,6 +127,7 @@ impl DiskFile for FakeHandle {
     fn sync_data(&mut self) -> io::Result<()> {
         let mut disk = self.0.lock();
         disk.step()?;
+        disk.is_good(&self.1)?;
         disk.syncs += 1;
         if disk.syncs_fail {
             return Err(io::Error::other("medium error"));

@@ -72,8 +72,11 @@ fn forge(header: Header, key: &ChainKey, first: u64) -> Vec<u8> {
 }
 
 fn header(disk: &FakeDisk, slot: u32, keys: &ChainKeys) -> Header {
-    let bytes = disk.lock().files[&dir().join(format!("ring-{slot:02}"))].seen();
-    let HeaderFound::Valid(header) = Header::parse(&bytes, slot, keys) else { panic!("no header") };
+    header_in(&disk.lock().files[&dir().join(format!("ring-{slot:02}"))].seen(), slot, keys)
+}
+
+fn header_in(bytes: &[u8], slot: u32, keys: &ChainKeys) -> Header {
+    let HeaderFound::Valid(header) = Header::parse(bytes, slot, keys) else { panic!("no header") };
     header
 }
 
@@ -155,7 +158,8 @@ fn a_ring_from_before_the_turn_that_is_put_back_is_an_alarm_and_is_not_gone_on_f
 fn the_device_does_not_vouch_for_a_history_that_was_written_with_the_former_key() {
     let (disk, _, turned) = ring_of_two_keys();
     let last = header(&disk, 1, &keys());
-    for (first_sequence, segments, store_sequence) in [(last.first_sequence, 3, 20), (u64::MAX, 2, u64::MAX)] {
+    for (first_sequence, segments, store_sequence) in [(last.first_sequence, 3, 20), (u64::MAX, 2, u64::MAX), (0, 3, 0)]
+    {
         let disk = disk.after_power_cut(|| true);
         let forged = forge(Header { first_sequence, segments, store_sequence, generation: 1, ..last }, &key(), 666);
         disk.change("ring-01", |bytes| *bytes = forged);
@@ -173,6 +177,48 @@ fn the_device_does_not_vouch_for_a_history_that_was_written_with_the_former_key(
         assert!(gap(&verification.alarms), "{:?}", verification.alarms);
         assert!(gap(&Ring::open(&disk, dir(), both(turned), 33).unwrap().alarms));
     }
+}
+
+#[test]
+fn the_front_of_a_ring_is_not_cut_off_with_its_former_key() {
+    let (disk, _, turned) = ring_of_two_keys();
+    disk.change("ring-00", |bytes| {
+        // The first five records away: a new header, and what follows moved up to it.
+        let first = Header { first_sequence: 6, start: [0; 32], ..header_in(bytes, 0, &keys()) };
+        let (mut at, mut start) = (HEADER_BYTES, first.start);
+        for _ in 0..5 {
+            let frame::Parsed::Frame(f) = frame::parse(&bytes[at..]) else { panic!("no record") };
+            (at, start) = (at + f.span, f.link);
+        }
+        let kept = bytes[at..].to_vec();
+        bytes[..HEADER_BYTES].copy_from_slice(&Header { start, ..first }.encode(&key()));
+        bytes[HEADER_BYTES..].fill(0);
+        bytes[HEADER_BYTES..HEADER_BYTES + kept.len()].copy_from_slice(&kept);
+    });
+    let (seen, verification) = numbers_under(&disk, &both(turned));
+    assert_eq!((seen[0], seen.last()), (5, Some(&30)), "each of them is proven");
+    assert_eq!(verification.alarms, [Alarm::Gap { slot: 0, sequence: 6 }]);
+}
+
+/// The next segment lies on a bad place for good: a turn fails, and the ring goes on where there is room.
+#[test]
+fn a_turn_into_a_bad_place_does_not_stop_the_ring() {
+    let disk = FakeDisk::default();
+    let mut ring = create(&disk);
+    assert!(append(&mut ring, 1, 10) && ring.sync().is_ok());
+    disk.lock().bad_file = Some(dir().join("ring-01"));
+    for n in 2..20 {
+        assert!(ring.turn(next()).is_err());
+        assert!(append(&mut ring, n, 10) && ring.sync().is_ok(), "record {n}");
+    }
+    let opened = Ring::open_turning(&disk, dir(), keys(), next(), u64::MAX).unwrap();
+    assert_eq!((opened.turned, opened.alarms), (None, vec![]));
+    disk.lock().bad_file = None;
+    let mut ring = opened.ring;
+    let turned = ring.turn(next()).unwrap();
+    assert!(append(&mut ring, 20, 10) && ring.sync().is_ok());
+    let (seen, verification) = numbers_under(&disk, &both(turned));
+    assert_eq!((seen, verification.alarms), ((1..=20).collect(), vec![]));
 }
 
 #[test]
