@@ -352,7 +352,8 @@ impl Ring {
         // is no reason to leave a good one; if its header comes back with the next start, that start is alarmed.
         let mut there = [0; HEADER_BYTES];
         let next_generation = (self.at.generation + 1).to_be_bytes();
-        let is_old = matches!(self.files[next_slot].read_at(&mut there, 0), Ok(HEADER_BYTES) if there[16..24] != next_generation);
+        let read = self.files[next_slot].read_at(&mut there, 0);
+        let is_old = matches!(read, Ok(HEADER_BYTES)) && there[16..24] != next_generation;
         if !is_old {
             let next = &mut self.files[next_slot];
             let wiped = next.write_at(&[0; HEADER_BYTES + ALIGN], 0).and_then(|()| next.sync_data());
