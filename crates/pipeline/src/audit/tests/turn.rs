@@ -268,17 +268,20 @@ fn what_lay_in_the_reserve_is_in_the_ring_after_the_turn() {
     assert_eq!(numbers_under(&disk, &both(turned)).0, [1, 500]);
 }
 
+/// Records 1 to `count` in the ring, durable, and 500 in the reserve.
+fn ring_and_reserve(count: u64) -> (FakeDisk, Ring) {
+    let disk = FakeDisk::default();
+    let mut ring = create(&disk);
+    (1..=count).for_each(|n| assert!(append(&mut ring, n, 4000)));
+    ring.sync().unwrap();
+    let rescued = body(500, 10);
+    ring.append_reserved(&NewRecord { kind: Kind::Request, store_sequence: 0, body: rescued.as_bytes() }).unwrap();
+    (disk, ring)
+}
+
 #[test]
 fn a_power_cut_at_any_write_or_sync_of_a_turn_is_mended() {
-    let prepared = || {
-        let disk = FakeDisk::default();
-        let mut ring = create(&disk);
-        (1..=17).for_each(|n| assert!(append(&mut ring, n, 4000)));
-        ring.sync().unwrap();
-        let rescued = body(500, 10);
-        ring.append_reserved(&NewRecord { kind: Kind::Request, store_sequence: 0, body: rescued.as_bytes() }).unwrap();
-        (disk, ring)
-    };
+    let prepared = || ring_and_reserve(17);
     let (whole, mut ring) = prepared();
     let before = whole.lock().operations;
     ring.turn(next()).unwrap();
@@ -323,16 +326,8 @@ fn a_power_cut_at_any_write_or_sync_of_a_turn_is_mended() {
 /// One operation fails and the disk goes on: the ring too, under whichever key, and so does the next start.
 #[test]
 fn a_fault_at_any_write_or_sync_of_a_turn_loses_nothing_and_alarms_nobody() {
-    let prepared = || {
-        let disk = FakeDisk::default();
-        let mut ring = create(&disk);
-        // Little, so that a segment that is left for its fault pushes none of them out.
-        (1..=5).for_each(|n| assert!(append(&mut ring, n, 4000)));
-        ring.sync().unwrap();
-        let rescued = body(500, 10);
-        ring.append_reserved(&NewRecord { kind: Kind::Request, store_sequence: 0, body: rescued.as_bytes() }).unwrap();
-        (disk, ring)
-    };
+    // Little, so that a segment that is left for its fault pushes none of them out.
+    let prepared = || ring_and_reserve(5);
     let (whole, mut ring) = prepared();
     let before = whole.lock().operations;
     ring.turn(next()).unwrap();
